@@ -1,0 +1,126 @@
+//! For operators: /metrics, /livez, /readyz, and the table as JSON. Changes nothing, shows no secret.
+
+mod view;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::table::Table;
+
+/// Admin connections served at once; a scraper and a few people.
+const CONNECTIONS: usize = 64;
+/// How long a client may take for a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the pages show.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// What is being served.
+    pub table: Arc<ArcSwap<Table>>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether Gibbon is ready.
+    pub health: Arc<Health>,
+    /// Whether `/table` is shown to others than this machine.
+    pub open_table: bool,
+}
+
+impl Admin {
+    /// Serves the pages for ever.
+    pub async fn serve(self, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            // The semaphore is never closed.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "an admin connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let admin = self.clone();
+            tokio::spawn(async move {
+                let answer = |request| {
+                    let response = admin.answer(&request, peer.ip());
+                    async { Ok::<_, Infallible>(response) }
+                };
+                let served = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service_fn(answer));
+                if let Err(error) = served.await {
+                    tracing::debug!(%peer, %error, "admin connection ended");
+                }
+                drop(place);
+            });
+        }
+    }
+
+    fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "these pages can only be read\n");
+        }
+        let verbose = request.uri().query().is_some_and(|query| query.contains("verbose"));
+        match request.uri().path() {
+            "/metrics" => self.metrics(),
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.ready(verbose),
+            "/table" if self.open_table || peer.to_canonical().is_loopback() => {
+                let json = format!("{:#}\n", view::table(&self.table.load()));
+                page(StatusCode::OK, "application/json", json)
+            }
+            "/table" => text(
+                StatusCode::FORBIDDEN,
+                "the table is shown on this machine only; --admin-table shows it to all\n",
+            ),
+            "/" => text(StatusCode::OK, "/metrics\n/livez\n/readyz?verbose\n/table\n"),
+            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /livez, /readyz and /table\n"),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        match self.metrics.text() {
+            Ok(metrics) => page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+        }
+    }
+
+    fn ready(&self, verbose: bool) -> Response<Full<Bytes>> {
+        let ready = self.health.is_ready();
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        match (verbose, ready) {
+            (true, _) => text(status, &self.health.describe()),
+            (false, true) => text(status, "ok\n"),
+            (false, false) => text(status, "not ready\n"),
+        }
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+    page(status, "text/plain; charset=utf-8", body.to_owned())
+}
+
+fn page(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,70 @@
+//! The table as JSON.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::metrics::condition;
+use crate::table::load::{Admission, Failure};
+use crate::table::{Member, Route, Table};
+
+/// What is being served, and what is not.
+pub fn table(table: &Table) -> Value {
+    let now = Instant::now();
+    let conflicts = table.verdicts.iter().map(|verdict| {
+        json!({
+            "balancer": verdict.rule.to_string(),
+            "host": verdict.host,
+            "path": verdict.path,
+            "servedBy": verdict.winner.to_string(),
+        })
+    });
+    json!({
+        "balancers": table.routes.iter().map(|r| route(r, now)).collect::<Vec<_>>(),
+        "conflicts": conflicts.collect::<Vec<_>>(),
+    })
+}
+
+fn route(route: &Route, now: Instant) -> Value {
+    let rule = &route.rule;
+    let unresolved = route.unresolved.iter().map(|entry| {
+        let entry = &rule.entries[*entry];
+        json!({"name": *entry.name, "url": entry.target.to_string()})
+    });
+    json!({
+        "namespace": *rule.id.namespace,
+        "name": *rule.id.name,
+        "hosts": rule.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "path": rule.prefix.as_str(),
+        "redirect": rule.redirect.as_ref().map(|redirect| &*redirect.to),
+        "members": route.members.iter().map(|m| member(route, m, now)).collect::<Vec<_>>(),
+        "unresolved": unresolved.collect::<Vec<_>>(),
+    })
+}
+
+fn member(route: &Route, member: &Member, now: Instant) -> Value {
+    let load = &member.load;
+    let failures = Failure::ALL.into_iter().filter(|f| load.tally.failures(*f) > 0);
+    let failures = failures.map(|f| (f.reason().to_owned(), json!(load.tally.failures(f))));
+    let entry = &route.rule.entries[member.entry];
+    json!({
+        "name": *member.name,
+        "address": member.address.to_string(),
+        "url": entry.target.to_string(),
+        "path": *entry.path,
+        "route": member.route.as_deref(),
+        "weight": member.weight,
+        "share": entry.share,
+        "state": member.state.label(),
+        "condition": condition(member, now),
+        "excludedForSeconds": match load.admission(now) {
+            Admission::Excluded(time) => Some(time.as_secs_f64()),
+            _ => None,
+        },
+        "inFlight": load.in_flight(),
+        "latencySeconds": route.estimate(member, now),
+        "failureRate": load.failure_rate(now),
+        "requests": load.tally.requests.get(),
+        "failures": failures.collect::<serde_json::Map<_, _>>(),
+    })
+}

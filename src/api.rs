@@ -1,0 +1,758 @@
+//! The `Balancer` resource as its users write it: types and schema, no behaviour.
+//!
+//! What the schema and its CEL rules refuse, the translation in `source` refuses too: files have
+//! no API server.
+
+mod scalar;
+mod schema;
+
+use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use scalar::{Bytes, Duration, Malformed, Port};
+
+/// What a user asks for: requests for some hosts and a path go to members, or are redirected.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "gibbon.dev",
+    version = "v1alpha1",
+    kind = "Balancer",
+    namespaced,
+    shortname = "bal",
+    category = "gibbon",
+    derive = "PartialEq",
+    doc = "Sends the requests for some hosts and a path to the member that answers fastest, \
+           and each session to the member that began it.",
+    printcolumn = r#"{"name": "Hosts", "type": "string", "jsonPath": ".spec.hosts"}"#,
+    printcolumn = r#"{"name": "Path", "type": "string", "jsonPath": ".spec.path"}"#,
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::absent_instead_of_null)]
+#[x_kube(
+    validation = Rule::new("has(self.redirect) || (has(self.members) && self.members.size() > 0)")
+        .message("must have at least one member, unless spec.redirect answers instead")
+        .field_path(".members"),
+    validation = Rule::new("!has(self.redirect) || !has(self.members) || self.members.size() == 0")
+        .message("must not be beside spec.members: a Balancer redirects or forwards, not both")
+        .field_path(".redirect"),
+)]
+pub struct BalancerSpec {
+    /// The hosts that are served: exact names such as `www.site.com`, or wildcards such as
+    /// `*.site.com`, which match one or more labels. An exact name goes before a wildcard. Case and
+    /// port do not matter. None: any host. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::hosts")]
+    pub hosts: Vec<String>,
+
+    /// The beginning of the paths that are served, in whole segments: `/shop` matches `/shop` and
+    /// `/shop/cart`, not `/shopping`. A `/` at the end counts: `/static/` does not match `/static`.
+    /// The longest path wins. Default: `/`, every path.
+    #[serde(default = "root")]
+    #[schemars(schema_with = "schema::path")]
+    pub path: String,
+
+    /// Who answers the requests: URLs, or Services with all their ready endpoints. At most 512.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    #[x_kube(
+        validation = Rule::new(
+            "self.all(m, !has(m.name) || self.exists_one(n, has(n.name) && n.name == m.name))"
+        )
+        .message("must have unique names"),
+        validation = Rule::new("self.all(m, has(m.share)) || !self.exists(m, has(m.share))")
+            .message("must all have a share, or none of them"),
+        validation = Rule::new(
+            "!self.exists(m, has(m.share)) || self.exists(m, has(m.share) && m.share > 0)"
+        )
+        .message("must have at least one share above 0"),
+    )]
+    pub members: Vec<Member>,
+
+    /// Answers every request with a redirect; there are no members then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+
+    /// Where the requests of a session name the member that began it. None: every request is
+    /// balanced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
+
+    /// How a member is chosen for a request without a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancing: Option<Balancing>,
+
+    /// What happens when a member fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<Failover>,
+
+    /// How long members may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+
+    /// What a request may bring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+
+    /// Whether members see the client's `Host`, or their own. Default: their own for a `url`, the
+    /// client's for a `service`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preserve_host: Option<bool>,
+
+    /// How the addresses that members give for themselves, in `Location`, `Content-Location`,
+    /// `Refresh` and `Set-Cookie`, become the ones that clients know. Default: reversed for every
+    /// member, without more rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverse: Option<Reverse>,
+
+    /// Changes to the headers of requests and responses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Headers>,
+
+    /// Which clients are served, by address; the others get 403. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+}
+
+/// One entry of `spec.members`: one URL, or all endpoints of a Service.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.url) != has(self.service)")
+        .message("must have either url or service"),
+    validation = Rule::new("!has(self.path) || !has(self.url)")
+        .message("must not be beside url: write the path into the URL")
+        .field_path(".path"),
+    validation = Rule::new("!has(self.routeFrom) || !has(self.url)")
+        .message("must not be beside url: a URL has no pods, give its route itself")
+        .field_path(".routeFrom"),
+    validation = Rule::new("!has(self.route) || !has(self.routeFrom)")
+        .message("must not be beside routeFrom: a member has one route")
+        .field_path(".route"),
+)]
+pub struct Member {
+    /// The name in metrics, logs and status. Unique in the Balancer, at most 63 characters.
+    /// Default: the URL's host, or the Service's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::member_name")]
+    pub name: Option<String>,
+
+    /// An absolute `http` or `https` URL, such as `http://app1.site.com:8080/media/`. Its path
+    /// takes the place of `spec.path`. Every address of its host is a member. No user, query or
+    /// fragment; at most 2048 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::member_url")]
+    pub url: Option<String>,
+
+    /// A Service of the Balancer's namespace; each of its ready endpoints is a member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+
+    /// The path at the Service's endpoints that takes the place of `spec.path`, such as `/media/`.
+    /// Only with `service`. Default: `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
+    pub path: Option<String>,
+
+    /// What sessions of this member carry as their route, such as `app1`. Default: none, so no
+    /// session names this member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::route")]
+    pub route: Option<String>,
+
+    /// Takes the route of each endpoint from its pod: `PodName` or `Hostname`. Only with `service`,
+    /// instead of `route`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_from: Option<RouteFrom>,
+
+    /// The capacity of each address, from 1 to 10000: one of weight 2 gets twice the requests of
+    /// one of weight 1 at equal latency. Default: 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub weight: u16,
+
+    /// The part of the requests that this entry gets, from 0 to 10000, as a proportion of the sum
+    /// of all shares, whatever the latencies: 95 and 5 for a canary. All members have a share, or
+    /// none. Default: none, so addresses compete by latency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 10_000))]
+    pub share: Option<u16>,
+
+    /// `Active`: gets requests. `Standby`: only while no active member is usable, and for its own
+    /// sessions. `Draining`: keeps its sessions, gets no new ones. `Disabled`: gets nothing.
+    /// Default: `Active`.
+    #[serde(default)]
+    pub state: State,
+}
+
+/// A port of a Service.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// The name of a Service in the Balancer's namespace.
+    #[schemars(schema_with = "schema::service_name")]
+    pub name: String,
+
+    /// The number of the Service's port, such as `80`, or its name, such as `http`. Not the port of
+    /// the pods.
+    pub port: Port,
+}
+
+/// What an endpoint's route is taken from.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RouteFrom {
+    /// The name of the endpoint's pod.
+    PodName,
+    /// The hostname of the endpoint, as a `StatefulSet` sets it.
+    Hostname,
+}
+
+/// Whether a member gets requests.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Gets requests.
+    #[default]
+    Active,
+    /// Gets requests while no active member is usable, and those of its own sessions.
+    Standby,
+    /// Gets the requests of its own sessions only.
+    Draining,
+    /// Gets nothing.
+    Disabled,
+}
+
+/// An answer that sends the client elsewhere.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!self.keepPath || !self.to.matches('[?#]')")
+        .message("must not have a query or a fragment while keepPath is true")
+        .field_path(".to"),
+)]
+pub struct Redirect {
+    /// An absolute `http` or `https` URL such as `https://www.site.com/`, or a path such as `/new/`
+    /// on the host of the request.
+    #[schemars(schema_with = "schema::redirect_to")]
+    pub to: String,
+
+    /// The status: 301, 302, 303, 307 or 308. Default: 308, permanent, with the method kept.
+    #[serde(default = "permanent")]
+    #[schemars(schema_with = "schema::redirect_status")]
+    pub status: u16,
+
+    /// Appends the rest of the request's path, and its query, to `to`. Default: true.
+    #[serde(default = "yes")]
+    pub keep_path: bool,
+}
+
+/// Where a request names the member that began its session. The URL is read first, then `cookie`,
+/// then the cookie of `issue`.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.cookie) || has(self.parameter) || has(self.issue)")
+        .message("must have cookie, parameter or issue: where a request names its session"),
+    validation = Rule::new("!has(self.routeRegex) || !has(self.separator)")
+        .message("must not be beside routeRegex: either finds the route in the session's value")
+        .field_path(".separator"),
+    validation = Rule::new("!has(self.issue) || !has(self.cookie) || self.issue.name != self.cookie")
+        .message("must differ from sticky.cookie, which is the application's own")
+        .field_path(".issue.name"),
+)]
+pub struct Sticky {
+    /// The name of the application's session cookie, such as `JSESSIONID`; case matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::cookie_name")]
+    pub cookie: Option<String>,
+
+    /// The name of a session parameter in the URL, such as `jsessionid`: read from `;jsessionid=…`
+    /// in the path and `?jsessionid=…` in the query; case matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::parameter_name")]
+    pub parameter: Option<String>,
+
+    /// Finds the route in the value of the cookie or parameter: the group `route`, else the first
+    /// group, such as `!(.*)$`. RE2 syntax, not anchored, at most 512 characters. Without
+    /// `routeRegex` and `separator` the whole value is the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::route_regex")]
+    pub route_regex: Option<String>,
+
+    /// Takes what follows the first such text in the value as the route: `.` for Tomcat's
+    /// `A1B2.app1`. 1 to 8 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::separator")]
+    pub separator: Option<String>,
+
+    /// Sends a session whose member is unusable to another one; with false, it gets 503 until the
+    /// member is back. Default: true.
+    #[serde(default = "yes")]
+    pub failover: bool,
+
+    /// Gives clients a cookie that names their member, for applications that have no session cookie
+    /// of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issue: Option<Issue>,
+}
+
+/// A cookie that Gibbon sets itself.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.sameSite != 'None' || self.secure")
+        .message("must be true with sameSite None: browsers refuse the cookie otherwise")
+        .field_path(".secure"),
+)]
+pub struct Issue {
+    /// The name of the cookie, such as `member`; another than `sticky.cookie`.
+    #[schemars(schema_with = "schema::cookie_name")]
+    pub name: String,
+
+    /// The path for which clients send the cookie. Default: the Balancer's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::cookie_path")]
+    pub path: Option<String>,
+
+    /// Whether requests that other sites cause carry the cookie: `Strict`, `Lax` or `None`.
+    /// Default: `Lax`.
+    #[serde(default)]
+    pub same_site: SameSite,
+
+    /// Lets clients send the cookie over TLS only. Default: false.
+    #[serde(default)]
+    pub secure: bool,
+
+    /// Hides the cookie from scripts. Default: true.
+    #[serde(default = "yes")]
+    pub http_only: bool,
+
+    /// How long clients keep the cookie, at least one second, such as `8h`. Default: until the
+    /// browser closes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::max_age")]
+    pub max_age: Option<Duration>,
+}
+
+/// A cookie's `SameSite`.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SameSite {
+    /// Only with requests from the same site.
+    Strict,
+    /// Also when a link from another site is followed.
+    #[default]
+    Lax,
+    /// With every request; needs `secure`.
+    None,
+}
+
+/// How a member is chosen for a request without a session.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Balancing {
+    /// `Latency`: the one that is expected to answer first. `LeastRequests`: the one with the
+    /// fewest requests in flight. `RoundRobin`: one after the other. Each in proportion to
+    /// `weight`. Default: `Latency`.
+    pub method: Method,
+
+    /// How long a new member takes to reach its full part of the requests; `0s`: none. Default:
+    /// `10s`.
+    pub slow_start: Duration,
+}
+
+/// A way to choose a member.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Method {
+    /// The better of two by latency estimate, requests in flight and weight.
+    #[default]
+    Latency,
+    /// The one with the fewest requests in flight for its weight.
+    LeastRequests,
+    /// One after the other, smoothly in proportion to the weights.
+    RoundRobin,
+}
+
+/// What happens when a member fails.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Failover {
+    /// How many members are tried for one request, from 1 to 16; 1: no other than the first.
+    /// Default: 8.
+    #[schemars(range(min = 1, max = 16))]
+    pub attempts: u8,
+
+    /// Response statuses from 400 to 599 that take a member out, such as 503. At most 16. Default:
+    /// none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(range(min = 400, max = 599)))]
+    pub statuses: Vec<u16>,
+
+    /// How long a member that failed is left out; this grows with each failure in a row, up to 12
+    /// times as long. Default: `5s`.
+    pub exclude_for: Duration,
+
+    /// The part of the requests, in percent, that may be sent a second time to another member, from
+    /// 0 to 100, so that an outage is not multiplied. Requests that never reached a member do not
+    /// count. Default: 20.
+    #[schemars(range(max = 100))]
+    pub retry_share: u8,
+}
+
+/// How long members may take. `0s`: without limit.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Timeouts {
+    /// Until a member accepts a connection, TLS included. Default: `2s`.
+    pub connect: Duration,
+
+    /// How long a member may be silent: until the response's head, and between two parts of its
+    /// body. Default: `60s`.
+    pub response: Duration,
+
+    /// For the whole request, all attempts and the response's body included. Default: without
+    /// limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Duration>,
+
+    /// How long an upgraded connection, such as a WebSocket, may be silent in both directions.
+    /// Default: `1h`.
+    pub idle: Duration,
+}
+
+/// What a request may bring.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// The size of a request's body in bytes: a number such as `1048576`, or with one of the
+    /// suffixes `k`, `M`, `G`, `Ki`, `Mi`, `Gi`, such as `10Mi`. A larger one gets 413. Default:
+    /// without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_body: Option<Bytes>,
+}
+
+/// How the addresses that members give for themselves become the ones that clients know.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Reverse {
+    /// Reverses the URLs and the cookie domains and paths of every member. With false, only the
+    /// rules below apply. Default: true.
+    pub enabled: bool,
+
+    /// More URLs to reverse, such as `{from: "http://old.site.com/", to: "/"}`: compared as URLs,
+    /// and what follows is kept. `from` is an absolute URL or a path, `to` likewise; a path stands
+    /// for the host of the request. At most 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::locations")]
+    pub locations: Vec<Mapping>,
+
+    /// More cookie domains to replace, such as `{from: app1.site.com, to: www.site.com}`. At most
+    /// 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::cookie_domains")]
+    pub cookie_domains: Vec<Mapping>,
+
+    /// More cookie paths to replace, such as `{from: /media/, to: /static/}`; what follows is kept.
+    /// At most 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::cookie_paths")]
+    pub cookie_paths: Vec<Mapping>,
+}
+
+/// One text that takes the place of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// What members say.
+    pub from: String,
+    /// What clients see instead.
+    pub to: String,
+}
+
+/// Changes to headers.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Headers {
+    /// Changes to what members get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<HeaderEdit>,
+
+    /// Changes to what clients get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<HeaderEdit>,
+}
+
+/// Changes to the headers of one direction: `remove` first, then `set`, then `add`.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderEdit {
+    /// Headers that get this value, whatever they had. At most 64, each name once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new(
+        "self.all(h, self.exists_one(g, g.name.lowerAscii() == h.name.lowerAscii()))"
+    )
+    .message("must have each name once: set replaces, add appends"))]
+    pub set: Vec<Header>,
+
+    /// Headers that get this value beside those that they had. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub add: Vec<Header>,
+
+    /// Names of headers that are removed. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::header_names")]
+    pub remove: Vec<String>,
+}
+
+/// A header.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    /// The name, such as `X-Site`; case does not matter. Not `Host`, and none that belongs to the
+    /// connection or the framing.
+    #[schemars(schema_with = "schema::header_name")]
+    pub name: String,
+
+    /// The value, at most 4096 characters, without line breaks.
+    #[schemars(schema_with = "schema::header_value")]
+    pub value: String,
+}
+
+/// Which clients are served, by address. `deny` wins over `allow`.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Access {
+    /// Only these are served: addresses and networks such as `192.0.2.0/24`. At most 256. None: all
+    /// are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::networks")]
+    pub allow: Vec<String>,
+
+    /// These are not served: addresses and networks such as `2001:db8::/32`. At most 256.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::networks")]
+    pub deny: Vec<String>,
+}
+
+/// The `CustomResourceDefinition` as YAML, with the documentation of every field; equal for equal
+/// versions.
+///
+/// # Panics
+///
+/// Never: a definition has no value that YAML cannot hold.
+#[must_use]
+pub fn crd_yaml() -> String {
+    let mut yaml = serde_saphyr::to_string(&Balancer::crd()).expect("a definition is plain data");
+    if !yaml.ends_with('\n') {
+        yaml.push('\n');
+    }
+    yaml
+}
+
+impl Default for Balancing {
+    fn default() -> Self {
+        Self {
+            method: Method::Latency,
+            slow_start: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self {
+            attempts: 8,
+            statuses: Vec::new(),
+            exclude_for: Duration::from_secs(5),
+            retry_share: 20,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            response: Duration::from_secs(60),
+            request: None,
+            idle: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Default for Reverse {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            locations: Vec::new(),
+            cookie_domains: Vec::new(),
+            cookie_paths: Vec::new(),
+        }
+    }
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+const fn one() -> u16 {
+    1
+}
+
+const fn permanent() -> u16 {
+    308
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn balancer(spec: &Value) -> Balancer {
+        let object = json!({
+            "apiVersion": "gibbon.dev/v1alpha1", "kind": "Balancer",
+            "metadata": {"name": "app"}, "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn schema() -> Value {
+        let crd = serde_json::to_value(Balancer::crd()).unwrap();
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
+    }
+
+    /// The paths of all properties below a schema for which this holds.
+    fn properties(schema: &Value, at: &str, holds: &dyn Fn(&Value) -> bool) -> Vec<String> {
+        let Some(object) = schema.as_object() else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        if let Some(items) = object.get("items") {
+            found.extend(properties(items, &format!("{at}[]"), holds));
+        }
+        for (name, property) in object
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            let path = format!("{at}.{name}");
+            if holds(property) {
+                found.push(path.clone());
+            }
+            found.extend(properties(property, &path, holds));
+        }
+        found
+    }
+
+    #[test]
+    fn one_member_is_enough_and_the_rest_has_defaults() {
+        let spec = balancer(&json!({"members": [{"url": "http://app1.site.com/"}]})).spec;
+        assert_eq!((spec.path.as_str(), spec.hosts.len()), ("/", 0));
+        assert_eq!(
+            (spec.members[0].weight, spec.members[0].state),
+            (1, State::Active)
+        );
+        assert_eq!(
+            Failover::default().exclude_for.get(),
+            std::time::Duration::from_secs(5)
+        );
+    }
+
+    #[test]
+    fn a_part_of_a_group_leaves_the_other_fields_at_their_defaults() {
+        let spec =
+            balancer(&json!({"timeouts": {"response": "5s"}, "sticky": {"cookie": "id"}})).spec;
+        let expected = Timeouts {
+            response: Duration::from_secs(5),
+            ..Timeouts::default()
+        };
+        assert_eq!(spec.timeouts, Some(expected));
+        assert!(spec.sticky.unwrap().failover);
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_accepted() {
+        let spec = balancer(&json!({"sticky": {"cookie": "id", "later": 1}, "later": {}})).spec;
+        assert_eq!(spec.sticky.unwrap().cookie.as_deref(), Some("id"));
+    }
+
+    #[test]
+    fn what_is_absent_is_not_written() {
+        let spec = balancer(&json!({"redirect": {"to": "https://www.site.com/"}})).spec;
+        let expected = json!({
+            "path": "/",
+            "redirect": {"to": "https://www.site.com/", "status": 308, "keepPath": true},
+        });
+        assert_eq!(serde_json::to_value(spec).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_field_has_a_description() {
+        let silent = properties(&schema(), "spec", &|property| {
+            property["description"]
+                .as_str()
+                .is_none_or(|text| text.is_empty() || text.contains('\n'))
+        });
+        assert_eq!(silent, Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_what_kube_makes_so_may_be_null() {
+        let nullable = properties(&schema(), "spec", &|property| property["nullable"] == true);
+        assert_eq!(nullable, ["spec.limits.requestBody"]);
+    }
+
+    #[test]
+    fn every_text_and_list_is_bounded() {
+        let unbounded = properties(
+            &schema(),
+            "spec",
+            &|property| match property["type"].as_str() {
+                Some("string") => property["maxLength"].is_null() && property["enum"].is_null(),
+                Some("array") => {
+                    let items = &property["items"];
+                    let endless = items["type"] == "string" && items["maxLength"].is_null();
+                    property["maxItems"].is_null() || endless
+                }
+                _ => false,
+            },
+        );
+        assert_eq!(unbounded, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_schema_gives_the_defaults_of_the_types() {
+        let schema = &schema()["properties"];
+        let default =
+            |group: &str, field: &str| schema[group]["properties"][field]["default"].clone();
+        assert_eq!(schema["path"]["default"], "/");
+        assert_eq!(
+            schema["members"]["items"]["properties"]["weight"]["default"],
+            1
+        );
+        assert_eq!(default("timeouts", "connect"), "2s");
+        assert_eq!(default("balancing", "method"), "Latency");
+        assert_eq!(default("failover", "retryShare"), 20);
+        assert_eq!(default("redirect", "status"), 308);
+        assert_eq!(default("sticky", "failover"), true);
+    }
+
+    #[test]
+    fn the_definition_is_read_back_from_its_yaml() {
+        let yaml = crd_yaml();
+        let read: CustomResourceDefinition = serde_saphyr::from_str(&yaml).unwrap();
+        assert_eq!(read, Balancer::crd());
+        assert!(yaml.ends_with('\n') && yaml == crd_yaml());
+    }
+}

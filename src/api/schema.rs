@@ -1,0 +1,283 @@
+//! The schema's texts, lists and CEL rules: what `kubectl apply` refuses, and with which message.
+//!
+//! `maxLength` and `maxItems` bound the costs; no rule needs more than Kubernetes 1.30 offers.
+
+use schemars::transform::transform_subschemas;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+use super::Duration;
+use super::scalar::DURATION;
+
+/// A CEL expression that must hold, and what is said otherwise.
+pub(super) type Rule<'a> = (&'a str, &'a str);
+
+const RULES: &str = "x-kubernetes-validations";
+
+const HOST: Rule = (
+    "self.matches('^([*][.])?[0-9A-Za-z]([-0-9A-Za-z]{0,61}[0-9A-Za-z])?\
+     ([.][0-9A-Za-z]([-0-9A-Za-z]{0,61}[0-9A-Za-z])?)*$')",
+    "must be a host name such as www.site.com, or a wildcard such as *.site.com, without scheme, \
+     port and path",
+);
+const HOSTS_ONCE: Rule = (
+    "self.all(h, self.exists_one(g, g.lowerAscii() == h.lowerAscii()))",
+    "must have each host once",
+);
+const DOMAIN: Rule = (
+    "self.matches('^[.]?[0-9A-Za-z]([-.0-9A-Za-z]*[0-9A-Za-z])?$')",
+    "must be a domain such as www.site.com",
+);
+
+const ROOTED: Rule = (
+    "self.startsWith('/')",
+    "must begin with /, such as /static/",
+);
+const ONE_SLASH: Rule = ("!self.contains('//')", "must not contain //");
+const NO_DOTS: Rule = (
+    "!self.matches('/([.]|%2[eE]){1,2}(/|$)')",
+    "must not contain the segments . and ..",
+);
+const PATH_CHARACTERS: Rule = (
+    r"!self.matches(r'[^!-~]|[?#*;\\]')",
+    r"must not contain spaces, ?, #, *, ;, \ and what is not ASCII: percent-encode it",
+);
+const ESCAPES: Rule = (
+    "!self.matches('%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)')",
+    "must have two hexadecimal digits after each %",
+);
+
+const HTTP_URL: Rule = (
+    "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",
+    "must be an absolute http or https URL, such as http://app1.site.com:8080/",
+);
+const URL_OR_PATH: Rule = (
+    "self.startsWith('/') ? !self.startsWith('//') : isURL(self) \
+     && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",
+    "must be an absolute http or https URL, or a path that begins with one /",
+);
+/// CEL's URLs hide the user, the query and the fragment, so the text is searched.
+const NO_USER: Rule = (
+    "!self.contains('@')",
+    "must not contain a user, nor an @ elsewhere: write %40",
+);
+const NO_QUERY: Rule = (
+    "!self.matches('[?#]')",
+    "must not contain a query or a fragment",
+);
+const URL_CHARACTERS: Rule = (
+    r"!self.matches(r'[^!-~]|\\')",
+    r"must not contain spaces, \ and what is not ASCII: percent-encode it",
+);
+
+const MEMBER_NAME: Rule = (
+    "self.matches('^[0-9A-Za-z]([-._0-9A-Za-z]*[0-9A-Za-z])?$')",
+    "must be of letters, digits, -, . and _, and begin and end with a letter or digit",
+);
+const SERVICE_NAME: Rule = (
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "must be the name of a Service: small letters, digits and -",
+);
+const PRINTABLE: Rule = (
+    "self.matches('^[!-~]+$')",
+    "must be printable ASCII without spaces, at least one character",
+);
+const COOKIE_NAME: Rule = (TOKEN, "must be the name of a cookie, such as JSESSIONID");
+const PARAMETER_NAME: Rule = (
+    "self.matches('^[-._~0-9A-Za-z]+$')",
+    "must be the name of a parameter: letters, digits, -, ., _ and ~",
+);
+/// A comparison, for `|| true` would swallow the error of what does not compile.
+const COMPILES: Rule = (
+    "''.matches(self) in [true, false]",
+    "must be a regular expression in RE2 syntax",
+);
+const HAS_GROUP: Rule = (
+    r"self.matches(r'(^|[^\\])(\\\\)*[(]([?]P?<|[^?])')",
+    "must have a group that is the route, such as !(.*)$",
+);
+
+const HEADER_NAME: Rule = (TOKEN, "must be the name of a header, such as X-Site");
+const HEADER_IS_FREE: Rule = (
+    "!(self.lowerAscii() in ['connection', 'content-length', 'host', 'keep-alive', \
+     'proxy-authenticate', 'proxy-authorization', 'proxy-connection', 'te', 'trailer', \
+     'transfer-encoding', 'upgrade'])",
+    "must not be Host (see preserveHost), nor a header of the connection or the framing",
+);
+const HEADER_VALUE: Rule = (
+    r"self.matches(r'^[^\x00-\x08\x0a-\x1f\x7f]*$')",
+    "must not contain line breaks and other control characters",
+);
+const TOKEN: &str = r#"self.matches("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")"#;
+
+/// Not `isCIDR`: Kubernetes 1.30 has it only for what is already stored.
+const NETWORK: Rule = (
+    "self.matches('^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])([.]|/|$)){4}') \
+     && self.matches('^([0-9]+[.]){3}[0-9]+(/(3[0-2]|[12]?[0-9]))?$') \
+     || self.matches('^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?$')",
+    "must be an address or a network, such as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32",
+);
+
+/// A text of at most `max` characters that keeps these rules.
+pub(super) fn text(max: u32, rules: &[Rule]) -> Schema {
+    let mut text = json_schema!({"type": "string", "maxLength": max});
+    for rule in rules {
+        require(&mut text, *rule);
+    }
+    text
+}
+
+/// A list of at most `max` items.
+fn list(max: u32, items: &Schema) -> Schema {
+    json_schema!({"type": "array", "maxItems": max, "items": items})
+}
+
+/// Adds a rule to a schema.
+fn require(schema: &mut Schema, (rule, message): Rule) {
+    let rules = schema
+        .ensure_object()
+        .entry(RULES)
+        .or_insert_with(|| json!([]));
+    if let Value::Array(rules) = rules {
+        rules.push(json!({"rule": rule, "message": message}));
+    }
+}
+
+pub(super) fn hosts(_: &mut SchemaGenerator) -> Schema {
+    let mut hosts = list(64, &text(253, &[HOST]));
+    require(&mut hosts, HOSTS_ONCE);
+    hosts
+}
+
+pub(super) fn path(_: &mut SchemaGenerator) -> Schema {
+    text(
+        1024,
+        &[ROOTED, ONE_SLASH, NO_DOTS, PATH_CHARACTERS, ESCAPES],
+    )
+}
+
+pub(super) fn cookie_path(_: &mut SchemaGenerator) -> Schema {
+    text(1024, &[ROOTED, PATH_CHARACTERS])
+}
+
+pub(super) fn member_url(_: &mut SchemaGenerator) -> Schema {
+    text(
+        2048,
+        &[HTTP_URL, NO_USER, NO_QUERY, URL_CHARACTERS, NO_DOTS],
+    )
+}
+
+pub(super) fn redirect_to(_: &mut SchemaGenerator) -> Schema {
+    text(2048, &[URL_OR_PATH, NO_USER, URL_CHARACTERS])
+}
+
+pub(super) fn redirect_status(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "enum": [301, 302, 303, 307, 308]})
+}
+
+pub(super) fn member_name(_: &mut SchemaGenerator) -> Schema {
+    text(63, &[MEMBER_NAME])
+}
+
+pub(super) fn service_name(_: &mut SchemaGenerator) -> Schema {
+    text(63, &[SERVICE_NAME])
+}
+
+pub(super) fn route(_: &mut SchemaGenerator) -> Schema {
+    text(128, &[PRINTABLE])
+}
+
+pub(super) fn cookie_name(_: &mut SchemaGenerator) -> Schema {
+    text(128, &[COOKIE_NAME])
+}
+
+pub(super) fn parameter_name(_: &mut SchemaGenerator) -> Schema {
+    text(128, &[PARAMETER_NAME])
+}
+
+pub(super) fn route_regex(_: &mut SchemaGenerator) -> Schema {
+    text(512, &[COMPILES, HAS_GROUP])
+}
+
+pub(super) fn separator(_: &mut SchemaGenerator) -> Schema {
+    text(8, &[PRINTABLE])
+}
+
+pub(super) fn max_age(generator: &mut SchemaGenerator) -> Schema {
+    let rule = format!("!self.matches('{DURATION}') || duration(self) >= duration('1s')");
+    let mut max_age = Duration::json_schema(generator);
+    require(&mut max_age, (&rule, "must be at least 1s"));
+    max_age
+}
+
+pub(super) fn locations(_: &mut SchemaGenerator) -> Schema {
+    mappings(&text(
+        2048,
+        &[URL_OR_PATH, NO_USER, NO_QUERY, URL_CHARACTERS],
+    ))
+}
+
+pub(super) fn cookie_domains(_: &mut SchemaGenerator) -> Schema {
+    mappings(&text(253, &[DOMAIN]))
+}
+
+pub(super) fn cookie_paths(generator: &mut SchemaGenerator) -> Schema {
+    mappings(&cookie_path(generator))
+}
+
+fn mappings(side: &Schema) -> Schema {
+    let described = |description: &str| {
+        let mut side = side.clone();
+        side.insert("description".into(), description.into());
+        side
+    };
+    let (from, to) = (
+        described("What members say."),
+        described("What clients see instead."),
+    );
+    let mapping = json_schema!({
+        "type": "object", "properties": {"from": from, "to": to}, "required": ["from", "to"]
+    });
+    list(64, &mapping)
+}
+
+pub(super) fn header_name(_: &mut SchemaGenerator) -> Schema {
+    text(128, &[HEADER_NAME, HEADER_IS_FREE])
+}
+
+pub(super) fn header_names(generator: &mut SchemaGenerator) -> Schema {
+    list(64, &header_name(generator))
+}
+
+pub(super) fn header_value(_: &mut SchemaGenerator) -> Schema {
+    text(4096, &[HEADER_VALUE])
+}
+
+pub(super) fn networks(_: &mut SchemaGenerator) -> Schema {
+    list(256, &text(49, &[NETWORK]))
+}
+
+/// Makes optional fields absent rather than null, for `has()` is true of a null; joins the lines
+/// of descriptions; removes formats that Kubernetes warns of.
+pub(super) fn absent_instead_of_null(schema: &mut Schema) {
+    transform_subschemas(&mut absent_instead_of_null, schema);
+    let object = schema.ensure_object();
+    if let Some(Value::Array(types)) = object.get_mut("type") {
+        let only = types.swap_remove(0);
+        object.insert("type".into(), only);
+    }
+    if let Some(Value::Array(mut variants)) = object.remove("anyOf")
+        && let Value::Object(variant) = variants.swap_remove(0)
+    {
+        for (key, value) in variant {
+            object.entry(key).or_insert(value);
+        }
+    }
+    if let Some(Value::String(description)) = object.get_mut("description") {
+        *description = description.replace('\n', " ");
+    }
+    let unknown = |format: &Value| format.as_str().is_some_and(|name| name.starts_with("uint"));
+    if object.get("format").is_some_and(unknown) {
+        object.remove("format");
+    }
+}

@@ -1,0 +1,161 @@
+//! Wires source → table → proxy; readiness; the order of shutdown.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use hyper_rustls::ConfigBuilderExt;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::admin::Admin;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::proxy::log::AccessLog;
+use crate::proxy::{Proxy, Settings, Shared};
+use crate::source::Publisher;
+use crate::source::files::Directory;
+use crate::source::names::Resolver;
+use crate::table::Table;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Everything that makes a Gibbon.
+#[derive(Debug)]
+pub struct Config {
+    /// Directory of the Balancers.
+    pub files: PathBuf,
+    /// Addresses to serve clients on; port 0 takes any.
+    pub listen: Vec<SocketAddr>,
+    /// Address of the admin pages.
+    pub admin: SocketAddr,
+    /// Whether `/table` is shown to others than this machine.
+    pub open_table: bool,
+    /// What the proxy does the same for all rules.
+    pub settings: Settings,
+    /// Where requests are logged, if they are.
+    pub access_log: Option<AccessLog>,
+    /// How members that want TLS are spoken to; the system's roots if not given.
+    pub tls: Option<rustls::ClientConfig>,
+    /// Finds members' addresses.
+    pub resolver: Resolver,
+    /// How long requests under way may take when it ends.
+    pub shutdown_grace: Duration,
+}
+
+/// A Gibbon that runs.
+#[derive(Debug)]
+pub struct App {
+    /// The addresses that clients reach.
+    pub addresses: Vec<SocketAddr>,
+    /// The address of the admin pages.
+    pub admin: SocketAddr,
+    /// What is being served.
+    pub table: Arc<ArcSwap<Table>>,
+    /// Whether it is ready.
+    pub health: Arc<Health>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    proxy: Proxy,
+    source: JoinHandle<anyhow::Result<()>>,
+    pages: JoinHandle<()>,
+    grace: Duration,
+}
+
+/// Starts a Gibbon; it serves when this returns, and is ready when its first table is in use.
+///
+/// # Errors
+/// When an address cannot be bound, or the system's certificates cannot be read.
+pub async fn build(config: Config) -> anyhow::Result<App> {
+    let table = Arc::new(ArcSwap::from_pointee(Table::default()));
+    let metrics = Metrics::new(&table)?;
+    let health = Arc::new(Health::default());
+    let admin = TcpListener::bind(config.admin)
+        .await
+        .with_context(|| format!("--admin {} cannot be bound", config.admin))?;
+    let listeners = config.listen.iter().map(|address| bind(*address));
+    let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
+    let shared = Arc::new(Shared {
+        table: Arc::clone(&table),
+        settings: config.settings,
+        metrics: Arc::clone(&metrics),
+        access_log: config.access_log,
+        tls: Arc::new(config.tls.map_or_else(system_roots, Ok)?),
+        began: Instant::now(),
+    });
+    let proxy = Proxy::start(listeners, &shared)?;
+    let publisher = Publisher::new(Arc::clone(&table), Arc::clone(&metrics));
+    let directory = Directory::new(
+        config.files,
+        config.resolver,
+        publisher,
+        Arc::clone(&health),
+        Arc::clone(&metrics),
+    );
+    let pages = Admin {
+        table: Arc::clone(&table),
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        open_table: config.open_table,
+    };
+    Ok(App {
+        addresses: proxy.addresses().to_vec(),
+        admin: admin.local_addr()?,
+        table,
+        health,
+        metrics,
+        proxy,
+        source: tokio::spawn(directory.run()),
+        pages: tokio::spawn(pages.serve(admin)),
+        grace: config.shutdown_grace,
+    })
+}
+
+impl App {
+    /// Serves until `stop` is ready, then ends in order: not ready, the delay that `stop` gives in
+    /// which load balancers notice, then no new connections and an end to what is under way.
+    ///
+    /// # Errors
+    /// When the source of rules cannot work.
+    pub async fn run(mut self, stop: impl Future<Output = Duration>) -> anyhow::Result<()> {
+        let delay = tokio::select! {
+            delay = stop => delay,
+            ended = &mut self.source => {
+                self.proxy.drain(Duration::ZERO).await;
+                return ended.context("the source of rules broke")?;
+            }
+        };
+        self.health.set_ending();
+        tracing::info!(seconds = delay.as_secs_f64(), "shutting down: not ready any more");
+        tokio::time::sleep(delay).await;
+        let cut = self.proxy.drain(self.grace).await;
+        self.source.abort();
+        self.pages.abort();
+        if cut > 0 {
+            tracing::warn!(connections = cut, "the grace period is over: connections were cut");
+        }
+        Ok(())
+    }
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<StdListener> {
+    let listen = || -> std::io::Result<StdListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    listen().with_context(|| format!("--listen {address} cannot be bound"))
+}
+
+/// TLS to members, verified against the system's roots.
+fn system_roots() -> anyhow::Result<rustls::ClientConfig> {
+    let builder = rustls::ClientConfig::builder().with_native_roots();
+    Ok(builder.context("the system's certificates cannot be read")?.with_no_client_auth())
+}

@@ -1,0 +1,69 @@
+//! `gibbon check`: reads Balancers as `serve` would, and says what is wrong.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::source::files::{read, repeated, yaml_files};
+use crate::table::{Endpoints, Rule, Table};
+
+/// Reads files and directories; writes `file:line: field: message` for each fault. Returns how many
+/// there are.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn run(paths: &[PathBuf], out: &mut dyn Write) -> std::io::Result<usize> {
+    let mut faults = 0;
+    let mut files: Vec<(PathBuf, Vec<Arc<Rule>>)> = Vec::new();
+    for path in paths.iter().flat_map(|path| expand(path)) {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let reading = read(&text);
+                for fault in &reading.faults {
+                    writeln!(out, "{}:{}", path.display(), fault)?;
+                }
+                faults += reading.faults.len();
+                files.push((path, reading.rules));
+            }
+            Err(error) => {
+                writeln!(out, "{}: cannot be read: {error}", path.display())?;
+                faults += 1;
+            }
+        }
+    }
+    faults += between(&files, out)?;
+    let balancers: usize = files.iter().map(|(_, rules)| rules.len()).sum();
+    writeln!(out, "{balancers} Balancers are good, {faults} faults")?;
+    Ok(faults)
+}
+
+/// What is wrong between Balancers that are each good.
+fn between(files: &[(PathBuf, Vec<Arc<Rule>>)], out: &mut dyn Write) -> std::io::Result<usize> {
+    let mut faults = 0;
+    let each = files.iter().map(|(path, rules)| (path.as_path(), rules.as_slice()));
+    for (path, id, holder) in repeated(each) {
+        writeln!(out, "{}: {id} is in {} already", path.display(), holder.display())?;
+        faults += 1;
+    }
+    let rules: Vec<_> = files.iter().flat_map(|(_, rules)| rules).cloned().collect();
+    let table = Table::build(&rules, &Endpoints::default(), &Table::default(), Instant::now());
+    for verdict in &table.verdicts {
+        if verdict.rule != verdict.winner {
+            writeln!(
+                out,
+                "{}: host {} and path {} are served by {}",
+                verdict.rule, verdict.host, verdict.path, verdict.winner
+            )?;
+            faults += 1;
+        }
+    }
+    Ok(faults)
+}
+
+fn expand(path: &Path) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path.to_owned()];
+    }
+    yaml_files(path).map(|paths| paths.into_iter().collect()).unwrap_or_default()
+}

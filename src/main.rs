@@ -1,0 +1,145 @@
+//! Parse arguments, start logs, run, exit code.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use gibbon::args::{Cli, Command, LogFormat, Serve};
+use gibbon::proxy::Settings;
+use gibbon::proxy::io::Patience;
+use gibbon::proxy::log::AccessLog;
+use gibbon::source::names::{Answer, Resolver};
+use gibbon::table::access::Networks;
+use gibbon::{api, app, check, demo};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            // Standard error may be closed; there is nobody else to tell.
+            let _ = writeln!(std::io::stderr(), "gibbon: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Serve(serve) => {
+            start_log(&cli.log, cli.log_format)?;
+            block_on(self::serve(*serve))?;
+        }
+        Command::Demo(demo) => block_on(demo::run(demo))?,
+        Command::Check(check) => {
+            let faults = check::run(&check.files, &mut std::io::stdout().lock())?;
+            return Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Crd => std::io::stdout().write_all(api::crd_yaml().as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn block_on<F: Future<Output = anyhow::Result<()>>>(future: F) -> anyhow::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(future)
+}
+
+fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| {
+        format!("--log {filter}: give a level (error, warn, info, debug, trace) or a list of them")
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+async fn serve(serve: Serve) -> anyhow::Result<()> {
+    let resolver = Resolver::system().context("the system's name servers cannot be found out")?;
+    for to in &serve.connect_to {
+        let answer = Answer::Addresses(vec![to.address], Duration::from_secs(30));
+        resolver.fix(&to.name, to.port, answer);
+    }
+    let log = serve.access_log.format();
+    let log = log.map(|format| AccessLog::start(format, std::io::stdout())).transpose()?;
+    let (access_log, writer) = log.unzip();
+    let app = app::build(app::Config {
+        settings: settings(&serve),
+        files: serve.files,
+        listen: serve.listen,
+        admin: serve.admin,
+        open_table: serve.admin_table,
+        access_log,
+        tls: None,
+        resolver,
+        shutdown_grace: serve.shutdown_grace,
+    })
+    .await?;
+    for address in &app.addresses {
+        tracing::info!(%address, "serving clients");
+    }
+    tracing::info!(address = %app.admin, "serving admin pages");
+    app.run(stop(serve.shutdown_delay)).await?;
+    if let Some(writer) = writer {
+        // The last lines are written when the last worker has ended.
+        let _ = writer.join();
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn settings(serve: &Serve) -> Settings {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Settings {
+        trusted: Networks::new(serve.trusted_proxies.clone()),
+        max_connections: serve.max_connections,
+        max_head: serve.max_head,
+        max_headers: serve.max_headers,
+        patience: Patience {
+            head: serve.head_timeout,
+            idle: serve.idle_timeout,
+            write: serve.body_timeout,
+        },
+        body_timeout: serve.body_timeout,
+        workers: if serve.workers == 0 { cores() } else { serve.workers },
+    }
+}
+
+/// Ready at the first SIGTERM or SIGINT, with the time to go on accepting: none on Ctrl-C, when
+/// somebody waits. A second signal ends the process at once.
+async fn stop(delay: Duration) -> Duration {
+    let signals = signal(SignalKind::terminate()).and_then(|term| {
+        signal(SignalKind::interrupt()).map(|interrupt| (term, interrupt))
+    });
+    let (mut term, mut interrupt) = match signals {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "signals cannot be heard; only SIGKILL ends this process");
+            return std::future::pending().await;
+        }
+    };
+    let delay = tokio::select! {
+        _ = term.recv() => delay,
+        _ = interrupt.recv() => Duration::ZERO,
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("second signal: ending at once");
+        std::process::exit(1);
+    });
+    delay
+}

@@ -1,0 +1,314 @@
+//! Every metric: names, labels, the collector that walks the live table at each scrape.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::table::load::{Admission, Failure};
+use crate::table::tally::{RuleTally, Session};
+use crate::table::{Member, Route, State, Table};
+
+/// What is counted outside the table, and the registry that is scraped.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    refused: IntCounterVec,
+    tunnels: IntGauge,
+    /// Client connections accepted.
+    pub connections: IntCounter,
+    /// Client connections open.
+    pub connections_open: IntGauge,
+    /// Client connections closed at once, because there were too many.
+    pub connections_refused: IntCounter,
+    /// Access log lines dropped, because they could not be written fast enough.
+    pub log_dropped: IntCounter,
+    /// Sources by whether their last version is in use.
+    pub source_invalid: IntGaugeVec,
+    /// Tables put in use.
+    pub tables: IntCounter,
+    table_time: IntGauge,
+}
+
+impl Metrics {
+    /// Metrics of a process that serves from `table`.
+    ///
+    /// # Errors
+    /// When two metrics have the same name.
+    pub fn new(table: &Arc<ArcSwap<Table>>) -> prometheus::Result<Arc<Self>> {
+        let counter = |name: &str, help: &str| IntCounter::with_opts(Opts::new(name, help));
+        let gauge = |name: &str, help: &str| IntGauge::with_opts(Opts::new(name, help));
+        let metrics = Self {
+            registry: Registry::new(),
+            refused: IntCounterVec::new(
+                Opts::new("gibbon_refused_requests_total", "Requests that Gibbon answered itself with an error"),
+                &["reason"],
+            )?,
+            tunnels: gauge("gibbon_tunnels_open", "Upgraded connections (WebSocket) open")?,
+            connections: counter("gibbon_connections_total", "Client connections accepted")?,
+            connections_open: gauge("gibbon_connections_open", "Client connections open")?,
+            connections_refused: counter(
+                "gibbon_connections_refused_total",
+                "Client connections closed at once because --max-connections were open",
+            )?,
+            log_dropped: counter(
+                "gibbon_access_log_dropped_total",
+                "Access log lines dropped because they could not be written fast enough",
+            )?,
+            source_invalid: IntGaugeVec::new(
+                Opts::new(
+                    "gibbon_source_invalid",
+                    "1 for each source (file) whose newest version has errors and is not in use",
+                ),
+                &["source"],
+            )?,
+            tables: counter("gibbon_tables_total", "Routing tables put in use")?,
+            table_time: gauge(
+                "gibbon_table_timestamp_seconds",
+                "When the routing table in use was put in use, in seconds since 1970",
+            )?,
+        };
+        metrics.register(table)?;
+        Ok(Arc::new(metrics))
+    }
+
+    fn register(&self, table: &Arc<ArcSwap<Table>>) -> prometheus::Result<()> {
+        let all: [Box<dyn Collector>; 10] = [
+            Box::new(self.refused.clone()),
+            Box::new(self.tunnels.clone()),
+            Box::new(self.connections.clone()),
+            Box::new(self.connections_open.clone()),
+            Box::new(self.connections_refused.clone()),
+            Box::new(self.log_dropped.clone()),
+            Box::new(self.source_invalid.clone()),
+            Box::new(self.tables.clone()),
+            Box::new(self.table_time.clone()),
+            Box::new(LiveTable { table: Arc::clone(table), desc: LiveTable::descriptions()? }),
+        ];
+        all.into_iter().try_for_each(|collector| self.registry.register(collector))
+    }
+
+    /// A request got an error of Gibbon's own.
+    pub fn refused(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A tunnel is open until the guard is dropped.
+    #[must_use]
+    pub fn tunnel(&self) -> Open {
+        self.tunnels.inc();
+        Open(self.tunnels.clone())
+    }
+
+    /// A new table is in use.
+    pub fn table_swapped(&self) {
+        self.tables.inc();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.table_time.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// All metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When a metric cannot be written.
+    pub fn text(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Counts as open until it is dropped.
+#[derive(Debug)]
+pub struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The metrics that live and die with the rules and members of the table.
+#[derive(Debug)]
+struct LiveTable {
+    table: Arc<ArcSwap<Table>>,
+    desc: Vec<Desc>,
+}
+
+/// Name, type and help of each of them.
+const FAMILIES: [(&str, MetricType, &str); 15] = [
+    ("gibbon_requests_total", MetricType::COUNTER, "Requests answered, by Balancer and status class"),
+    ("gibbon_request_duration_seconds", MetricType::HISTOGRAM, "Time from a request's head to the end of its response"),
+    ("gibbon_retries_total", MetricType::COUNTER, "Attempts after one that failed"),
+    ("gibbon_retries_denied_total", MetricType::COUNTER, "Attempts that the retry budget forbade"),
+    ("gibbon_sessions_total", MetricType::COUNTER, "How requests fared with the member that they named: new, hit, lost, failover, refused"),
+    ("gibbon_aborted_requests_total", MetricType::COUNTER, "Requests whose client went away before the end of the response"),
+    ("gibbon_leaked_addresses_total", MetricType::COUNTER, "Response fields that still named a member's own address after reversal"),
+    ("gibbon_members", MetricType::GAUGE, "Members by state: usable, excluded, draining, standby, disabled, unresolved"),
+    ("gibbon_member_requests_total", MetricType::COUNTER, "Attempts at a member"),
+    ("gibbon_member_failures_total", MetricType::COUNTER, "Failed attempts at a member, by reason"),
+    ("gibbon_member_connections_total", MetricType::COUNTER, "Connections opened to a member"),
+    ("gibbon_member_in_flight", MetricType::GAUGE, "Requests under way at a member"),
+    ("gibbon_member_latency_seconds", MetricType::GAUGE, "Estimate of a member's time to its response head"),
+    ("gibbon_member_failure_rate", MetricType::GAUGE, "Share of a member's attempts that failed lately"),
+    ("gibbon_member_usable", MetricType::GAUGE, "1 if a member takes requests, 0 if it is excluded, disabled or draining"),
+];
+
+impl LiveTable {
+    fn descriptions() -> prometheus::Result<Vec<Desc>> {
+        let describe = |(name, _, help): &(&str, MetricType, &str)| {
+            Desc::new((*name).to_owned(), (*help).to_owned(), Vec::new(), HashMap::new())
+        };
+        FAMILIES.iter().map(describe).collect()
+    }
+}
+
+impl Collector for LiveTable {
+    fn desc(&self) -> Vec<&Desc> {
+        self.desc.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let table = self.table.load();
+        let mut families = Families::default();
+        for route in &table.routes {
+            families.rule(route);
+            let now = Instant::now();
+            for member in &route.members {
+                families.member(route, member, now);
+            }
+        }
+        families.finish()
+    }
+}
+
+/// The families as they are filled.
+#[derive(Debug, Default)]
+struct Families([Vec<Metric>; FAMILIES.len()]);
+
+impl Families {
+    fn rule(&mut self, route: &Route) {
+        let id = &route.rule.id;
+        let labels = [("namespace", &*id.namespace), ("balancer", &*id.name)];
+        let with = |name, value| [labels[0], labels[1], (name, value)];
+        let tally = &route.tally;
+        for (class, label) in RuleTally::CLASSES.iter().enumerate() {
+            self.count(0, &with("code", label), tally.class(class));
+        }
+        self.histogram(1, &labels, tally);
+        self.count(2, &labels, tally.retries.get());
+        self.count(3, &labels, tally.retries_denied.get());
+        for session in Session::ALL {
+            self.count(4, &with("result", session.label()), tally.sessions(session));
+        }
+        self.count(5, &labels, tally.aborted.get());
+        self.count(6, &labels, tally.leaks.get());
+        for (state, count) in census(route) {
+            self.gauge(7, &with("state", state), count as f64);
+        }
+    }
+
+    fn member(&mut self, route: &Route, member: &Member, now: Instant) {
+        let id = &route.rule.id;
+        let address = member.address.to_string();
+        let labels = [
+            ("namespace", &*id.namespace),
+            ("balancer", &*id.name),
+            ("member", &*member.name),
+            ("address", address.as_str()),
+        ];
+        let tally = &member.load.tally;
+        self.count(8, &labels, tally.requests.get());
+        for failure in Failure::ALL.into_iter().filter(|f| tally.failures(*f) > 0) {
+            let [a, b, c, d] = labels;
+            self.count(9, &[a, b, c, d, ("reason", failure.reason())], tally.failures(failure));
+        }
+        self.count(10, &labels, tally.connections.get());
+        self.gauge(11, &labels, f64::from(member.load.in_flight()));
+        self.gauge(12, &labels, route.estimate(member, now));
+        self.gauge(13, &labels, member.load.failure_rate(now));
+        let usable = condition(member, now) == "usable";
+        self.gauge(14, &labels, f64::from(u8::from(usable)));
+    }
+
+    fn count(&mut self, family: usize, labels: &[(&str, &str)], value: u64) {
+        let mut counter = Counter::default();
+        counter.set_value(value as f64);
+        let mut metric = metric(labels);
+        metric.set_counter(counter);
+        self.0[family].push(metric);
+    }
+
+    fn gauge(&mut self, family: usize, labels: &[(&str, &str)], value: f64) {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        let mut metric = metric(labels);
+        metric.set_gauge(gauge);
+        self.0[family].push(metric);
+    }
+
+    fn histogram(&mut self, family: usize, labels: &[(&str, &str)], tally: &RuleTally) {
+        let mut histogram = Histogram::default();
+        let bucket = |(bound, count): (f64, u64)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(count);
+            bucket
+        };
+        histogram.set_bucket(tally.duration.cumulative().map(bucket).collect());
+        histogram.set_sample_count(tally.duration.count());
+        histogram.set_sample_sum(tally.duration.sum());
+        let mut metric = metric(labels);
+        metric.set_histogram(histogram);
+        self.0[family].push(metric);
+    }
+
+    fn finish(self) -> Vec<MetricFamily> {
+        let family = |(metrics, (name, kind, help)): (Vec<Metric>, (&str, MetricType, &str))| {
+            let mut family = MetricFamily::default();
+            family.set_name(name.to_owned());
+            family.set_help(help.to_owned());
+            family.set_field_type(kind);
+            family.set_metric(metrics);
+            family
+        };
+        let families = self.0.into_iter().zip(FAMILIES);
+        families.filter(|(metrics, _)| !metrics.is_empty()).map(family).collect()
+    }
+}
+
+fn metric(labels: &[(&str, &str)]) -> Metric {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    let mut metric = Metric::default();
+    metric.set_label(labels.iter().map(pair).collect());
+    metric
+}
+
+/// What a member is good for at this moment, as metrics and pages call it.
+#[must_use]
+pub fn condition(member: &Member, now: Instant) -> &'static str {
+    match (member.state, member.load.admission(now)) {
+        (State::Disabled, _) => State::Disabled.label(),
+        (_, Admission::Excluded(_)) => "excluded",
+        (_, Admission::Probe) => "probing",
+        (State::Active, Admission::Usable) => "usable",
+        (state, Admission::Usable) => state.label(),
+    }
+}
+
+fn census(route: &Route) -> [(&'static str, usize); 7] {
+    let now = Instant::now();
+    let states = ["usable", "excluded", "probing", "draining", "standby", "disabled"];
+    let count = |state| route.members.iter().filter(|m| condition(m, now) == state).count();
+    let [a, b, c, d, e, f] = states.map(|state| (state, count(state)));
+    [a, b, c, d, e, f, ("unresolved", route.unresolved.len())]
+}

@@ -1,0 +1,417 @@
+//! Bodies on their way through: the upload that can be sent again while nothing of it was taken,
+//! and the response that holds the in-flight guard until its last byte.
+
+use std::cell::{Cell, RefCell};
+use std::error::Error as StdError;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+use http_body_util::BodyExt;
+use tokio::time::timeout;
+
+use super::headers;
+use super::io::Alarm;
+
+/// How long a member that was sent `Expect: 100-continue` may keep silent before it gets the body
+/// all the same (RFC 9110, section 10.1.1).
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much of a body that nobody wants is read, and for how long.
+const DRAIN_BYTES: usize = 1 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Why an upload ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadError {
+    /// The client broke off, or its framing is malformed.
+    Broken,
+    /// It is longer than the rule allows.
+    TooLarge,
+    /// The client was silent for too long.
+    Timeout,
+}
+
+impl fmt::Display for UploadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Broken => "the request's body broke off or is malformed",
+            Self::TooLarge => "the request's body is larger than allowed",
+            Self::Timeout => "the request's body did not arrive in time",
+        })
+    }
+}
+
+impl StdError for UploadError {}
+
+/// The body of a request, and what became of it. Clones are the same upload.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    inner: Rc<Inner>,
+    attempt: u32,
+}
+
+#[derive(Debug)]
+struct Inner {
+    incoming: RefCell<Incoming>,
+    gate: Option<Arc<Gate>>,
+    alarm: RefCell<Alarm>,
+    limit: u64,
+    patience: Duration,
+    bytes: Cell<u64>,
+    taken: Cell<bool>,
+    moved: Cell<Instant>,
+    waiting_since: Cell<Option<Instant>>,
+    error: Cell<Option<UploadError>>,
+    attempt: Cell<u32>,
+}
+
+impl Upload {
+    /// Of a request; at most `limit` bytes, and no longer silent than `patience`.
+    #[must_use]
+    pub fn new(incoming: Incoming, limit: Option<u64>, patience: Duration, expects: bool) -> Self {
+        let inner = Inner {
+            incoming: RefCell::new(incoming),
+            gate: expects.then(Arc::default),
+            alarm: RefCell::default(),
+            limit: limit.unwrap_or(u64::MAX),
+            patience,
+            bytes: Cell::new(0),
+            taken: Cell::new(false),
+            moved: Cell::new(Instant::now()),
+            waiting_since: Cell::new(None),
+            error: Cell::new(None),
+            attempt: Cell::new(0),
+        };
+        Self { inner: Rc::new(inner), attempt: 0 }
+    }
+
+    /// The same upload for another attempt; those before get no more of it.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let attempt = self.inner.attempt.get() + 1;
+        self.inner.attempt.set(attempt);
+        self.inner.waiting_since.set(None);
+        Self { inner: Rc::clone(&self.inner), attempt }
+    }
+
+    /// Whether there is anything to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner.incoming.borrow().is_end_stream() && !self.inner.taken.get()
+    }
+
+    /// Whether all of it is still to be had: nothing was taken yet, or there is nothing.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self.inner.taken.get()
+    }
+
+    /// Bytes taken from the client.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.inner.bytes.get()
+    }
+
+    /// The attempt begins: the member's silence counts from now.
+    pub fn begin(&self) {
+        self.inner.moved.set(Instant::now());
+    }
+
+    /// Whether the client is what it waits for.
+    #[must_use]
+    pub fn waits_for_client(&self) -> bool {
+        self.inner.waiting_since.get().is_some()
+    }
+
+    /// When the last of it went on, or the attempt was begun.
+    #[must_use]
+    pub fn moved(&self) -> Instant {
+        self.inner.moved.get()
+    }
+
+    /// Why it ended early, if it did.
+    #[must_use]
+    pub fn error(&self) -> Option<UploadError> {
+        self.inner.error.get()
+    }
+
+    /// Holds the body back until the member asks for it, where the client waits for that.
+    #[must_use]
+    pub fn gate(&self) -> Option<&Arc<Gate>> {
+        self.inner.gate.as_ref()
+    }
+
+    fn fail(&self, error: UploadError) -> UploadError {
+        self.inner.error.set(Some(error));
+        error
+    }
+
+    fn count(&self, data: &Bytes) -> Result<(), UploadError> {
+        let bytes = self.inner.bytes.get() + data.len() as u64;
+        self.inner.bytes.set(bytes);
+        if bytes > self.inner.limit { Err(self.fail(UploadError::TooLarge)) } else { Ok(()) }
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let inner = &*self.inner;
+        if self.attempt != inner.attempt.get() {
+            return Poll::Ready(Some(Err(UploadError::Broken)));
+        }
+        if let Some(gate) = &inner.gate
+            && !gate.is_open(cx)
+        {
+            ready!(inner.alarm.borrow_mut().poll(inner.moved.get() + CONTINUE_PATIENCE, cx));
+            gate.open();
+        }
+        let polled = Pin::new(&mut *inner.incoming.borrow_mut()).poll_frame(cx);
+        if polled.is_ready() {
+            inner.waiting_since.set(None);
+        }
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                inner.taken.set(true);
+                inner.moved.set(Instant::now());
+                let frame = without_framing(frame);
+                let counted = frame.data_ref().map_or(Ok(()), |data| self.count(data));
+                Poll::Ready(Some(counted.map(|()| frame)))
+            }
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(self.fail(UploadError::Broken)))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                let since = inner.waiting_since.get().unwrap_or_else(Instant::now);
+                inner.waiting_since.set(Some(since));
+                ready!(inner.alarm.borrow_mut().poll(since + inner.patience, cx));
+                Poll::Ready(Some(Err(self.fail(UploadError::Timeout))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.incoming.borrow().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.incoming.borrow().size_hint()
+    }
+}
+
+/// Reads and forgets what a client still sends, within bounds: a connection that is closed with
+/// bytes unread is reset, and the reset may overtake the answer.
+pub fn drain(unread: Option<Incoming>, upload: Option<&Upload>) {
+    match (unread, upload) {
+        (Some(incoming), _) if !incoming.is_end_stream() => {
+            tokio::task::spawn_local(timeout(DRAIN_TIME, forget(incoming)));
+        }
+        (None, Some(upload)) if upload.error().is_none() && !upload.is_end_stream() => {
+            tokio::task::spawn_local(timeout(DRAIN_TIME, forget(upload.again())));
+        }
+        _ => {}
+    }
+}
+
+async fn forget(mut body: impl HttpBody<Data = Bytes> + Unpin) {
+    let mut left = DRAIN_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
+
+/// Trailers must not carry what belongs in a head (RFC 9110, section 6.5.1).
+fn without_framing(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            headers::trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
+/// Opens when the member has answered 100 (Continue).
+#[derive(Debug, Default)]
+pub struct Gate {
+    open: AtomicBool,
+    waiting: Mutex<Option<Waker>>,
+}
+
+impl Gate {
+    /// Lets the body through.
+    pub fn open(&self) {
+        self.open.store(true, SeqCst);
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+
+    fn is_open(&self, cx: &Context<'_>) -> bool {
+        if self.open.load(SeqCst) {
+            return true;
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        *waiting = Some(cx.waker().clone());
+        self.open.load(SeqCst)
+    }
+}
+
+/// Why a response's body ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownloadError {
+    /// The member broke off, or its framing is malformed.
+    Broken,
+    /// The member was silent for too long.
+    Timeout,
+}
+
+impl fmt::Display for DownloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Broken => "the member's body broke off or is malformed",
+            Self::Timeout => "the member's body did not arrive in time",
+        })
+    }
+}
+
+impl StdError for DownloadError {}
+
+/// Hears what becomes of a member's body.
+pub trait Watch {
+    /// Bytes have passed.
+    fn passed(&mut self, bytes: usize);
+    /// The body is complete, or has failed. Not called when the client goes away first.
+    fn ended(&mut self, result: Result<(), DownloadError>);
+}
+
+/// A response's body.
+#[derive(Debug)]
+pub enum Body<W> {
+    /// Gibbon's own words, or nothing.
+    Own(Option<Bytes>, Option<W>),
+    /// A member's.
+    Member(Box<Download<W>>),
+}
+
+/// A member's body on its way to the client.
+#[derive(Debug)]
+pub struct Download<W> {
+    incoming: Incoming,
+    alarm: Alarm,
+    waiting_since: Option<Instant>,
+    patience: Duration,
+    ended: bool,
+    watch: W,
+}
+
+impl<W> Body<W> {
+    /// A member's body, no longer silent than `patience` while the client waits for it.
+    pub fn member(incoming: Incoming, patience: Duration, watch: W) -> Self {
+        let alarm = Alarm::default();
+        let ended = false;
+        Self::Member(Box::new(Download {
+            incoming,
+            alarm,
+            waiting_since: None,
+            patience,
+            ended,
+            watch,
+        }))
+    }
+}
+
+impl<W: Watch> Download<W> {
+    fn end(&mut self, result: Result<(), DownloadError>) {
+        if !self.ended {
+            self.ended = true;
+            self.watch.ended(result);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let frame = without_framing(frame);
+                self.waiting_since = None;
+                self.watch.passed(frame.data_ref().map_or(0, Bytes::len));
+                if self.incoming.is_end_stream() {
+                    self.end(Ok(()));
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => self.fail(DownloadError::Broken),
+            Poll::Ready(None) => {
+                self.end(Ok(()));
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let since = *self.waiting_since.get_or_insert_with(Instant::now);
+                ready!(self.alarm.poll(since + self.patience, cx));
+                self.fail(DownloadError::Timeout)
+            }
+        }
+    }
+
+    fn fail(
+        &mut self,
+        error: DownloadError,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        self.end(Err(error));
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl<W: Watch + Unpin> HttpBody for Body<W> {
+    type Data = Bytes;
+    type Error = DownloadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        match self.get_mut() {
+            Self::Member(download) => download.poll(cx),
+            Self::Own(bytes, watch) => {
+                let frame = bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| {
+                    if let Some(watch) = watch {
+                        watch.passed(bytes.len());
+                    }
+                    Ok(Frame::data(bytes))
+                });
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes, _) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Member(download) => download.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Member(download) => download.incoming.size_hint(),
+        }
+    }
+}

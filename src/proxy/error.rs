@@ -1,0 +1,184 @@
+//! What Gibbon answers itself: each reason has one status for the client and one label for metrics.
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+
+use super::body::UploadError;
+use crate::table::load::Failure;
+
+/// Why a request got no member's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The request is no HTTP that can be passed on.
+    BadRequest(&'static str),
+    /// CONNECT and TRACE are not passed on.
+    Method,
+    /// No rule has the host.
+    UnknownHost,
+    /// No rule of the host has the path.
+    UnknownPath,
+    /// The rule shuts this client out.
+    Forbidden,
+    /// The request has come round to Gibbon too often.
+    Loop,
+    /// The client's body ended early.
+    Upload(UploadError),
+    /// Every member was tried, is switched off or has no address.
+    NoMember,
+    /// The session's member cannot serve, and no other may.
+    SessionMember,
+    /// The last attempt failed.
+    Member(Failure),
+    /// The whole took longer than the rule allows.
+    Deadline,
+}
+
+impl Error {
+    /// The status for the client.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) | Self::Upload(UploadError::Broken) => StatusCode::BAD_REQUEST,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnknownHost | Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Upload(UploadError::Timeout) => StatusCode::REQUEST_TIMEOUT,
+            Self::NoMember | Self::SessionMember => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Member(Failure::Timeout | Failure::ConnectTimeout) | Self::Deadline => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Member(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// The label in metrics and logs.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::Method => "method",
+            Self::UnknownHost => "unknown_host",
+            Self::UnknownPath => "unknown_path",
+            Self::Forbidden => "forbidden",
+            Self::Loop => "loop",
+            Self::Upload(UploadError::Broken) => "body_broken",
+            Self::Upload(UploadError::TooLarge) => "body_too_large",
+            Self::Upload(UploadError::Timeout) => "body_timeout",
+            Self::NoMember => "no_member",
+            Self::SessionMember => "session_member",
+            Self::Member(failure) => failure.reason(),
+            Self::Deadline => "deadline",
+        }
+    }
+
+    /// All labels that [`Error::reason`] gives besides those of failures.
+    pub const REASONS: [&'static str; 12] = [
+        "bad_request",
+        "method",
+        "unknown_host",
+        "unknown_path",
+        "forbidden",
+        "loop",
+        "body_broken",
+        "body_too_large",
+        "body_timeout",
+        "no_member",
+        "session_member",
+        "deadline",
+    ];
+
+    /// One sentence for the client, which shows nothing of the inside.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::BadRequest(why) => why,
+            Self::Method => "this method is not passed on",
+            Self::UnknownHost => "no site has this name",
+            Self::UnknownPath => "this site has nothing at this path",
+            Self::Forbidden => "this address may not use this site",
+            Self::Loop => "the request goes round in circles",
+            Self::Upload(UploadError::Broken) => "the request's body broke off or is malformed",
+            Self::Upload(UploadError::TooLarge) => "the request's body is too large",
+            Self::Upload(UploadError::Timeout) => "the request's body did not arrive in time",
+            Self::NoMember => "no server is available",
+            Self::SessionMember => "this session's server is not available",
+            Self::Member(Failure::Timeout | Failure::ConnectTimeout) | Self::Deadline => {
+                "the server did not answer in time"
+            }
+            Self::Member(_) => "the server did not answer properly",
+        }
+    }
+
+    /// The client's connection has bytes on it that cannot be told apart, and must end.
+    #[must_use]
+    pub const fn closes(self) -> bool {
+        matches!(self, Self::BadRequest(_) | Self::Upload(_))
+    }
+
+    /// The answer: plain text, or JSON for a client that asks for it.
+    #[must_use]
+    pub fn answer(self, accept: Option<&HeaderValue>) -> Response<Bytes> {
+        let json = accept.is_some_and(wants_json);
+        let status = self.status();
+        let body = if json {
+            let (code, reason, message) = (status.as_u16(), self.reason(), self.message());
+            let body = serde_json::json!({"status": code, "reason": reason, "message": message});
+            format!("{body}\n")
+        } else {
+            format!("{}: {}\n", status.canonical_reason().unwrap_or("Error"), self.message())
+        };
+        let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = status;
+        self.describe(response.headers_mut(), kind);
+        response
+    }
+
+    fn describe(self, headers: &mut HeaderMap, kind: &'static str) {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self == Self::Method {
+            let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+            headers.insert(header::ALLOW, allow);
+        }
+        if self.closes() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+}
+
+fn wants_json(accept: &HeaderValue) -> bool {
+    let text = accept.to_str().unwrap_or_default();
+    let position = |kind: &str| text.find(kind);
+    match (position("json"), position("text/")) {
+        (Some(json), Some(text)) => json < text,
+        (json, _) => json.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_of_the_member_is_504_and_a_reset_502() {
+        assert_eq!(Error::Member(Failure::Timeout).status(), 504);
+        assert_eq!(Error::Member(Failure::Reset).status(), 502);
+        assert_eq!(Error::NoMember.status(), 503);
+        assert_eq!(Error::Loop.status(), 508);
+    }
+
+    #[test]
+    fn the_answer_is_text_unless_json_is_preferred() {
+        let text = Error::UnknownHost.answer(None);
+        assert_eq!(text.body(), "Not Found: no site has this name\n");
+        let json = Error::UnknownHost.answer(Some(&HeaderValue::from_static("application/json")));
+        let value: serde_json::Value = serde_json::from_slice(json.body()).unwrap();
+        assert_eq!(value["reason"], "unknown_host");
+        let html = HeaderValue::from_static("text/html,application/json;q=0.5");
+        assert!(Error::UnknownHost.answer(Some(&html)).body().starts_with(b"Not Found"));
+    }
+}

@@ -1,0 +1,551 @@
+//! One request: find, pick, send, fail over, reverse.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::body::{self, Body, Upload, UploadError};
+use super::error::Error;
+use super::headers::{self, Hop};
+use super::io::Activity;
+use super::log::Asked;
+use super::upstream::{self, Failed, Reply, Terms};
+use super::visit::{InFlight, Visit};
+use super::{Worker, tunnel};
+use crate::table::balance::{self, Ask, NoMember, Pick, Tried};
+use crate::table::load::Failure;
+use crate::table::path::{self, RequestPath};
+use crate::table::reverse::{Public, Scheme};
+use crate::table::tally::Session;
+use crate::table::{Found, Member, Redirect, Route};
+
+/// What Gibbon sends to clients.
+pub type Answer = Response<Body<Visit>>;
+
+/// The connection that a request came on.
+#[derive(Debug)]
+pub struct Connection {
+    /// The other side of the socket.
+    pub peer: SocketAddr,
+    /// What the connection is doing.
+    pub activity: Arc<Activity>,
+}
+
+/// Serves one request. Never fails: what goes wrong becomes an answer.
+pub async fn serve(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Answer {
+    let peer = connection.peer.ip().to_canonical();
+    let trusted = worker.shared.settings.trusted.contain(peer);
+    let client = headers::client(peer, false, request.headers(), &worker.shared.settings.trusted);
+    let asked = worker.shared.access_log.is_some().then(|| asked(client.ip, &request));
+    let mut visit = Visit::begin(Rc::clone(&worker), asked, connection.activity.request());
+    let accept = request.headers().get(header::ACCEPT).cloned();
+    let version = request.version();
+    // Reading the body of a client that waits to be told to go on would tell it so.
+    let expects = request.headers().contains_key(header::EXPECT);
+    let journey = Journey { worker: &worker, peer, trusted, client };
+    match journey.travel(request, &mut visit).await {
+        Ok(Outcome::Member(response, patience)) => from_member(response, patience, visit),
+        Ok(Outcome::Own(response)) => own(response, visit, None),
+        Ok(Outcome::Upgraded(response, upgrade)) => upgraded(response, upgrade, visit),
+        Err(error) => {
+            worker.shared.metrics.refused(error.reason());
+            if !expects {
+                body::drain(visit.unread.take(), visit.upload.as_ref());
+            }
+            let mut response = error.answer(accept.as_ref());
+            if version >= Version::HTTP_2 {
+                response.headers_mut().remove(header::CONNECTION);
+            }
+            own(response, visit, Some(error.reason()))
+        }
+    }
+}
+
+fn asked(client: IpAddr, request: &Request<Incoming>) -> Box<Asked> {
+    let uri = request.uri();
+    let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
+    let host = uri.authority().map_or(host.unwrap_or_default(), |a| a.as_str().as_bytes());
+    Box::new(Asked {
+        client,
+        method: request.method().to_string(),
+        host: String::from_utf8_lossy(host).into_owned(),
+        path: uri.path_and_query().map_or("", PathAndQuery::as_str).to_owned(),
+        protocol: match request.version() {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2.0",
+            _ => "HTTP/1.1",
+        },
+    })
+}
+
+fn own(response: Response<Bytes>, mut visit: Visit, reason: Option<&'static str>) -> Answer {
+    visit.answered(response.status(), reason);
+    visit.complete();
+    response.map(|bytes| Body::Own(Some(bytes), Some(visit)))
+}
+
+fn from_member(response: Response<Incoming>, patience: Duration, mut visit: Visit) -> Answer {
+    visit.answered(response.status(), None);
+    if hyper::body::Body::is_end_stream(response.body()) {
+        visit.complete();
+    }
+    response.map(|incoming| Body::member(incoming, patience, visit))
+}
+
+/// Sends the 101 on, and carries bytes from then on.
+fn upgraded(response: Response<()>, upgrade: Upgrade, mut visit: Visit) -> Answer {
+    visit.answered(response.status(), None);
+    tokio::task::spawn_local(async move {
+        if let (Ok(client), Ok(member)) = (upgrade.client.await, upgrade.member.await) {
+            let sent = tunnel::carry(client, member, upgrade.idle).await;
+            visit.tunnelled(sent);
+        }
+    });
+    response.map(|()| Body::Own(None, None))
+}
+
+/// Both sides of a connection that leaves HTTP.
+struct Upgrade {
+    client: OnUpgrade,
+    member: OnUpgrade,
+    idle: Duration,
+}
+
+/// What a request has led to.
+enum Outcome {
+    Member(Response<Incoming>, Duration),
+    Own(Response<Bytes>),
+    Upgraded(Response<()>, Upgrade),
+}
+
+/// Who asks, and through whom.
+struct Journey<'a> {
+    worker: &'a Rc<Worker>,
+    peer: IpAddr,
+    trusted: bool,
+    client: headers::Client,
+}
+
+/// A request ready for members: what is the same for each of them.
+struct Ready<'a> {
+    parts: &'a Parts,
+    hop: Hop,
+    upload: Upload,
+    authority: &'a str,
+    rest: &'a str,
+    tunnel: bool,
+}
+
+impl Journey<'_> {
+    async fn travel(
+        &self,
+        mut request: Request<Incoming>,
+        visit: &mut Visit,
+    ) -> Result<Outcome, Error> {
+        let on_upgrade = headers::wants_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
+        let (mut parts, incoming) = request.into_parts();
+        visit.unread = Some(incoming);
+        if !headers::is_framed_once(&parts.headers) {
+            return Err(Error::BadRequest("the request is framed ambiguously"));
+        }
+        if parts.method == Method::CONNECT || parts.method == Method::TRACE {
+            return Err(Error::Method);
+        }
+        let authority = authority(&parts)?;
+        let host = host(&authority)?;
+        if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+            return Ok(Outcome::Own(options()));
+        }
+        let uri = parts.uri.clone();
+        let path = RequestPath::resolve(uri.path());
+        let path = path.map_err(|_| Error::BadRequest("the path is malformed"))?;
+        if headers::looped(&parts.headers) {
+            return Err(Error::Loop);
+        }
+        let table = self.worker.shared.table.load();
+        let route = match table.find(&host, &path) {
+            Found::Route(route) => Arc::clone(route),
+            Found::UnknownHost => return Err(Error::UnknownHost),
+            Found::UnknownPath => return Err(Error::UnknownPath),
+        };
+        drop(table);
+        visit.route = Some(Arc::clone(&route));
+        if !route.rule.access.permits(self.client.ip) {
+            return Err(Error::Forbidden);
+        }
+        let rest = route.rule.prefix.rest(&path).unwrap_or_default();
+        if let Some(redirect) = &route.rule.redirect {
+            return self.redirect(redirect, &authority, rest, uri.query()).map(Outcome::Own);
+        }
+        let upload = self.upload(&route, &parts, visit)?;
+        visit.upload = Some(upload.clone());
+        let hop = self.prepare(&route, &mut parts, &authority);
+        let ready = Ready {
+            parts: &parts,
+            tunnel: on_upgrade.is_some() && hop.upgrade.is_some(),
+            hop,
+            upload,
+            authority: &authority,
+            rest,
+        };
+        let reply = self.forward(&route, &ready, visit).await?;
+        self.conclude(&route, &ready, reply, on_upgrade, visit)
+    }
+
+    fn upload(&self, route: &Route, parts: &Parts, visit: &mut Visit) -> Result<Upload, Error> {
+        let limit = route.rule.body_limit;
+        let length = visit.unread.as_ref().map(hyper::body::Body::size_hint).unwrap_or_default();
+        if limit.is_some_and(|limit| length.lower() > limit) {
+            return Err(Error::Upload(UploadError::TooLarge));
+        }
+        // The body was put there when the request was taken apart.
+        let Some(incoming) = visit.unread.take() else { return Err(Error::NoMember) };
+        let expects = parts.headers.contains_key(header::EXPECT);
+        let patience = self.worker.shared.settings.body_timeout;
+        Ok(Upload::new(incoming, limit, patience, expects))
+    }
+
+    /// Changes the request's headers in all that does not depend on the member.
+    fn prepare(&self, route: &Route, parts: &mut Parts, authority: &str) -> Hop {
+        let headers = &mut parts.headers;
+        let hop = headers::request(headers);
+        headers::join_cookies(headers);
+        headers::forwarded(headers, self.peer, self.trusted, &self.client, authority);
+        headers::mark_hop(headers);
+        if parts.version < Version::HTTP_11 {
+            headers.remove(header::EXPECT);
+        }
+        route.rule.request_headers.apply(headers);
+        hop
+    }
+
+    /// Sends the request to one member after the other until one answers.
+    async fn forward(
+        &self,
+        route: &Arc<Route>,
+        ready: &Ready<'_>,
+        visit: &mut Visit,
+    ) -> Result<Reply, Error> {
+        let rule = &route.rule;
+        route.budget.earn(rule.failover.retry_percent);
+        let wish = route.wish(ready.parts.uri.path(), ready.parts.uri.query(), &ready.parts.headers);
+        let deadline = rule.timeouts.request.map(|whole| visit.begun() + whole);
+        let terms = Terms {
+            connect: rule.timeouts.connect,
+            response: rule.timeouts.response,
+            deadline,
+            tls: &self.worker.shared.tls,
+        };
+        let idempotent = headers::is_idempotent(&ready.parts.method);
+        let mut tried = Tried::default();
+        let mut last = Error::NoMember;
+        let mut again = None;
+        loop {
+            let fresh = again.is_some();
+            let pick = match again.take() {
+                Some(pick) => pick,
+                None => self.pick(route, wish.members, &tried, idempotent, ready.tunnel).map_err(
+                    |none| if none == NoMember::Session { Error::SessionMember } else { last },
+                )?,
+            };
+            visit.picked(pick, session(pick, wish.named, &wish.members));
+            visit.attempts += 1;
+            if visit.attempts > 1 {
+                route.tally.retries.inc();
+            }
+            let member = &route.members[pick.member];
+            let mut in_flight = InFlight::begin(&member.load, pick.probe, Instant::now());
+            let request = ready.request(route, member);
+            let sent = upstream::send(&self.worker.pool, member, request, fresh, &terms).await;
+            let failed = match sent {
+                Ok(reply) => {
+                    visit.in_flight = Some(in_flight);
+                    return Ok(reply);
+                }
+                Err(failed) => failed,
+            };
+            if let Some(error) = ready.upload.error() {
+                return Err(Error::Upload(error));
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(Error::Deadline);
+            }
+            let resend = idempotent && ready.upload.is_whole() && failed.failure == Failure::Reset;
+            if failed.reused && failed.failure == Failure::Reset {
+                // The member closed a kept connection, as it may: no failure of its.
+                if !resend {
+                    return Err(Error::Member(Failure::Reset));
+                }
+                again = Some(pick);
+                continue;
+            }
+            self.book(route, member, &mut in_flight, &failed);
+            tried.add(pick.member);
+            last = if failed.request.is_some() { Error::NoMember } else { Error::Member(failed.failure) };
+            let unseen = failed.request.is_some();
+            if tried.count() >= rule.failover.attempts {
+                return Err(last);
+            }
+            if !unseen && !(resend && self.may_resend(route)) {
+                return Err(last);
+            }
+        }
+    }
+
+    fn pick(
+        &self,
+        route: &Route,
+        wanted: &[usize],
+        tried: &Tried,
+        may_probe: bool,
+        tunnel: bool,
+    ) -> Result<Pick, NoMember> {
+        let ask = Ask { wanted, tried, may_probe, tunnel, now: Instant::now() };
+        balance::pick(route, &ask, &mut self.worker.rng.borrow_mut())
+    }
+
+    fn may_resend(&self, route: &Route) -> bool {
+        let may = route.budget.spend(self.worker.shared.seconds());
+        if !may {
+            route.tally.retries_denied.inc();
+        }
+        may
+    }
+
+    fn book(&self, route: &Route, member: &Member, in_flight: &mut InFlight, failed: &Failed) {
+        let first = route.rule.failover.exclude_for;
+        let excluded = in_flight.failed(failed.failure, first, Instant::now());
+        report(route, member, failed.failure, excluded);
+    }
+
+    /// A member has answered: books it, and turns the answer into one of Gibbon's.
+    fn conclude(
+        &self,
+        route: &Arc<Route>,
+        ready: &Ready<'_>,
+        reply: Reply,
+        on_upgrade: Option<OnUpgrade>,
+        visit: &mut Visit,
+    ) -> Result<Outcome, Error> {
+        let Reply { mut response, connection, asked } = reply;
+        let member = &route.members[visit.member.unwrap_or_default()];
+        judge(route, member, response.status(), asked, visit);
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let tunnel = match on_upgrade.filter(|_| ready.tunnel) {
+            Some(client) if switching => Some(Upgrade {
+                client,
+                member: hyper::upgrade::on(&mut response),
+                idle: route.rule.timeouts.idle,
+            }),
+            _ if switching => return Err(Error::Member(Failure::Protocol)),
+            _ => None,
+        };
+        self.reverse(route, ready, member, response.headers_mut(), visit);
+        if let Some(upgrade) = tunnel {
+            visit.open_tunnel(member);
+            headers::switch(response.headers_mut(), ready.hop.upgrade.as_ref());
+            return Ok(Outcome::Upgraded(response.map(drop), upgrade));
+        }
+        visit.connection = Some(connection);
+        *response.version_mut() = Version::HTTP_11;
+        Ok(Outcome::Member(response, route.rule.timeouts.response))
+    }
+
+    /// Changes the response's headers: hop-by-hop, reversal, the rule's edits, Gibbon's own cookie.
+    fn reverse(
+        &self,
+        route: &Route,
+        ready: &Ready<'_>,
+        member: &Member,
+        headers: &mut HeaderMap,
+        visit: &Visit,
+    ) {
+        headers::response(headers);
+        if let Some(reversal) = &route.reversal {
+            let public = self.public(ready.authority);
+            let kept = route.rule.preserve_host;
+            let leaks = reversal.apply(headers, &public, &member.site, kept);
+            if leaks > 0 {
+                route.tally.leaks.add(leaks as u64);
+            }
+        }
+        route.rule.response_headers.apply(headers);
+        let issue = route.rule.sticky.as_ref().and_then(|sticky| sticky.issue.as_ref());
+        if let (Some(issue), Some(token)) = (issue, &member.token)
+            && visit.session != Some(Session::Hit)
+        {
+            headers.append(header::SET_COOKIE, issue.set_cookie(token));
+        }
+    }
+
+    /// How the client addressed the site.
+    fn public<'a>(&'a self, authority: &'a str) -> Public<'a> {
+        Public {
+            scheme: if self.client.https { Scheme::Https } else { Scheme::Http },
+            authority: self.client.host.as_deref().unwrap_or(authority),
+        }
+    }
+
+    fn redirect(
+        &self,
+        redirect: &Redirect,
+        authority: &str,
+        rest: &str,
+        query: Option<&str>,
+    ) -> Result<Response<Bytes>, Error> {
+        let mut to = match redirect.to.strip_prefix('/') {
+            Some(_) => {
+                let public = self.public(authority);
+                format!("{}://{}{}", public.scheme, public.authority, redirect.to)
+            }
+            None => redirect.to.to_string(),
+        };
+        if redirect.keep_path {
+            to = path::join(&to, rest).into_owned();
+            if let Some(query) = query {
+                to = format!("{to}?{query}");
+            }
+        }
+        let to = HeaderValue::try_from(to);
+        let to = to.map_err(|_| Error::BadRequest("the path cannot be redirected"))?;
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = redirect.status;
+        response.headers_mut().insert(header::LOCATION, to);
+        Ok(response)
+    }
+}
+
+impl Ready<'_> {
+    /// The request for one member.
+    fn request(&self, route: &Route, member: &Member) -> Request<Upload> {
+        let mut request = Request::new(self.upload.again());
+        *request.method_mut() = self.parts.method.clone();
+        *request.uri_mut() = self.uri(&member.site.path);
+        let headers = request.headers_mut();
+        headers.clone_from(&self.parts.headers);
+        let host = if route.rule.preserve_host {
+            HeaderValue::try_from(self.authority).ok()
+        } else {
+            None
+        };
+        let own = || route.rule.entries[member.entry].host.clone();
+        headers.insert(header::HOST, host.unwrap_or_else(own));
+        let length = hyper::body::Body::size_hint(&self.upload);
+        headers::frame(headers, &self.parts.method, &length);
+        if self.tunnel {
+            headers::switch(headers, self.hop.upgrade.as_ref());
+        }
+        if let Some(gate) = self.upload.gate().cloned() {
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == StatusCode::CONTINUE {
+                    gate.open();
+                }
+            });
+        }
+        request
+    }
+
+    /// The member's path with what the client asked below the prefix; the query as it came.
+    fn uri(&self, member_path: &str) -> Uri {
+        let from = &self.parts.uri;
+        let path = path::join(member_path, self.rest);
+        let same = from.path() == path;
+        let target = match (same, from.query()) {
+            (true, _) => from.path_and_query().cloned(),
+            (false, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")).ok(),
+            (false, None) => PathAndQuery::try_from(path.into_owned()).ok(),
+        };
+        let mut parts = http::uri::Parts::default();
+        parts.path_and_query = target;
+        // What was a valid target stays one: a join of two valid paths, and the query as it was.
+        Uri::from_parts(parts).unwrap_or_default()
+    }
+}
+
+/// The authority that a request is for: of an absolute target, else the Host (RFC 9112, 3.2).
+fn authority(parts: &Parts) -> Result<Cow<'static, str>, Error> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Error::BadRequest("there is more than one Host"));
+    }
+    if host.is_none() && parts.version == Version::HTTP_11 {
+        return Err(Error::BadRequest("there is no Host"));
+    }
+    let host = host.map(HeaderValue::to_str).transpose();
+    let host = host.map_err(|_| Error::BadRequest("the Host is malformed"))?;
+    if let Some(text) = host {
+        self::host(text)?;
+    }
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str).or(host);
+    Ok(authority.map_or(Cow::Borrowed(""), |authority| Cow::Owned(authority.to_owned())))
+}
+
+/// The host of an authority; HTTP/1.0 may come without one.
+fn host(authority: &str) -> Result<Cow<'_, str>, Error> {
+    if authority.is_empty() {
+        return Ok(Cow::Borrowed(""));
+    }
+    path::host_of(authority).map_err(|_| Error::BadRequest("the Host is malformed"))
+}
+
+fn options() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    response.headers_mut().insert(header::ALLOW, allow);
+    response
+}
+
+/// How the session fared with this pick.
+fn session(pick: Pick, named: bool, members: &[usize]) -> Session {
+    match pick.session {
+        Session::New if named && members.is_empty() => Session::Lost,
+        other => other,
+    }
+}
+
+/// Books what an answer says of the member.
+fn judge(route: &Route, member: &Member, status: StatusCode, asked: Instant, visit: &mut Visit) {
+    let now = Instant::now();
+    let Some(in_flight) = &mut visit.in_flight else { return };
+    let latency = now.saturating_duration_since(asked.max(in_flight.sent()));
+    visit.latency = Some(latency);
+    let failure = if route.rule.failover.statuses.contains(&status) {
+        Failure::ExcludingStatus
+    } else if status.is_server_error()
+        && status != StatusCode::NOT_IMPLEMENTED
+        && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED
+    {
+        Failure::Status
+    } else {
+        return in_flight.succeeded(latency, now);
+    };
+    let excluded = in_flight.failed(failure, route.rule.failover.exclude_for, now);
+    report(route, member, failure, excluded);
+}
+
+fn report(route: &Route, member: &Member, failure: Failure, excluded: Option<Duration>) {
+    let (balancer, reason) = (&route.rule.id, failure.reason());
+    let (name, address) = (&member.name, member.address);
+    match excluded {
+        Some(time) => tracing::warn!(
+            %balancer, member = %name, %address, reason, seconds = time.as_secs_f64(),
+            "member failed and is excluded"
+        ),
+        None => tracing::debug!(%balancer, member = %name, %address, reason, "member failed"),
+    }
+}

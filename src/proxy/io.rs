@@ -1,0 +1,350 @@
+//! A client's connection: bytes read ahead, and deadlines that hyper does not keep. An idle
+//! client, a head that does not end and a client that does not read are each cut off in time.
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+/// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Read at once while looking for the preface; a whole ordinary head.
+const FIRST_READ: usize = 2048;
+
+/// How long a client may take for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a request's head, from its first byte.
+    pub head: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// To take what is sent to it.
+    pub write: Duration,
+}
+
+/// What a connection is doing; shared by its socket and the requests on it.
+#[derive(Debug)]
+pub struct Activity {
+    born: Instant,
+    patience: Patience,
+    requests: AtomicUsize,
+    /// Milliseconds after `born` at which reading ends; 0 while a request is under way.
+    deadline: AtomicU64,
+    cut: AtomicBool,
+}
+
+impl Activity {
+    /// Of a connection accepted just now: its first byte counts as the start of a head.
+    #[must_use]
+    pub fn new(patience: Patience, now: Instant) -> Arc<Self> {
+        let activity = Self {
+            born: now,
+            patience,
+            requests: AtomicUsize::new(0),
+            deadline: AtomicU64::new(0),
+            cut: AtomicBool::new(false),
+        };
+        activity.expect_within(patience.head, now);
+        Arc::new(activity)
+    }
+
+    /// A request has begun: the connection is not idle before the guard is dropped.
+    #[must_use]
+    pub fn request(self: &Arc<Self>) -> Request {
+        self.requests.fetch_add(1, Relaxed);
+        self.deadline.store(0, Relaxed);
+        Request(Arc::clone(self))
+    }
+
+    /// A response broke off: the connection is to be reset, so that its end cannot be taken for
+    /// the end of the response, as HTTP/1.0 would.
+    pub fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+
+    fn expect_within(&self, patience: Duration, now: Instant) {
+        let at = now.saturating_duration_since(self.born) + patience;
+        self.deadline.store(u64::try_from(at.as_millis()).unwrap_or(u64::MAX).max(1), Relaxed);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.deadline.load(Relaxed) {
+            0 => None,
+            millis => Some(self.born + Duration::from_millis(millis)),
+        }
+    }
+
+    /// Bytes came while nothing was under way: a head has begun.
+    fn read(&self, was_idle: &mut bool) {
+        if *was_idle && self.requests.load(Relaxed) == 0 {
+            *was_idle = false;
+            self.expect_within(self.patience.head, Instant::now());
+        }
+    }
+}
+
+/// Keeps its connection from being idle.
+#[derive(Debug)]
+pub struct Request(Arc<Activity>);
+
+impl Request {
+    /// The response broke off.
+    pub fn cut(&self) {
+        self.0.cut();
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if self.0.requests.fetch_sub(1, Relaxed) == 1 {
+            self.0.expect_within(self.0.patience.idle, Instant::now());
+        }
+    }
+}
+
+/// A client's socket.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    ahead: BytesMut,
+    activity: Arc<Activity>,
+    reading: Alarm,
+    writing: Alarm,
+    write_stalled: Option<Instant>,
+    /// No byte has come since the last request: the next one begins a head. HTTP/2 keeps to the
+    /// idle time, for its frames come between requests too.
+    idle: bool,
+    http2: bool,
+}
+
+impl Client {
+    /// Takes the socket over, reads its first bytes and says whether they are HTTP/2's preface.
+    ///
+    /// # Errors
+    /// When the client goes away or says nothing in time.
+    pub async fn greet(
+        mut stream: TcpStream,
+        activity: Arc<Activity>,
+    ) -> io::Result<(Self, bool)> {
+        let mut ahead = BytesMut::with_capacity(FIRST_READ);
+        let patience = activity.patience.head;
+        let preface = tokio::time::timeout(patience, preface(&mut stream, &mut ahead)).await??;
+        if preface {
+            activity.expect_within(activity.patience.idle, Instant::now());
+        }
+        let client = Self {
+            stream,
+            ahead,
+            activity,
+            reading: Alarm::default(),
+            writing: Alarm::default(),
+            write_stalled: None,
+            idle: false,
+            http2: preface,
+        };
+        Ok((client, preface))
+    }
+
+    /// The time at which the client has taken too long to say something.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(deadline) = self.activity.deadline() else { return Poll::Pending };
+        self.idle = !self.http2;
+        ready!(self.reading.poll(deadline, cx));
+        // A request may have begun since the alarm was set.
+        match self.activity.deadline() {
+            Some(deadline) if deadline <= Instant::now() => Poll::Ready(ErrorKind::TimedOut.into()),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let since = *self.write_stalled.get_or_insert_with(Instant::now);
+        ready!(self.writing.poll(since + self.activity.patience.write, cx));
+        Poll::Ready(ErrorKind::TimedOut.into())
+    }
+
+    fn written<T>(
+        &mut self,
+        result: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_pending() {
+            return self.poll_stall(cx).map(Err);
+        }
+        self.write_stalled = None;
+        result
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if !self.http2 && self.activity.cut.load(Relaxed) {
+            let _unimportant = self.stream.set_zero_linger();
+        }
+    }
+}
+
+/// Reads until the bytes are the preface, or cannot be.
+async fn preface(stream: &mut TcpStream, ahead: &mut BytesMut) -> io::Result<bool> {
+    loop {
+        if stream.read_buf(ahead).await? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let seen = ahead.len().min(PREFACE.len());
+        if ahead[..seen] != PREFACE[..seen] {
+            return Ok(false);
+        }
+        if seen == PREFACE.len() {
+            return Ok(true);
+        }
+    }
+}
+
+impl Read for Client {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.has_remaining() {
+            let take = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead.split_to(take));
+            return Poll::Ready(Ok(()));
+        }
+        self.ahead = BytesMut::new();
+        let this = &mut *self;
+        let read = hyper_util::rt::TokioIo::new(&mut this.stream);
+        match Read::poll_read(pin!(read), cx, buf) {
+            Poll::Ready(result) => {
+                this.activity.read(&mut this.idle);
+                Poll::Ready(result)
+            }
+            Poll::Pending => this.poll_silence(cx).map(Err),
+        }
+    }
+}
+
+impl Write for Client {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(result, cx)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(result, cx)
+    }
+}
+
+/// A timer that is set again only when it rings too early.
+#[derive(Debug, Default)]
+pub struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready when `deadline` has passed.
+    pub fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        loop {
+            // A timer that was set for later than the deadline must be brought forward.
+            if sleep.deadline().into_std() > deadline {
+                sleep.as_mut().reset(deadline.into());
+            }
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline().into_std() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline.into());
+        }
+    }
+}
+
+
+/// A connection to a member, with or without TLS.
+#[derive(Debug)]
+pub enum MemberStream {
+    /// Plain TCP.
+    Plain(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+macro_rules! either {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Self::Plain($stream) => $call,
+            Self::Tls($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for MemberStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for MemberStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+}

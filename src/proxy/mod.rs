@@ -1,0 +1,445 @@
+//! What is done: accept, serve, drain.
+//!
+//! One acceptor hands each connection to the least loaded of several workers. A worker is a thread
+//! with a single-threaded runtime and its own connections to members, so that a request never
+//! crosses threads.
+
+pub mod body;
+pub mod error;
+pub mod forward;
+pub mod headers;
+pub mod io;
+pub mod log;
+pub mod tunnel;
+pub mod upstream;
+pub mod visit;
+
+use std::cell::RefCell;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+
+use crate::metrics::Metrics;
+use crate::table::Table;
+use crate::table::access::Networks;
+use forward::Connection;
+use io::{Activity, Client, Patience};
+use log::{AccessLog, Line};
+use upstream::Pool;
+
+/// How often idle connections to members are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long the acceptor rests when it can get no more file descriptors.
+const OUT_OF_FILES: Duration = Duration::from_millis(50);
+/// Bytes read ahead on a client's connection.
+const BUFFER: usize = 64 * 1024;
+/// HTTP/2 streams that one client connection may have open.
+const MAX_STREAMS: u32 = 128;
+
+/// What the proxy does the same for all rules.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Peers whose X-Forwarded-* fields are believed.
+    pub trusted: Networks,
+    /// Client connections that may be open at once.
+    pub max_connections: usize,
+    /// Bytes of a request's head.
+    pub max_head: usize,
+    /// Fields of a request's head.
+    pub max_headers: usize,
+    /// How long clients may take.
+    pub patience: Patience,
+    /// How long a client may be silent within a request's body.
+    pub body_timeout: Duration,
+    /// Worker threads.
+    pub workers: usize,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What was decided.
+    pub table: Arc<ArcSwap<Table>>,
+    /// What the proxy does the same for all rules.
+    pub settings: Settings,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where requests are logged, if they are.
+    pub access_log: Option<AccessLog>,
+    /// How members that want TLS are spoken to.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// When it all began.
+    pub began: Instant,
+}
+
+impl Shared {
+    /// Full seconds since the start.
+    #[must_use]
+    pub fn seconds(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+
+    fn log(&self, line: &Line) {
+        if let Some(log) = &self.access_log
+            && !log.write(line)
+        {
+            self.metrics.log_dropped.inc();
+        }
+    }
+}
+
+/// A worker thread's own things.
+#[derive(Debug)]
+pub struct Worker {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// Idle connections to members.
+    pub pool: Rc<Pool>,
+    /// Randomness.
+    pub rng: RefCell<fastrand::Rng>,
+}
+
+/// How far the shutdown has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Everything is served.
+    #[default]
+    Serving,
+    /// Nothing new is accepted; connections end after what is under way.
+    Draining,
+    /// Everything ends.
+    Ended,
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    addresses: Vec<SocketAddr>,
+    phase: watch::Sender<Phase>,
+    open: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts the workers and the acceptor on these sockets.
+    ///
+    /// # Errors
+    /// When a socket cannot be used or a thread cannot be started.
+    pub fn start(listeners: Vec<StdListener>, shared: &Arc<Shared>) -> std::io::Result<Self> {
+        let addresses = listeners.iter().map(StdListener::local_addr).collect::<Result<_, _>>()?;
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let open = Arc::new(AtomicUsize::new(0));
+        let mut threads = Vec::new();
+        let mut lanes = Vec::new();
+        for number in 0..shared.settings.workers.max(1) {
+            let (sender, sockets) = unbounded_channel();
+            let load = Arc::new(AtomicUsize::new(0));
+            lanes.push(Lane { sockets: sender, load });
+            let (shared, phases) = (Arc::clone(shared), phases.clone());
+            let work = move || work(shared, sockets, phases);
+            threads.push(thread(&format!("worker-{number}"), work)?);
+        }
+        let acceptor = Acceptor {
+            lanes,
+            open: Arc::clone(&open),
+            limit: shared.settings.max_connections,
+            metrics: Arc::clone(&shared.metrics),
+        };
+        for listener in &listeners {
+            listener.set_nonblocking(true)?;
+        }
+        threads.push(thread("acceptor", move || acceptor.run(listeners, phases))?);
+        Ok(Self { addresses, phase, open, threads })
+    }
+
+    /// The addresses that clients reach.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Accepts nothing more, lets what is under way finish within `grace`, then ends everything.
+    /// Returns how many connections had to be cut off.
+    pub async fn drain(self, grace: Duration) -> usize {
+        self.phase.send_replace(Phase::Draining);
+        let until = tokio::time::Instant::now() + grace;
+        while self.open.load(Relaxed) > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let left = self.open.load(Relaxed);
+        self.phase.send_replace(Phase::Ended);
+        let threads = self.threads;
+        // A worker that panicked has said so; the others still end in order.
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+        let _ = tokio::task::spawn_blocking(join).await;
+        left
+    }
+}
+
+/// Runs a future on a thread of its own with a single-threaded runtime.
+fn thread<F: Future<Output = ()> + 'static>(
+    name: &str,
+    future: impl FnOnce() -> F + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let runtime = || -> std::io::Result<LocalRuntime> {
+        Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+    };
+    std::thread::Builder::new().name(name.into()).spawn(move || match runtime() {
+        Ok(runtime) => runtime.block_on(future()),
+        Err(error) => tracing::error!(%error, "no runtime for a thread"),
+    })
+}
+
+/// The way to one worker.
+#[derive(Debug)]
+struct Lane {
+    sockets: UnboundedSender<Accepted>,
+    load: Arc<AtomicUsize>,
+}
+
+/// A connection on its way to a worker; counted until it is dropped.
+#[derive(Debug)]
+struct Accepted {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    counted: Counted,
+}
+
+#[derive(Debug)]
+struct Counted {
+    open: Arc<AtomicUsize>,
+    load: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Relaxed);
+        self.load.fetch_sub(1, Relaxed);
+        self.metrics.connections_open.dec();
+    }
+}
+
+/// Accepts connections, and hands each to the worker that has the fewest.
+#[derive(Debug)]
+struct Acceptor {
+    lanes: Vec<Lane>,
+    open: Arc<AtomicUsize>,
+    limit: usize,
+    metrics: Arc<Metrics>,
+}
+
+impl Acceptor {
+    async fn run(self, listeners: Vec<StdListener>, phases: watch::Receiver<Phase>) {
+        let this = Rc::new(self);
+        let tasks: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| spawn_local(Rc::clone(&this).listen(listener, phases.clone())))
+            .collect();
+        for task in tasks {
+            // A listener that panicked has said so; the others go on.
+            let _ = task.await;
+        }
+    }
+
+    async fn listen(self: Rc<Self>, listener: StdListener, mut phases: watch::Receiver<Phase>) {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "a listener cannot be used"),
+        };
+        loop {
+            tokio::select! {
+                biased;
+                _ = phases.wait_for(|phase| *phase >= Phase::Draining) => break,
+                accepted = listener.accept() => self.hand_over(accepted).await,
+            }
+        }
+        // What waits in the listen queue has been promised a connection: serve it too.
+        while let Ok(Ok(accepted)) =
+            tokio::time::timeout(Duration::from_millis(5), listener.accept()).await
+        {
+            self.hand_over(Ok(accepted)).await;
+        }
+    }
+
+    async fn hand_over(&self, accepted: std::io::Result<(TcpStream, SocketAddr)>) {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                return tokio::time::sleep(OUT_OF_FILES).await;
+            }
+        };
+        if self.open.load(Relaxed) >= self.limit {
+            self.metrics.connections_refused.inc();
+            tracing::debug!(%peer, limit = self.limit, "too many connections: one is closed");
+            return;
+        }
+        let Some(lane) = self.lanes.iter().min_by_key(|lane| lane.load.load(Relaxed)) else {
+            return;
+        };
+        self.open.fetch_add(1, Relaxed);
+        lane.load.fetch_add(1, Relaxed);
+        self.metrics.connections.inc();
+        self.metrics.connections_open.inc();
+        let (open, load) = (Arc::clone(&self.open), Arc::clone(&lane.load));
+        let counted = Counted { open, load, metrics: Arc::clone(&self.metrics) };
+        match stream.into_std() {
+            // A worker that is gone has dropped its receiver, and the connection with it.
+            Ok(stream) => drop(lane.sockets.send(Accepted { stream, peer, counted })),
+            Err(error) => tracing::debug!(%error, %peer, "a connection was lost"),
+        }
+    }
+}
+
+/// A worker's life: serves the connections that it is handed until everything ends.
+async fn work(
+    shared: Arc<Shared>,
+    mut sockets: UnboundedReceiver<Accepted>,
+    phases: watch::Receiver<Phase>,
+) {
+    let worker = Rc::new(Worker {
+        shared,
+        pool: Rc::new(Pool::default()),
+        rng: RefCell::new(fastrand::Rng::new()),
+    });
+    let pool = Rc::clone(&worker.pool);
+    spawn_local(async move {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            pool.sweep(Instant::now());
+        }
+    });
+    let mut ended = phases.clone();
+    loop {
+        tokio::select! {
+            biased;
+            _ = ended.wait_for(|phase| *phase == Phase::Ended) => return,
+            accepted = sockets.recv() => match accepted {
+                Some(accepted) => {
+                    spawn_local(connection(Rc::clone(&worker), accepted, phases.clone()));
+                }
+                // The acceptor has ended; the connections go on.
+                None => break,
+            },
+        }
+    }
+    // If the sender is gone, so is the proxy.
+    let _ = ended.wait_for(|phase| *phase == Phase::Ended).await;
+}
+
+async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Receiver<Phase>) {
+    let Accepted { stream, peer, counted } = accepted;
+    let _counted = counted;
+    let settings = &worker.shared.settings;
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let _unimportant = stream.set_nodelay(true);
+    let activity = Activity::new(settings.patience, Instant::now());
+    let mut draining = phases.clone();
+    let greeting = tokio::select! {
+        greeting = Client::greet(stream, Arc::clone(&activity)) => greeting,
+        // Nothing has been asked yet, and nothing will be lost.
+        _ = draining.wait_for(|phase| *phase >= Phase::Draining) => return,
+    };
+    let Ok((client, http2)) = greeting else { return };
+    let connection = Rc::new(Connection { peer, activity });
+    let result = if http2 {
+        serve_http2(&worker, connection, client, phases).await
+    } else {
+        serve_http1(&worker, connection, client, phases).await
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "client connection ended");
+    }
+}
+
+/// Drives a connection; told to drain, it ends after what is under way.
+macro_rules! drive {
+    ($connection:ident, $phases:ident) => {{
+        let mut connection = std::pin::pin!($connection);
+        tokio::select! {
+            result = connection.as_mut() => return result,
+            _ = $phases.wait_for(|phase| *phase >= Phase::Draining) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    }};
+}
+
+async fn serve_http1(
+    worker: &Rc<Worker>,
+    connection: Rc<Connection>,
+    client: Client,
+    mut phases: watch::Receiver<Phase>,
+) -> hyper::Result<()> {
+    let settings = &worker.shared.settings;
+    let service = service(worker, connection);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(settings.max_headers)
+        .max_header_size(settings.max_head)
+        .max_buf_size(BUFFER.max(settings.max_head))
+        .writev(false)
+        .serve_connection(client, service)
+        .with_upgrades();
+    drive!(served, phases)
+}
+
+async fn serve_http2(
+    worker: &Rc<Worker>,
+    connection: Rc<Connection>,
+    client: Client,
+    mut phases: watch::Receiver<Phase>,
+) -> hyper::Result<()> {
+    let head = u32::try_from(worker.shared.settings.max_head).unwrap_or(u32::MAX);
+    let service = service(worker, connection);
+    let served = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(head)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(client, service);
+    drive!(served, phases)
+}
+
+/// Serves the requests of a connection; none of them ever fails.
+fn service(
+    worker: &Rc<Worker>,
+    connection: Rc<Connection>,
+) -> impl hyper::service::HttpService<
+    hyper::body::Incoming,
+    ResBody = body::Body<visit::Visit>,
+    Error = std::convert::Infallible,
+    Future: 'static,
+> + use<> {
+    let worker = Rc::clone(worker);
+    service_fn(move |request| {
+        let served = forward::serve(Rc::clone(&worker), Rc::clone(&connection), request);
+        async { Ok(served.await) }
+    })
+}
+
+/// Spawns on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+struct Local;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}

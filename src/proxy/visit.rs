@@ -1,0 +1,249 @@
+//! One request's stay in Gibbon: holds what must be given back when it ends, however it ends, and
+//! then books and logs it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use hyper::body::Incoming;
+
+use super::Worker;
+use super::body::{DownloadError, Upload, Watch};
+use super::io;
+use super::log::{Asked, Line};
+use super::upstream::Connection;
+use crate::metrics::Open;
+use crate::table::{Member, Route};
+use crate::table::balance::Pick;
+use crate::table::load::{Failure, Load};
+use crate::table::tally::Session;
+
+/// A request under way at a member: counted from its making to its drop.
+#[derive(Debug)]
+pub struct InFlight {
+    load: Arc<Load>,
+    probe: bool,
+    sent: Instant,
+}
+
+impl InFlight {
+    /// An attempt begins; `probe` if it is to find out whether the member is back.
+    #[must_use]
+    pub fn begin(load: &Arc<Load>, probe: bool, now: Instant) -> Self {
+        load.begin();
+        load.tally.requests.inc();
+        Self { load: Arc::clone(load), probe, sent: now }
+    }
+
+    /// The member answered well.
+    pub fn succeeded(&mut self, latency: Duration, now: Instant) {
+        self.probe = false;
+        self.load.succeeded(self.sent, latency, now);
+    }
+
+    /// The attempt failed; says how long the member is excluded, if it is.
+    pub fn failed(&mut self, failure: Failure, first: Duration, now: Instant) -> Option<Duration> {
+        self.probe = false;
+        self.load.failed(failure, self.sent, first, now)
+    }
+
+    /// When the attempt began.
+    #[must_use]
+    pub const fn sent(&self) -> Instant {
+        self.sent
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.load.end();
+        if self.probe {
+            self.load.end_probe();
+        }
+    }
+}
+
+/// A tunnel to a member: counted from its making to its drop.
+#[derive(Debug)]
+struct Tunnel {
+    load: Arc<Load>,
+    _open: Open,
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.load.close_tunnel();
+    }
+}
+
+/// What is known of a request while it is served.
+#[derive(Debug)]
+pub struct Visit {
+    worker: Rc<Worker>,
+    begun: Instant,
+    asked: Option<Box<Asked>>,
+    /// The rule that serves it.
+    pub route: Option<Arc<Route>>,
+    /// The member that serves it, by index.
+    pub member: Option<usize>,
+    /// How the session fared.
+    pub session: Option<Session>,
+    /// Attempts at members.
+    pub attempts: usize,
+    /// From the member's being asked to its response head.
+    pub latency: Option<Duration>,
+    /// The client's body while nobody wants it.
+    pub unread: Option<Incoming>,
+    /// The client's body.
+    pub upload: Option<Upload>,
+    /// Counts at the member until the response has ended.
+    pub in_flight: Option<InFlight>,
+    /// Goes back to the idle ones when the response has ended.
+    pub connection: Option<Connection>,
+    tunnel: Option<Tunnel>,
+    status: Option<StatusCode>,
+    reason: Option<&'static str>,
+    sent: u64,
+    complete: bool,
+    busy: io::Request,
+}
+
+impl Visit {
+    /// Begins now; `asked` only if there is a log.
+    #[must_use]
+    pub fn begin(worker: Rc<Worker>, asked: Option<Box<Asked>>, busy: io::Request) -> Self {
+        Self {
+            worker,
+            begun: Instant::now(),
+            asked,
+            route: None,
+            member: None,
+            session: None,
+            attempts: 0,
+            latency: None,
+            unread: None,
+            upload: None,
+            in_flight: None,
+            connection: None,
+            tunnel: None,
+            status: None,
+            reason: None,
+            sent: 0,
+            complete: false,
+            busy,
+        }
+    }
+
+    /// When the request's head was complete.
+    #[must_use]
+    pub const fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// The session's result is known.
+    pub fn picked(&mut self, pick: Pick, session: Session) {
+        self.member = Some(pick.member);
+        // A failover keeps its name through later attempts.
+        if self.session != Some(Session::Failover) {
+            self.session = Some(session);
+        }
+    }
+
+    /// The response's head is on its way.
+    pub fn answered(&mut self, status: StatusCode, reason: Option<&'static str>) {
+        self.status = Some(status);
+        self.reason = reason;
+        if let Some(route) = &self.route {
+            route.tally.answered(status.as_u16());
+        }
+    }
+
+    /// The request becomes a tunnel: it counts as one, and no more as in flight.
+    pub fn open_tunnel(&mut self, member: &Member) {
+        member.load.open_tunnel();
+        let load = Arc::clone(&member.load);
+        self.tunnel = Some(Tunnel { load, _open: self.worker.shared.metrics.tunnel() });
+        self.in_flight = None;
+    }
+
+    /// Bytes went through a tunnel.
+    pub fn tunnelled(&mut self, sent: u64) {
+        self.sent = sent;
+        self.complete = true;
+    }
+
+    /// The response has no body, or one of Gibbon's own, which is not watched.
+    pub fn complete(&mut self) {
+        self.complete = true;
+        self.in_flight = None;
+        if let Some(connection) = self.connection.take() {
+            connection.give_back();
+        }
+    }
+
+    fn line(&mut self, asked: Asked, duration: Duration) -> Line {
+        let member = self.route.as_ref().zip(self.member).map(|(route, member)| {
+            let member = &route.members[member];
+            format!("{} {}", member.name, member.address)
+        });
+        Line {
+            asked,
+            balancer: self.route.as_ref().map(|route| route.rule.id.to_string()),
+            member,
+            attempts: self.attempts,
+            session: self.session.map(Session::label),
+            status: self.status.map(|status| status.as_u16()),
+            reason: self.reason,
+            received: self.upload.as_ref().map_or(0, Upload::bytes),
+            sent: self.sent,
+            latency: self.latency,
+            duration,
+            cut: !self.complete && self.status.is_some(),
+        }
+    }
+}
+
+impl Watch for Visit {
+    fn passed(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    fn ended(&mut self, result: Result<(), DownloadError>) {
+        match result {
+            Ok(()) => self.complete(),
+            Err(error) => {
+                let failure = match error {
+                    DownloadError::Broken => Failure::Reset,
+                    DownloadError::Timeout => Failure::Timeout,
+                };
+                self.reason = Some(failure.reason());
+                self.busy.cut();
+                let first = self.route.as_ref().map(|route| route.rule.failover.exclude_for);
+                if let Some(mut in_flight) = self.in_flight.take() {
+                    in_flight.failed(failure, first.unwrap_or_default(), Instant::now());
+                }
+                self.connection = None;
+            }
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let duration = self.begun.elapsed();
+        if let Some(route) = &self.route {
+            route.tally.duration.observe(duration);
+            if let Some(session) = self.session {
+                route.tally.session(session);
+            }
+            if !self.complete && self.reason.is_none() {
+                route.tally.aborted.inc();
+            }
+        }
+        if let Some(asked) = self.asked.take() {
+            let line = self.line(*asked, duration);
+            self.worker.shared.log(&line);
+        }
+    }
+}

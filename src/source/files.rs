@@ -1,0 +1,333 @@
+//! A directory instead of a cluster: reads the Balancers in its YAML files and follows changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::document::{self, Fault};
+use super::names::{Answer, Follower, Name, News, Resolver};
+use super::{Publisher, balancer};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::table::{Endpoints, Host, Rule, RuleId};
+
+/// Time from the first sign of a change to reading it, so that an editor can finish writing.
+const SETTLE: Duration = Duration::from_millis(100);
+/// The directory is looked through this often even if nobody tells of a change.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long the first table waits for the members' names to be resolved.
+const FIRST_NAMES: Duration = Duration::from_secs(3);
+
+/// What a file holds, or why it cannot be used.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Its rules; those without faults.
+    pub rules: Vec<Arc<Rule>>,
+    /// What is wrong, by line.
+    pub faults: Vec<Fault>,
+}
+
+/// Reads the Balancers in a text.
+#[must_use]
+pub fn read(text: &str) -> Reading {
+    let (documents, faults) = document::read(text);
+    let mut reading = Reading { rules: Vec::new(), faults };
+    for document in documents {
+        match balancer::rule(&document.balancer, balancer::Place::File) {
+            Ok(rule) => reading.rules.push(Arc::new(rule)),
+            Err(problems) => reading.faults.extend(problems.into_iter().map(|problem| Fault {
+                line: document.line_of(&problem.field),
+                field: problem.field,
+                message: problem.message,
+            })),
+        }
+    }
+    reading.faults.sort_by_key(|fault| fault.line);
+    reading
+}
+
+/// Balancers that occur more than once in these files: the first file by name holds one, what is
+/// returned are the others with the file that holds it.
+#[must_use]
+pub fn repeated<'f>(
+    files: impl Iterator<Item = (&'f Path, &'f [Arc<Rule>])>,
+) -> Vec<(&'f Path, RuleId, &'f Path)> {
+    let mut held: BTreeMap<&RuleId, &Path> = BTreeMap::new();
+    let mut repeated = Vec::new();
+    for (path, rules) in files {
+        for rule in rules {
+            match held.get(&rule.id) {
+                Some(holder) => repeated.push((path, rule.id.clone(), *holder)),
+                None => drop(held.insert(&rule.id, path)),
+            }
+        }
+    }
+    repeated
+}
+
+/// A file as it was read last.
+#[derive(Debug, Default)]
+struct File {
+    text: String,
+    /// The rules in use: of the last version without faults, else what could be read.
+    rules: Vec<Arc<Rule>>,
+    complaints: Vec<String>,
+}
+
+impl File {
+    /// Takes a new version over. One with faults leaves a good one before it in use.
+    fn update(&mut self, text: String) {
+        let reading = read(&text);
+        let had_good = !self.rules.is_empty();
+        self.text = text;
+        self.complaints = reading.faults.iter().map(ToString::to_string).collect();
+        if reading.faults.is_empty() || !had_good {
+            self.rules = reading.rules;
+        }
+    }
+}
+
+/// Follows a directory.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    files: BTreeMap<PathBuf, File>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    publisher: Publisher,
+    endpoints: Endpoints,
+    follower: Follower,
+    news: UnboundedReceiver<News>,
+}
+
+impl Directory {
+    /// A directory that was not read yet.
+    #[must_use]
+    pub fn new(
+        path: PathBuf,
+        resolver: Resolver,
+        publisher: Publisher,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (sender, news) = unbounded_channel();
+        let follower = Follower::new(resolver, sender);
+        let (files, endpoints) = (BTreeMap::new(), Endpoints::default());
+        Self { path, files, health, metrics, publisher, endpoints, follower, news }
+    }
+
+    /// Publishes what the directory holds, and from then on each change, for ever.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or watched at the start.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let (sender, mut changes) = unbounded_channel();
+        let _watcher = watch(&self.path, sender)?;
+        self.look()?;
+        self.first_names().await;
+        self.publish();
+        self.health.set_serving();
+        let mut next_look = Instant::now() + LOOK;
+        loop {
+            tokio::select! {
+                Some(()) = changes.recv() => {
+                    sleep(SETTLE).await;
+                    while changes.try_recv().is_ok() {}
+                    self.look_again();
+                }
+                Some(news) = self.news.recv() => {
+                    if self.learn(news) {
+                        self.publish();
+                    }
+                }
+                () = sleep_until(next_look) => {
+                    next_look = Instant::now() + LOOK;
+                    self.look_again();
+                }
+            }
+        }
+    }
+
+    fn look_again(&mut self) {
+        match self.look() {
+            Ok(true) => self.publish(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the directory cannot be read; what it held stays in use"),
+        }
+    }
+
+    /// Reads what is new. True if anything is.
+    fn look(&mut self) -> anyhow::Result<bool> {
+        let paths = yaml_files(&self.path)?;
+        let before = self.files.len();
+        self.files.retain(|path, _| {
+            let stays = paths.contains(path);
+            if !stays {
+                tracing::info!(file = %path.display(), "file is gone");
+                let name = label(path);
+                self.health.complain(&name, Vec::new());
+                let _ = self.metrics.source_invalid.remove_label_values(&[&name]);
+            }
+            stays
+        });
+        let mut changed = self.files.len() != before;
+        for path in paths {
+            changed |= self.read_file(path);
+        }
+        if changed {
+            self.report();
+        }
+        Ok(changed)
+    }
+
+    fn read_file(&mut self, path: PathBuf) -> bool {
+        let text = std::fs::read_to_string(&path);
+        let file = self.files.entry(path);
+        match text {
+            Ok(text) => {
+                let is_new = matches!(file, std::collections::btree_map::Entry::Vacant(_));
+                let file = file.or_default();
+                let changed = is_new || file.text != text;
+                if changed {
+                    file.update(text);
+                }
+                changed
+            }
+            Err(error) => {
+                let complaint = vec![format!("cannot be read: {error}")];
+                let file = file.or_default();
+                let changed = file.complaints != complaint;
+                file.text.clear();
+                file.complaints = complaint;
+                changed
+            }
+        }
+    }
+
+    /// Says what is wrong with each file: in the log if that is news, in the metric, for `/readyz`.
+    fn report(&self) {
+        let files = self.files.iter().map(|(path, file)| (path.as_path(), &*file.rules));
+        let mut complaints: BTreeMap<&Path, Vec<String>> =
+            self.files.iter().map(|(path, f)| (path.as_path(), f.complaints.clone())).collect();
+        for (path, id, holder) in repeated(files) {
+            let complaint = format!("{id} is in {} already, which holds it", holder.display());
+            complaints.entry(path).or_default().push(complaint);
+        }
+        for (path, complaints) in complaints {
+            let name = label(path);
+            self.metrics
+                .source_invalid
+                .with_label_values(&[&name])
+                .set(i64::from(!complaints.is_empty()));
+            if self.health.complain(&name, complaints.clone()) {
+                for complaint in &complaints {
+                    tracing::error!(file = name, complaint, "file is not in use as it is");
+                }
+                if complaints.is_empty() {
+                    tracing::info!(file = name, "file is in use again");
+                }
+            }
+        }
+    }
+
+    /// The rules in use: each name once, from the first file that has it.
+    fn rules(&self) -> Vec<Arc<Rule>> {
+        let mut rules: BTreeMap<&RuleId, &Arc<Rule>> = BTreeMap::new();
+        for rule in self.files.values().flat_map(|file| &file.rules) {
+            rules.entry(&rule.id).or_insert(rule);
+        }
+        rules.into_values().map(Arc::clone).collect()
+    }
+
+    fn names(&self) -> BTreeSet<Name> {
+        let rules = self.rules();
+        let entries = rules.iter().flat_map(|rule| &rule.entries);
+        let names = entries.filter_map(|entry| match &entry.target.host {
+            Host::Name(name) => Some((Arc::clone(name), entry.target.port)),
+            Host::Address(_) => None,
+        });
+        names.collect()
+    }
+
+    /// Waits a while for the names to be resolved, so that the first table has members.
+    async fn first_names(&mut self) {
+        let names = self.names();
+        self.follower.follow(names.clone());
+        let until = Instant::now() + FIRST_NAMES;
+        let mut missing = names;
+        while !missing.is_empty() {
+            let Ok(Some(news)) = timeout_at(until, self.news.recv()).await else { break };
+            missing.remove(&news.0);
+            self.learn(news);
+        }
+    }
+
+    /// Takes over what is known of a name. True if its addresses have changed.
+    fn learn(&mut self, (name, answer): News) -> bool {
+        let addresses = match answer {
+            Answer::Addresses(addresses, _) => addresses,
+            Answer::Unknown => Vec::new(),
+            Answer::Trouble(error) => {
+                tracing::warn!(name = %name.0, error, "name cannot be looked up; its last addresses stay");
+                return false;
+            }
+        };
+        let before = self.endpoints.names.get(&name);
+        if before == Some(&addresses) {
+            return false;
+        }
+        if addresses.is_empty() {
+            tracing::warn!(name = %name.0, "name does not resolve: its members are unavailable");
+        }
+        self.endpoints.names.insert(name, addresses);
+        true
+    }
+
+    fn publish(&mut self) {
+        let names = self.names();
+        self.endpoints.names.retain(|name, _| names.contains(name));
+        self.follower.follow(names);
+        self.publisher.publish(&self.rules(), &self.endpoints);
+    }
+}
+
+/// The YAML files of a directory, or a single file. Hidden ones are left out.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn yaml_files(path: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let entries = std::fs::read_dir(path)
+        .map_err(|error| anyhow::anyhow!("{} cannot be read: {error}", path.display()))?;
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    Ok(paths.filter(|path| is_yaml(path) && path.is_file()).collect())
+}
+
+fn is_yaml(path: &Path) -> bool {
+    let hidden = label(path).starts_with('.');
+    let extension = path.extension().and_then(OsStr::to_str);
+    !hidden && matches!(extension, Some("yaml" | "yml"))
+}
+
+fn label(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Tells of changes in the directory. A mounted ConfigMap changes by swapping a link in it.
+fn watch(path: &Path, changes: UnboundedSender<()>) -> anyhow::Result<impl Watcher + use<>> {
+    let tell = move |event: notify::Result<notify::Event>| {
+        // Reading the files must not look like a change of them.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // Nobody listens any more at the end of the process.
+            let _ = changes.send(());
+        }
+    };
+    let mut watcher = notify::recommended_watcher(tell)?;
+    watcher.watch(path, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}

@@ -1,0 +1,49 @@
+//! Where rules come from: rules and endpoints → [`Table::build`] → swap. Keeps the last good table.
+
+pub mod balancer;
+pub mod document;
+pub mod files;
+pub mod names;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use crate::metrics::Metrics;
+use crate::table::{Endpoints, Rule, Table};
+
+/// Builds tables and puts them in use.
+#[derive(Debug)]
+pub struct Publisher {
+    table: Arc<ArcSwap<Table>>,
+    metrics: Arc<Metrics>,
+    /// Replaced tables, kept until nobody else has them: so no request pays for freeing one.
+    replaced: Vec<Arc<Table>>,
+}
+
+impl Publisher {
+    /// One that puts tables in use at `table`.
+    #[must_use]
+    pub fn new(table: Arc<ArcSwap<Table>>, metrics: Arc<Metrics>) -> Self {
+        Self { table, metrics, replaced: Vec::new() }
+    }
+
+    /// Puts these rules in use, with what is known of their addresses.
+    pub fn publish(&mut self, rules: &[Arc<Rule>], endpoints: &Endpoints) {
+        let previous = self.table.load_full();
+        let next = Table::build(rules, endpoints, &previous, Instant::now());
+        for verdict in next.verdicts.iter().filter(|verdict| !previous.verdicts.contains(verdict)) {
+            tracing::warn!(
+                balancer = %verdict.rule, host = verdict.host, path = verdict.path,
+                served_by = %verdict.winner,
+                "conflict: another Balancer serves this host and path"
+            );
+        }
+        tracing::debug!(balancers = next.routes.len(), "table in use");
+        self.table.store(Arc::new(next));
+        self.metrics.table_swapped();
+        self.replaced.push(previous);
+        self.replaced.retain(|table| Arc::strong_count(table) > 1);
+    }
+}

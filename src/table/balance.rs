@@ -1,0 +1,684 @@
+//! Which member serves a request: wanted, tried, load → member.
+//!
+//! Every member has an *effective weight*: its weight, less the slower it answers and the more it
+//! fails. A pick goes to the member with the least `(in flight + 1) / effective weight` plus what it
+//! has had beyond its part so far. The first term sends work where it will be done soonest; the
+//! second is the virtual time of weighted fair queueing (Demers, Keshav, Shenker 1989), and makes
+//! the shares exact in the long run at any load.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::load::Admission;
+use super::tally::Session;
+use super::{Member, Route, State};
+
+/// A member is never held slower than this multiple of the fastest: a floor of 1/40 under its share.
+const SLOWEST: f64 = 6.3;
+/// How many times the fastest member's latency a failure costs, beyond its own time.
+const FAILURE_COST: f64 = 13.0;
+/// How much having had more than one's part counts against requests in flight.
+const FAIRNESS: f64 = 0.25;
+/// Requests that a member may be ahead or behind; more is forgotten, so that no member is flooded.
+const LAG: f64 = 32.0;
+/// Groups with more members than this are sampled rather than scanned.
+const SCAN: usize = 64;
+/// How many members are drawn from a large group, by weight; twice the choices of two, because
+/// draws repeat.
+const DRAWS: usize = 4;
+
+/// How requests are spread over the members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// By latency, failures and requests in flight.
+    #[default]
+    Latency,
+    /// By requests in flight alone.
+    LeastRequests,
+    /// In turn, smoothly.
+    RoundRobin,
+}
+
+/// What has been given out so far, in virtual time; of a member or of its group.
+#[derive(Debug, Default)]
+pub struct Cursor(AtomicU64);
+
+impl Cursor {
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+
+    fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Relaxed);
+    }
+
+    fn advance(&self, by: f64) {
+        let add = |bits| Some((f64::from_bits(bits) + by).to_bits());
+        // The closure always answers, so the update cannot fail.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, add);
+    }
+
+    /// A cursor that begins where `group` stands, for a member that joins it.
+    #[must_use]
+    pub fn joining(group: &Self) -> Self {
+        Self(AtomicU64::new(group.0.load(Relaxed)))
+    }
+}
+
+/// Deals shares out exactly: the golden ratio's multiples fill the unit interval evenly, so after
+/// `n` draws each group has its share of `n` to within a few requests.
+#[derive(Debug, Default)]
+pub struct Dealer(AtomicU64);
+
+impl Dealer {
+    fn draw(&self) -> f64 {
+        const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+        let n = self.0.fetch_add(1, Relaxed);
+        (n.wrapping_mul(GOLDEN) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The members that a request has been to.
+#[derive(Clone, Debug, Default)]
+pub struct Tried(Vec<usize>);
+
+impl Tried {
+    /// Adds the member of this index.
+    pub fn add(&mut self, member: usize) {
+        self.0.push(member);
+    }
+
+    /// How many members were tried.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn has(&self, member: usize) -> bool {
+        self.0.contains(&member)
+    }
+}
+
+/// What a pick depends on besides the route.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// Members that the client's session belongs to, by index; empty if none.
+    pub wanted: &'a [usize],
+    /// Members that failed this request already.
+    pub tried: &'a Tried,
+    /// Whether the request may find out if an excluded member is back.
+    pub may_probe: bool,
+    /// Whether the request asks for a tunnel; those are spread by their own count.
+    pub tunnel: bool,
+    /// The time.
+    pub now: Instant,
+}
+
+impl Ask<'_> {
+    /// What a member has under way of the kind that is asked for.
+    fn at(&self, member: &Member) -> u32 {
+        if self.tunnel { member.load.tunnels() } else { member.load.in_flight() }
+    }
+}
+
+/// A member for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// Index into the route's members.
+    pub member: usize,
+    /// How the session fared.
+    pub session: Session,
+    /// Whether this request is the one that finds out if the member is back.
+    pub probe: bool,
+}
+
+/// Nobody can serve the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoMember {
+    /// The session's member cannot, and the rule forbids another.
+    Session,
+    /// All were tried, or are switched off, or there is none.
+    None,
+}
+
+/// Picks a member of `route`, and books the pick.
+///
+/// # Errors
+/// When no member is left that could serve the request.
+pub fn pick(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, NoMember> {
+    if let Some(pick) = own_member(route, ask) {
+        return Ok(pick);
+    }
+    let session = match (ask.wanted, &route.rule.sticky) {
+        ([], _) => Session::New,
+        (_, Some(sticky)) if !sticky.failover => return Err(NoMember::Session),
+        _ => Session::Failover,
+    };
+    let (member, probe) = any_member(route, ask, rng).ok_or(NoMember::None)?;
+    Ok(Pick { member, session, probe })
+}
+
+/// The usable one, least busy, of the members that the session belongs to.
+fn own_member(route: &Route, ask: &Ask<'_>) -> Option<Pick> {
+    let usable = |member: &usize| {
+        let m = &route.members[*member];
+        m.state != State::Disabled && !ask.tried.has(*member) && admits(m, ask)
+    };
+    let busy = |member: &usize| {
+        let m = &route.members[*member];
+        f64::from(ask.at(m) + 1) / m.weight
+    };
+    let own = ask.wanted.iter().copied().filter(usable);
+    let member = own.min_by(|a, b| busy(a).total_cmp(&busy(b)))?;
+    let m = &route.members[member];
+    let group = &route.groups[m.group];
+    let pool = Pool::of(route, group.range.clone(), ask);
+    book(m, &group.cursor, &pool, ask.now);
+    let probe = m.load.admission(ask.now) == Admission::Probe && m.load.begin_probe(ask.now);
+    Some(Pick { member, session: Session::Hit, probe })
+}
+
+fn admits(member: &Member, ask: &Ask<'_>) -> bool {
+    match member.load.admission(ask.now) {
+        Admission::Usable => true,
+        Admission::Probe => ask.may_probe,
+        Admission::Excluded(_) => false,
+    }
+}
+
+/// Active members first, then standbys; when all are excluded, those rather than nobody.
+fn any_member(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Option<(usize, bool)> {
+    if ask.may_probe
+        && let Some(member) = probe(route, ask)
+    {
+        return Some((member, true));
+    }
+    let tiers = [
+        (State::Active, false),
+        (State::Standby, false),
+        (State::Active, true),
+        (State::Standby, true),
+    ];
+    tiers.into_iter().find_map(|(state, desperate)| {
+        let fits = |index: usize| {
+            let m = &route.members[index];
+            m.state == state
+                && !ask.tried.has(index)
+                && (desperate || m.load.admission(ask.now) == Admission::Usable)
+        };
+        let group = group(route, ask, &fits)?;
+        least(route, group, ask, &fits, rng).map(|member| (member, false))
+    })
+}
+
+/// A member whose exclusion has run out, if no other request is probing it.
+fn probe(route: &Route, ask: &Ask<'_>) -> Option<usize> {
+    let due = |index: &usize| {
+        let m = &route.members[*index];
+        m.state == State::Active
+            && !ask.tried.has(*index)
+            && m.load.admission(ask.now) == Admission::Probe
+            && m.load.begin_probe(ask.now)
+    };
+    // A first attempt alone probes: a request that has failed already deserves a sure member.
+    (ask.tried.count() == 0).then(|| (0..route.members.len()).find(due)).flatten()
+}
+
+/// The group to pick from: the one of the member tried last while it can serve, else by share.
+fn group(route: &Route, ask: &Ask<'_>, fits: &impl Fn(usize) -> bool) -> Option<usize> {
+    let able = |group: &usize| route.groups[*group].range.clone().any(fits);
+    if route.groups.len() == 1 {
+        return able(&0).then_some(0);
+    }
+    let last = ask.tried.0.last().map(|member| route.members[*member].group);
+    if let Some(last) = last.filter(able) {
+        return Some(last);
+    }
+    let total: f64 = (0..route.groups.len()).filter(able).map(|g| route.groups[g].share).sum();
+    let mut left = route.dealer.draw() * total;
+    (0..route.groups.len()).filter(able).filter(|g| route.groups[*g].share > 0.0).find(|g| {
+        left -= route.groups[*g].share;
+        left < 0.0
+    })
+}
+
+/// The fitting member of the group that will be done soonest and has not had more than its part.
+fn least(
+    route: &Route,
+    group: usize,
+    ask: &Ask<'_>,
+    fits: &impl Fn(usize) -> bool,
+    rng: &mut fastrand::Rng,
+) -> Option<usize> {
+    let group = &route.groups[group];
+    let pool = Pool::of(route, group.range.clone(), ask);
+    let clock = group.cursor.get();
+    let score = |index: &usize| {
+        let m = &route.members[*index];
+        let weight = pool.weight(m, ask.now);
+        let ahead = lag(m, clock, weight);
+        match route.rule.method {
+            Method::RoundRobin => ahead + 1.0 / weight,
+            Method::Latency | Method::LeastRequests => {
+                f64::from(ask.at(m) + 1) / weight + FAIRNESS * ahead
+            }
+        }
+    };
+    let least = |members: &mut dyn Iterator<Item = usize>| {
+        members.map(|m| (score(&m), m)).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, m)| m)
+    };
+    let all = group.range.clone();
+    let picked = if all.len() > SCAN {
+        let mut drawn = (0..DRAWS * 4).map(|_| group.draw(rng)).filter(|m| fits(*m)).take(DRAWS);
+        least(&mut drawn).or_else(|| least(&mut all.filter(|m| fits(*m))))
+    } else {
+        least(&mut all.filter(|m| fits(*m)))
+    }?;
+    book(&route.members[picked], &group.cursor, &pool, ask.now);
+    Some(picked)
+}
+
+/// How far ahead of its part a member is, in virtual time: within [`LAG`] requests either way.
+fn lag(member: &Member, clock: f64, weight: f64) -> f64 {
+    let bound = LAG / weight;
+    (member.cursor.get() - clock).clamp(-bound, bound)
+}
+
+fn book(member: &Member, group: &Cursor, pool: &Pool, now: Instant) {
+    let weight = pool.weight(member, now);
+    let clock = group.get();
+    member.cursor.set(clock + lag(member, clock, weight) + 1.0 / weight);
+    group.advance(1.0 / pool.total.max(weight));
+}
+
+/// What the members of a group are measured against.
+#[derive(Clone, Copy, Debug)]
+struct Pool {
+    method: Method,
+    slow_start: Duration,
+    mean: f64,
+    fastest: f64,
+    total: f64,
+}
+
+impl Pool {
+    /// Of the group's active members that take requests. A large group is measured on a part.
+    fn of(route: &Route, range: std::ops::Range<usize>, ask: &Ask<'_>) -> Self {
+        let mut pool = Self {
+            method: route.rule.method,
+            slow_start: route.rule.slow_start,
+            mean: 0.0,
+            fastest: f64::INFINITY,
+            total: 0.0,
+        };
+        let usable = |m: &&Member| {
+            m.state == State::Active && m.load.admission(ask.now) == Admission::Usable
+        };
+        let step = range.len().div_ceil(SCAN).max(1);
+        let members = || route.members[range.clone()].iter().step_by(step).filter(usable);
+        if pool.method == Method::Latency {
+            pool.mean = mean(members());
+            let latencies = members().map(|m| m.load.latency(pool.mean, ask.now));
+            pool.fastest = latencies.fold(f64::INFINITY, f64::min);
+        }
+        pool.total = members().map(|m| pool.weight(m, ask.now)).sum::<f64>() * step as f64;
+        pool
+    }
+
+    /// A member's effective weight.
+    fn weight(&self, member: &Member, now: Instant) -> f64 {
+        let load = &member.load;
+        match self.method {
+            Method::RoundRobin => member.weight,
+            Method::LeastRequests => member.weight * load.ramp(self.slow_start, now),
+            Method::Latency => {
+                let latency = load.latency(self.mean, now).max(f64::MIN_POSITIVE);
+                let slower = (latency / self.fastest.max(f64::MIN_POSITIVE)).clamp(1.0, SLOWEST);
+                let cost = slower + FAILURE_COST * load.failure_rate(now);
+                member.weight * load.ramp(self.slow_start, now) / (cost * cost)
+            }
+        }
+    }
+}
+
+/// The members' mean latency by weight, of those that have an estimate; zero if none has.
+pub(super) fn mean<'m>(members: impl Iterator<Item = &'m Member>) -> f64 {
+    let known = members.filter_map(|m| m.load.recorded().map(|latency| (m.weight, latency)));
+    let (weights, sum) =
+        known.fold((0.0, 0.0), |(w, sum), (weight, latency)| (w + weight, sum + weight * latency));
+    if weights > 0.0 { sum / weights } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::fixture::{entry, route, rule, weighted};
+    use super::super::load::Failure;
+    use super::super::sticky::{Extract, Sticky};
+    use super::super::{Entry, Rule};
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A model of members behind a route, in virtual time: each answers after its latency, however
+    /// many requests it has.
+    struct Lab {
+        route: Arc<Route>,
+        rng: fastrand::Rng,
+        now: Instant,
+        /// When each request ends, and at which member.
+        running: Vec<(Instant, usize, Instant)>,
+        latencies: Vec<Duration>,
+        failing: Vec<bool>,
+        served: Vec<u32>,
+    }
+
+    impl Lab {
+        fn new(rule: Rule, latencies: &[Duration]) -> Self {
+            let now = Instant::now();
+            Self {
+                route: route(rule, now),
+                rng: fastrand::Rng::with_seed(7),
+                now,
+                running: Vec::new(),
+                latencies: latencies.to_vec(),
+                failing: vec![false; latencies.len()],
+                served: vec![0; latencies.len()],
+            }
+        }
+
+        fn start(&mut self) {
+            let tried = Tried::default();
+            let ask =
+                Ask { wanted: &[], tried: &tried, may_probe: true, tunnel: false, now: self.now };
+            let pick = pick(&self.route, &ask, &mut self.rng).unwrap();
+            self.route.members[pick.member].load.begin();
+            self.served[pick.member] += 1;
+            self.running.push((self.now + self.latencies[pick.member], pick.member, self.now));
+        }
+
+        fn finish(&mut self) {
+            let first = (0..self.running.len()).min_by_key(|at| self.running[*at].0).unwrap();
+            let (end, member, sent) = self.running.remove(first);
+            self.now = self.now.max(end);
+            let load = &self.route.members[member].load;
+            load.end();
+            if self.failing[member] {
+                load.failed(Failure::Status, sent, Duration::from_secs(5), self.now);
+            } else {
+                load.succeeded(sent, end - sent, self.now);
+            }
+        }
+
+        /// Clients that each ask again as soon as they are answered.
+        fn closed(mut self, clients: usize, requests: usize) -> Vec<f64> {
+            for _ in 0..requests {
+                self.start();
+                if self.running.len() >= clients {
+                    self.finish();
+                }
+            }
+            let total: u32 = self.served.iter().sum();
+            self.served.iter().map(|n| f64::from(*n) / f64::from(total)).collect()
+        }
+    }
+
+    fn near(share: f64, wanted: f64) -> bool {
+        (share - wanted).abs() <= wanted * 0.05
+    }
+
+    #[test]
+    fn at_equal_latency_requests_are_proportional_to_weight_at_any_load() {
+        for method in [Method::Latency, Method::LeastRequests, Method::RoundRobin] {
+            for weights in [vec![1.0, 2.0], vec![1.0, 1.0, 1.0], vec![1.0, 2.0, 4.0, 1.0], vec![100.0, 1.0]] {
+                for clients in [1, 2, 3, 5, 16, 64, 300] {
+                    let rule = Rule { method, ..weighted(&weights) };
+                    let shares = Lab::new(rule, &vec![20 * MS; weights.len()]).closed(clients, 20_000);
+                    let total: f64 = weights.iter().sum();
+                    for (share, weight) in shares.iter().zip(&weights) {
+                        assert!(
+                            near(*share, weight / total),
+                            "{method:?} {weights:?} with {clients} clients: {shares:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_group_is_proportional_to_weight_too() {
+        let weights: Vec<f64> = (0..200).map(|n| f64::from(1 + n % 4)).collect();
+        let shares = Lab::new(weighted(&weights), &vec![20 * MS; 200]).closed(50, 100_000);
+        let of = |class: usize| shares.iter().skip(class).step_by(4).sum::<f64>();
+        for class in 0..4 {
+            assert!(near(of(class), (class as f64 + 1.0) / 10.0), "{class}: {}", of(class));
+        }
+    }
+
+    #[test]
+    fn the_slower_of_two_gets_less_and_not_nothing() {
+        let shares = Lab::new(weighted(&[1.0, 1.0]), &[10 * MS, 200 * MS]).closed(4, 5000);
+        assert!(shares[0] > 0.9, "{shares:?}");
+        assert!(shares[1] > 0.002, "{shares:?}");
+    }
+
+    #[test]
+    fn a_member_that_fails_fast_gets_almost_none() {
+        for members in [2, 3, 10] {
+            let mut latencies = vec![20 * MS; members];
+            latencies[0] = MS;
+            let mut lab = Lab::new(weighted(&vec![1.0; members]), &latencies);
+            lab.failing[0] = true;
+            let shares = lab.closed(8, 20_000);
+            assert!(shares[0] < 0.01, "{members} members: {shares:?}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_has_become_well_gets_its_part_again() {
+        let mut lab = Lab::new(weighted(&[1.0, 1.0]), &[20 * MS, 200 * MS]);
+        for _ in 0..2000 {
+            lab.start();
+            if lab.running.len() >= 4 {
+                lab.finish();
+            }
+        }
+        lab.latencies[1] = 20 * MS;
+        let recovery = lab.now;
+        while lab.now < recovery + Duration::from_secs(15) {
+            lab.start();
+            lab.finish();
+        }
+        lab.served = vec![0, 0];
+        let shares = lab.closed(4, 4000);
+        assert!(shares[1] > 0.4, "{shares:?}");
+    }
+
+    #[test]
+    fn a_new_member_begins_with_a_tenth_of_its_part() {
+        let now = Instant::now();
+        let first = Arc::new(weighted(&[1.0, 1.0]));
+        let table = super::super::Table::build(
+            &[first],
+            &super::super::Endpoints::default(),
+            &super::super::Table::default(),
+            now,
+        );
+        for member in &table.routes[0].members {
+            member.load.succeeded(now, 20 * MS, now);
+        }
+        let grown = Arc::new(weighted(&[1.0, 1.0, 1.0]));
+        let table = super::super::Table::build(&[grown], &super::super::Endpoints::default(), &table, now);
+        let lab = Lab {
+            route: Arc::clone(&table.routes[0]),
+            rng: fastrand::Rng::with_seed(7),
+            now,
+            running: Vec::new(),
+            latencies: vec![20 * MS; 3],
+            failing: vec![false; 3],
+            served: vec![0; 3],
+        };
+        let shares = lab.closed(8, 400);
+        assert!(shares[2] > 0.01 && shares[2] < 0.2, "{shares:?}");
+    }
+
+    #[test]
+    fn round_robin_is_smooth() {
+        let rule = Rule { method: Method::RoundRobin, ..weighted(&[1.0, 2.0]) };
+        let mut lab = Lab::new(rule, &[MS, MS]);
+        let mut order = Vec::new();
+        for _ in 0..9 {
+            let before = lab.served.clone();
+            lab.start();
+            lab.finish();
+            order.push((0..2).find(|m| lab.served[*m] > before[*m]).unwrap());
+        }
+        assert_eq!(order.iter().filter(|m| **m == 1).count(), 6, "{order:?}");
+        assert!(order.windows(3).all(|w| w.contains(&0)), "{order:?}");
+    }
+
+    #[test]
+    fn shares_are_drawn_exactly_whatever_the_latencies() {
+        let rule = Rule {
+            entries: vec![
+                Entry { share: Some(95.0), ..entry("stable", 1) },
+                Entry { share: Some(5.0), ..entry("canary", 2) },
+            ],
+            ..rule("app", "/")
+        };
+        let shares = Lab::new(rule, &[200 * MS, MS]).closed(16, 10_000);
+        assert!((shares[1] - 0.05).abs() < 0.001, "{shares:?}");
+    }
+
+    #[test]
+    fn a_group_without_a_usable_member_yields_its_share() {
+        let rule = Rule {
+            entries: vec![
+                Entry { share: Some(50.0), ..entry("a", 1) },
+                Entry { share: Some(50.0), state: State::Disabled, ..entry("b", 2) },
+            ],
+            ..rule("app", "/")
+        };
+        let shares = Lab::new(rule, &[MS, MS]).closed(4, 100);
+        assert_eq!(shares, [1.0, 0.0]);
+    }
+
+    fn ask<'a>(wanted: &'a [usize], tried: &'a Tried, now: Instant) -> Ask<'a> {
+        Ask { wanted, tried, may_probe: true, tunnel: false, now }
+    }
+
+    fn pick_of(route: &Route, wanted: &[usize], tried: &Tried, now: Instant) -> Result<Pick, NoMember> {
+        pick(route, &ask(wanted, tried, now), &mut fastrand::Rng::with_seed(1))
+    }
+
+    #[test]
+    fn a_session_stays_with_a_draining_member_and_new_ones_do_not_go_there() {
+        let now = Instant::now();
+        let rule = Rule {
+            entries: vec![entry("a", 1), Entry { state: State::Draining, ..entry("b", 2) }],
+            ..rule("app", "/")
+        };
+        let route = route(rule, now);
+        let none = Tried::default();
+        assert_eq!(pick_of(&route, &[1], &none, now).unwrap().member, 1);
+        for _ in 0..20 {
+            assert_eq!(pick_of(&route, &[], &none, now).unwrap().member, 0);
+        }
+        let mut tried = Tried::default();
+        tried.add(0);
+        assert_eq!(pick_of(&route, &[], &tried, now), Err(NoMember::None));
+    }
+
+    #[test]
+    fn a_standby_serves_its_own_sessions_and_all_when_nobody_else_can() {
+        let now = Instant::now();
+        let rule = Rule {
+            entries: vec![entry("a", 1), Entry { state: State::Standby, ..entry("b", 2) }],
+            ..rule("app", "/")
+        };
+        let route = route(rule, now);
+        let mut tried = Tried::default();
+        assert_eq!(pick_of(&route, &[], &tried, now).unwrap().member, 0);
+        assert_eq!(pick_of(&route, &[1], &tried, now).unwrap().member, 1);
+        tried.add(0);
+        assert_eq!(pick_of(&route, &[], &tried, now).unwrap().member, 1);
+    }
+
+    #[test]
+    fn an_excluded_member_is_tried_when_all_are_and_probed_when_its_time_has_come() {
+        let now = Instant::now();
+        let route = route(weighted(&[1.0, 1.0]), now);
+        let first = Duration::from_secs(5);
+        let none = Tried::default();
+        route.members[0].load.failed(Failure::Refused, now, first, now);
+        for _ in 0..20 {
+            assert_eq!(pick_of(&route, &[], &none, now).unwrap().member, 1);
+        }
+        route.members[1].load.failed(Failure::Refused, now, first, now);
+        assert!(pick_of(&route, &[], &none, now).is_ok());
+        let later = now + first;
+        let probe = pick_of(&route, &[], &none, later).unwrap();
+        assert!(probe.probe);
+        let other = pick_of(&route, &[], &none, later).unwrap();
+        assert!(other.probe && other.member != probe.member);
+        assert!(!pick_of(&route, &[], &none, later).unwrap().probe);
+    }
+
+    #[test]
+    fn a_session_whose_member_is_excluded_fails_over_unless_forbidden() {
+        let now = Instant::now();
+        let none = Tried::default();
+        let sticky = |failover| Sticky {
+            cookie: Some("sessionid".into()),
+            parameter: None,
+            extract: Extract::regex("!(.*)$").unwrap(),
+            failover,
+            issue: None,
+        };
+        for failover in [true, false] {
+            let rule = Rule { sticky: Some(sticky(failover)), ..weighted(&[1.0, 1.0]) };
+            let route = route(rule, now);
+            route.members[1].load.failed(Failure::Refused, now, Duration::from_secs(5), now);
+            let picked = pick_of(&route, &[1], &none, now);
+            if failover {
+                assert_eq!(picked.unwrap().session, Session::Failover);
+            } else {
+                assert_eq!(picked, Err(NoMember::Session));
+            }
+        }
+    }
+
+    #[test]
+    fn sticky_requests_count_in_what_a_member_has_had() {
+        let now = Instant::now();
+        let route = route(weighted(&[1.0, 1.0]), now);
+        let none = Tried::default();
+        for _ in 0..10 {
+            pick_of(&route, &[0], &none, now).unwrap();
+        }
+        for _ in 0..9 {
+            assert_eq!(pick_of(&route, &[], &none, now).unwrap().member, 1);
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever members say and however long they take, each healthy one keeps a part.
+        #[test]
+        fn nobody_is_starved_or_flooded(
+            latencies in proptest::collection::vec(1u64..2000, 2..8),
+            clients in 1usize..20,
+        ) {
+            let members = latencies.len();
+            let latencies: Vec<_> = latencies.into_iter().map(Duration::from_millis).collect();
+            let fastest = latencies.iter().min().unwrap().as_secs_f64();
+            let shares = Lab::new(weighted(&vec![1.0; members]), &latencies).closed(clients, 4000);
+            for (share, latency) in shares.iter().zip(&latencies) {
+                proptest::prop_assert!(*share * members as f64 > 0.005, "{shares:?} {latencies:?}");
+                let as_fast = latency.as_secs_f64() < fastest * 1.01;
+                proptest::prop_assert!(as_fast || *share < 0.75, "{shares:?} {latencies:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Rules and tables for tests.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+
+use super::access::Access;
+use super::balance::Method;
+use super::edit::Edits;
+use super::path::{HostPattern, Prefix};
+use super::reverse::Rules;
+use super::{
+    Endpoints, Entry, Failover, Host, Route, Rule, RuleId, State, Table, Target, Timeouts,
+};
+
+/// A rule of this name for `www.site.com` and a path, without entries.
+pub fn rule(name: &str, path: &str) -> Rule {
+    Rule {
+        id: RuleId { namespace: "site".into(), name: name.into() },
+        created: None,
+        hosts: vec![HostPattern::parse("www.site.com").unwrap()],
+        prefix: Prefix::parse(path).unwrap(),
+        redirect: None,
+        entries: Vec::new(),
+        method: Method::Latency,
+        slow_start: Duration::from_secs(10),
+        sticky: None,
+        failover: Failover {
+            attempts: 8,
+            statuses: Vec::new(),
+            exclude_for: Duration::from_secs(5),
+            retry_percent: 20,
+        },
+        timeouts: Timeouts {
+            connect: Duration::from_secs(2),
+            response: Duration::from_secs(60),
+            request: None,
+            idle: Duration::from_secs(3600),
+        },
+        body_limit: None,
+        preserve_host: false,
+        reverse: Some(Rules::default()),
+        request_headers: Edits::default(),
+        response_headers: Edits::default(),
+        access: Access::default(),
+    }
+}
+
+/// An entry whose only address has this last number.
+pub fn entry(name: &str, number: u8) -> Entry {
+    Entry {
+        name: name.into(),
+        target: Target { host: Host::Address([127, 0, 1, number].into()), port: 80, tls: None },
+        path: "/".into(),
+        host: HeaderValue::from_static("member"),
+        route: Some(name.into()),
+        weight: 1.0,
+        share: None,
+        state: State::Active,
+    }
+}
+
+/// A rule with one entry a weight, named `m0`, `m1`, ….
+pub fn weighted(weights: &[f64]) -> Rule {
+    let entries = weights.iter().enumerate().map(|(number, weight)| Entry {
+        weight: *weight,
+        ..entry(&format!("m{number}"), u8::try_from(number).unwrap())
+    });
+    Rule { entries: entries.collect(), ..rule("app", "/") }
+}
+
+/// The only route of a table with this rule.
+pub fn route(rule: Rule, now: Instant) -> Arc<Route> {
+    let table = Table::build(&[Arc::new(rule)], &Endpoints::default(), &Table::default(), now);
+    Arc::clone(&table.routes[0])
+}
+
+/// Endpoints with these names.
+pub fn endpoints(names: &[(&str, u16, &[&str])]) -> Endpoints {
+    let names = names.iter().map(|(name, port, addresses)| {
+        let addresses = addresses.iter().map(|a| a.parse::<SocketAddr>().unwrap());
+        (((*name).into(), *port), addresses.collect())
+    });
+    Endpoints { names: names.collect::<HashMap<_, _>>() }
+}

@@ -1,0 +1,506 @@
+//! What is known of one backend: latency, failures, requests in flight, exclusion.
+//! It stands behind the table and survives every swap; time is always an argument.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::tally::MemberTally;
+
+/// Time constant of the latency estimate: how long a sample keeps 1/e of its say.
+const LATENCY_TAU: f64 = 5.0;
+/// Time constant of the failure rate, in seconds.
+const FAILURE_TAU: f64 = 5.0;
+/// The least say of one outcome in the failure rate: seven failures in a row make it more than one half.
+const FAILURE_GAIN: f64 = 0.1;
+/// An estimate without news for this long, in seconds, begins to relax towards the pool's mean.
+const IDLE_GRACE: f64 = 1.0;
+/// Time constant, in seconds, with which an idle estimate relaxes.
+const IDLE_TAU: f64 = 10.0;
+/// Transport failures in a row that exclude a member.
+const FAILURES_TO_EXCLUDE: u32 = 3;
+/// An exclusion never grows beyond this multiple of its first interval.
+const EXCLUDE_GROWTH: u32 = 12;
+/// A probe that has not come back after this time no longer keeps others from probing.
+const PROBE_PATIENCE: Duration = Duration::from_secs(10);
+/// Share of its weight with which a new member begins its slow start.
+const RAMP_FLOOR: f64 = 0.1;
+/// Length of a tick of the packed clocks: 32 bits of them last 76 hours, after which a forgotten
+/// estimate may look fresh once.
+const TICK_MICROS: u128 = 64;
+
+/// What went wrong with one attempt at a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The connection was refused or could not be routed.
+    Refused,
+    /// The connection was not made in time.
+    ConnectTimeout,
+    /// The TLS handshake failed.
+    Tls,
+    /// The connection broke before a response head was complete.
+    Reset,
+    /// The member was silent for too long.
+    Timeout,
+    /// The member's answer is not HTTP, or is framed ambiguously.
+    Protocol,
+    /// The member answered with a 5xx status that speaks of its own trouble.
+    Status,
+    /// The member answered with one of `failover.statuses`.
+    ExcludingStatus,
+}
+
+impl Failure {
+    /// All failures, in the order of [`Failure::index`].
+    pub const ALL: [Self; 8] = [
+        Self::Refused,
+        Self::ConnectTimeout,
+        Self::Tls,
+        Self::Reset,
+        Self::Timeout,
+        Self::Protocol,
+        Self::Status,
+        Self::ExcludingStatus,
+    ];
+
+    /// The label in metrics and logs.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "tls",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Protocol => "protocol",
+            Self::Status => "status",
+            Self::ExcludingStatus => "excluding_status",
+        }
+    }
+
+    /// Position in [`Failure::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    const fn excludes_at_once(self) -> bool {
+        matches!(self, Self::Refused | Self::ExcludingStatus)
+    }
+}
+
+/// Whether a member takes requests at an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Yes.
+    Usable,
+    /// Its exclusion has run out, and one live request may find out whether it is back.
+    Probe,
+    /// No, not before this time has passed (zero while another request probes).
+    Excluded(Duration),
+}
+
+/// Latency, failures and requests in flight of one backend; shared by all threads and tables.
+#[derive(Debug)]
+pub struct Load {
+    id: u64,
+    born: Instant,
+    ramps: bool,
+    latency: Decaying,
+    failures: Decaying,
+    in_flight: AtomicU32,
+    tunnels: AtomicU32,
+    in_a_row: AtomicU32,
+    excluded_until: AtomicU64,
+    probing_until: AtomicU64,
+    exclusion: Mutex<Exclusion>,
+    /// What has happened so far, for metrics.
+    pub tally: MemberTally,
+}
+
+#[derive(Debug, Default)]
+struct Exclusion {
+    level: u32,
+    since: u64,
+}
+
+impl Load {
+    /// Of a backend seen first at `now`; `ramps` if it joins others that already serve.
+    #[must_use]
+    pub fn new(now: Instant, ramps: bool) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT.fetch_add(1, Relaxed),
+            born: now,
+            ramps,
+            latency: Decaying::default(),
+            failures: Decaying::default(),
+            in_flight: AtomicU32::new(0),
+            tunnels: AtomicU32::new(0),
+            in_a_row: AtomicU32::new(0),
+            excluded_until: AtomicU64::new(0),
+            probing_until: AtomicU64::new(0),
+            exclusion: Mutex::default(),
+            tally: MemberTally::default(),
+        }
+    }
+
+    /// A number that no other load of this process has.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// One request more is under way.
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// One request less is under way.
+    pub fn end(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// A tunnel was opened.
+    pub fn open_tunnel(&self) {
+        self.tunnels.fetch_add(1, Relaxed);
+    }
+
+    /// A tunnel has ended.
+    pub fn close_tunnel(&self) {
+        self.tunnels.fetch_sub(1, Relaxed);
+    }
+
+    /// Tunnels that are open.
+    #[must_use]
+    pub fn tunnels(&self) -> u32 {
+        self.tunnels.load(Relaxed)
+    }
+
+    /// The member answered well, `latency` after it was asked at `sent`.
+    pub fn succeeded(&self, sent: Instant, latency: Duration, now: Instant) {
+        let tick = self.tick(now);
+        self.latency.sample(latency.as_secs_f64(), tick, LATENCY_TAU, 0.0);
+        if self.failures.get().is_some_and(|(rate, _)| rate > 0.0) {
+            self.failures.sample(0.0, tick, FAILURE_TAU, 0.0);
+        }
+        self.answered(sent);
+    }
+
+    /// The member answered, whatever it said: it is not out of reach.
+    fn answered(&self, sent: Instant) {
+        if self.in_a_row.load(Relaxed) != 0 {
+            self.in_a_row.store(0, Relaxed);
+        }
+        if self.excluded_until.load(Relaxed) != 0 {
+            self.readmit(self.micros(sent));
+        }
+    }
+
+    /// An attempt failed. `first` is the length of a first exclusion; zero never excludes.
+    /// Returns how long the member is excluded from now on, if it is.
+    pub fn failed(
+        &self,
+        failure: Failure,
+        sent: Instant,
+        first: Duration,
+        now: Instant,
+    ) -> Option<Duration> {
+        self.tally.failed(failure);
+        self.failures.sample(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
+        if failure == Failure::Status {
+            self.answered(sent);
+            return None;
+        }
+        let in_a_row = self.in_a_row.fetch_add(1, Relaxed).saturating_add(1);
+        let probed = self.excluded_until.load(Relaxed) != 0;
+        let excludes = failure.excludes_at_once() || probed || in_a_row >= FAILURES_TO_EXCLUDE;
+        (excludes && !first.is_zero()).then(|| self.exclude(sent, first, now))
+    }
+
+    /// The estimate: seconds to the response head. An idle one relaxes towards `mean`, and
+    /// before the first sample it is `mean`.
+    #[must_use]
+    pub fn latency(&self, mean: f64, now: Instant) -> f64 {
+        let Some((value, at)) = self.latency.get() else { return mean };
+        let idle = seconds_between(at, self.tick(now)) - IDLE_GRACE;
+        if idle <= 0.0 { value } else { mean + (value - mean) * (-idle / IDLE_TAU).exp() }
+    }
+
+    /// The last estimate as it was recorded, in seconds; none before the first sample.
+    #[must_use]
+    pub fn recorded(&self) -> Option<f64> {
+        self.latency.get().map(|(value, _)| value)
+    }
+
+    /// The share of attempts that failed lately, 0 to 1; fades while nothing is tried.
+    #[must_use]
+    pub fn failure_rate(&self, now: Instant) -> f64 {
+        let Some((rate, at)) = self.failures.get() else { return 0.0 };
+        if rate == 0.0 {
+            return 0.0;
+        }
+        let idle = seconds_between(at, self.tick(now)) - IDLE_GRACE;
+        if idle <= 0.0 { rate } else { rate * (-idle / IDLE_TAU).exp() }
+    }
+
+    /// The share of its weight that a member has `now` in its slow start, 0.1 to 1.
+    #[must_use]
+    pub fn ramp(&self, slow_start: Duration, now: Instant) -> f64 {
+        if !self.ramps || slow_start.is_zero() {
+            return 1.0;
+        }
+        let age = now.saturating_duration_since(self.born);
+        (age.as_secs_f64() / slow_start.as_secs_f64()).clamp(RAMP_FLOOR, 1.0)
+    }
+
+    /// Whether the member takes requests at `now`.
+    #[must_use]
+    pub fn admission(&self, now: Instant) -> Admission {
+        let until = self.excluded_until.load(Relaxed);
+        if until == 0 {
+            return Admission::Usable;
+        }
+        let now = self.micros(now);
+        if now < until {
+            return Admission::Excluded(Duration::from_micros(until - now));
+        }
+        if now < self.probing_until.load(Relaxed) {
+            return Admission::Excluded(Duration::ZERO);
+        }
+        Admission::Probe
+    }
+
+    /// Takes the one place of a probe; false if another request was quicker.
+    #[must_use]
+    pub fn begin_probe(&self, now: Instant) -> bool {
+        let until = self.micros(now + PROBE_PATIENCE);
+        let now = self.micros(now);
+        self.probing_until
+            .fetch_update(Relaxed, Relaxed, |held| (held <= now).then_some(until))
+            .is_ok()
+    }
+
+    /// A probe ended without telling anything: the next request may try.
+    pub fn end_probe(&self) {
+        self.probing_until.store(0, Relaxed);
+    }
+
+    fn exclude(&self, sent: Instant, first: Duration, now: Instant) -> Duration {
+        let mut exclusion = self.exclusion.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = self.excluded_until.load(Relaxed);
+        let now = self.micros(now);
+        // Requests that were under way when the exclusion began tell nothing new.
+        if until > now && self.micros(sent) <= exclusion.since {
+            return Duration::from_micros(until - now);
+        }
+        let growth = 1u32.checked_shl(exclusion.level).unwrap_or(EXCLUDE_GROWTH);
+        let interval = first * growth.min(EXCLUDE_GROWTH);
+        exclusion.level = (exclusion.level + 1).min(8);
+        exclusion.since = now;
+        let length = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX / 4);
+        self.excluded_until.store(now.saturating_add(length).max(1), Relaxed);
+        self.probing_until.store(0, Relaxed);
+        interval
+    }
+
+    fn readmit(&self, sent: u64) {
+        let mut exclusion = self.exclusion.lock().unwrap_or_else(PoisonError::into_inner);
+        if sent >= exclusion.since {
+            *exclusion = Exclusion::default();
+            self.excluded_until.store(0, Relaxed);
+            self.probing_until.store(0, Relaxed);
+        }
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.born).as_micros();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
+    fn tick(&self, at: Instant) -> u32 {
+        let ticks = at.saturating_duration_since(self.born).as_micros() / TICK_MICROS;
+        // Wraps on purpose: only differences are used.
+        (ticks & u128::from(u32::MAX)) as u32
+    }
+}
+
+fn seconds_between(earlier: u32, later: u32) -> f64 {
+    // A reader's clock may be a moment behind that of the last writer.
+    let ticks = later.wrapping_sub(earlier).cast_signed().max(0);
+    f64::from(ticks) * (TICK_MICROS as f64) / 1e6
+}
+
+/// An exponentially weighted mean in continuous time, value and time in one word, so that
+/// an update is one compare-and-swap. The gain of a sample is `1 - exp(-Δt/τ)`.
+#[derive(Debug)]
+struct Decaying(AtomicU64);
+
+impl Default for Decaying {
+    fn default() -> Self {
+        Self(AtomicU64::new(pack(f32::NAN, 0)))
+    }
+}
+
+impl Decaying {
+    fn get(&self) -> Option<(f64, u32)> {
+        let (value, at) = unpack(self.0.load(Relaxed));
+        (!value.is_nan()).then_some((f64::from(value), at))
+    }
+
+    fn sample(&self, sample: f64, tick: u32, tau: f64, least: f64) {
+        let update = |old| {
+            let (value, at) = unpack(old);
+            let first = value.is_nan();
+            let gain = (1.0 - (-seconds_between(at, tick) / tau).exp()).max(least);
+            let value = if first {
+                if least > 0.0 { sample * least } else { sample }
+            } else {
+                let value = f64::from(value);
+                value + (sample - value) * gain
+            };
+            let forward = tick.wrapping_sub(at).cast_signed() > 0;
+            Some(pack(value as f32, if first || forward { tick } else { at }))
+        };
+        // The closure always answers, so the update cannot fail.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, update);
+    }
+}
+
+fn pack(value: f32, tick: u32) -> u64 {
+    u64::from(value.to_bits()) << 32 | u64::from(tick)
+}
+
+fn unpack(word: u64) -> (f32, u32) {
+    (f32::from_bits((word >> 32) as u32), word as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const FIRST: Duration = Duration::from_secs(5);
+
+    fn load() -> (Load, Instant) {
+        let now = Instant::now();
+        (Load::new(now, false), now)
+    }
+
+    #[test]
+    fn a_new_member_is_as_fast_as_the_mean() {
+        let (load, now) = load();
+        assert_eq!(load.latency(0.25, now).to_bits(), 0.25f64.to_bits());
+    }
+
+    #[test]
+    fn the_estimate_follows_the_samples_in_their_own_time() {
+        let (load, now) = load();
+        load.succeeded(now, SECOND, now);
+        let later = now + Duration::from_secs(5);
+        load.succeeded(later, 2 * SECOND, later);
+        let estimate = load.latency(1.0, later);
+        assert!((estimate - (2.0 - (-1.0f64).exp())).abs() < 0.01, "{estimate}");
+    }
+
+    #[test]
+    fn many_samples_at_once_weigh_as_much_as_their_time() {
+        let (load, now) = load();
+        load.succeeded(now, SECOND, now);
+        for _ in 0..1000 {
+            load.succeeded(now, 100 * SECOND, now);
+        }
+        assert!(load.latency(1.0, now) < 1.1);
+    }
+
+    #[test]
+    fn an_idle_estimate_relaxes_towards_the_mean_and_reading_does_not_change_it() {
+        let (load, now) = load();
+        load.succeeded(now, 8 * SECOND, now);
+        let later = now + Duration::from_secs(60);
+        assert!(load.latency(1.0, later) < 1.1);
+        assert!((load.latency(1.0, now) - 8.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn one_refused_connection_excludes_and_three_resets_do() {
+        let (load, now) = load();
+        assert_eq!(load.failed(Failure::Reset, now, FIRST, now), None);
+        assert_eq!(load.failed(Failure::Reset, now, FIRST, now), None);
+        assert_eq!(load.failed(Failure::Reset, now, FIRST, now), Some(FIRST));
+        let (load, now) = self::load();
+        assert_eq!(load.failed(Failure::Refused, now, FIRST, now), Some(FIRST));
+        assert_eq!(load.admission(now), Admission::Excluded(FIRST));
+        assert_eq!(load.admission(now + FIRST), Admission::Probe);
+    }
+
+    #[test]
+    fn a_success_between_failures_ends_the_row() {
+        let (load, now) = load();
+        for _ in 0..5 {
+            load.failed(Failure::Reset, now, FIRST, now);
+            load.failed(Failure::Timeout, now, FIRST, now);
+            load.succeeded(now, SECOND, now);
+        }
+        assert_eq!(load.admission(now), Admission::Usable);
+    }
+
+    #[test]
+    fn a_5xx_raises_the_failure_rate_and_never_excludes() {
+        let (load, now) = load();
+        for _ in 0..100 {
+            assert_eq!(load.failed(Failure::Status, now, FIRST, now), None);
+        }
+        assert!(load.failure_rate(now) > 0.9);
+        assert_eq!(load.admission(now), Admission::Usable);
+        assert!(load.failure_rate(now + Duration::from_secs(60)) < 0.1);
+    }
+
+    #[test]
+    fn exclusions_grow_and_end_with_a_success() {
+        let (load, mut now) = load();
+        for growth in [1, 2, 4, 8, 12, 12] {
+            assert_eq!(load.failed(Failure::Refused, now, FIRST, now), Some(FIRST * growth));
+            now += FIRST * growth;
+        }
+        assert_eq!(load.admission(now), Admission::Probe);
+        load.succeeded(now, SECOND, now);
+        assert_eq!(load.admission(now), Admission::Usable);
+        assert_eq!(load.failed(Failure::Refused, now, FIRST, now), Some(FIRST));
+    }
+
+    #[test]
+    fn what_was_sent_before_an_exclusion_neither_lengthens_nor_ends_it() {
+        let (load, sent) = load();
+        let now = sent + SECOND;
+        assert_eq!(load.failed(Failure::Refused, sent, FIRST, now), Some(FIRST));
+        assert_eq!(load.failed(Failure::Refused, sent, FIRST, now + SECOND), Some(4 * SECOND));
+        load.succeeded(sent, SECOND, now + SECOND);
+        assert_eq!(load.admission(now + SECOND), Admission::Excluded(4 * SECOND));
+    }
+
+    #[test]
+    fn one_request_at_a_time_probes() {
+        let (load, now) = load();
+        load.failed(Failure::Refused, now, FIRST, now);
+        let later = now + FIRST;
+        assert!(load.begin_probe(later));
+        assert!(!load.begin_probe(later));
+        assert_eq!(load.admission(later), Admission::Excluded(Duration::ZERO));
+        load.end_probe();
+        assert!(load.begin_probe(later));
+    }
+
+    #[test]
+    fn without_an_interval_nothing_excludes() {
+        let (load, now) = load();
+        assert_eq!(load.failed(Failure::Refused, now, Duration::ZERO, now), None);
+        assert_eq!(load.admission(now), Admission::Usable);
+    }
+}

@@ -1,0 +1,428 @@
+//! What was decided: rules with their live members, in matching order. Immutable, swapped whole.
+//!
+//! Pure: no sockets, no clock, no randomness of its own. What changes between two tables, the
+//! [`Load`] of a backend and the cursors of a rule, stands behind the table and is taken over.
+
+pub mod access;
+pub mod balance;
+pub mod edit;
+pub mod load;
+pub mod path;
+pub mod reverse;
+pub mod sticky;
+pub mod tally;
+
+mod build;
+#[cfg(test)]
+pub(crate) mod fixture;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+use rustls::pki_types::ServerName;
+
+use access::Access;
+use balance::{Cursor, Dealer, Method};
+use edit::Edits;
+use load::Load;
+use path::{HostPattern, Prefix, RequestPath};
+use reverse::{Reversal, Site};
+use sticky::{Sticky, Wanted};
+use tally::RuleTally;
+
+pub use build::{Endpoints, Verdict};
+
+/// The name of the object that a rule comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One thing that a source asks for: parsed, compiled, checked, not yet resolved.
+#[derive(Debug)]
+pub struct Rule {
+    /// Whose rule it is.
+    pub id: RuleId,
+    /// When its object was made, in seconds since 1970; objects in files have no such time.
+    pub created: Option<i64>,
+    /// The hosts it serves; never empty.
+    pub hosts: Vec<HostPattern>,
+    /// The paths it serves.
+    pub prefix: Prefix,
+    /// Answers in place of members.
+    pub redirect: Option<Redirect>,
+    /// Where requests go.
+    pub entries: Vec<Entry>,
+    /// How they are spread.
+    pub method: Method,
+    /// How long a new member's weight grows.
+    pub slow_start: Duration,
+    /// Which session belongs to which member.
+    pub sticky: Option<Sticky>,
+    /// What happens when a member fails.
+    pub failover: Failover,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// The longest request body in bytes.
+    pub body_limit: Option<u64>,
+    /// Whether members get the client's Host.
+    pub preserve_host: bool,
+    /// What is reversed besides the members' own addresses; none if reversal is off.
+    pub reverse: Option<reverse::Rules>,
+    /// Changes to the request's headers.
+    pub request_headers: Edits,
+    /// Changes to the response's headers.
+    pub response_headers: Edits,
+    /// Who may come in.
+    pub access: Access,
+}
+
+/// One entry of a rule's member list.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name in metrics and logs.
+    pub name: Arc<str>,
+    /// Where it is.
+    pub target: Target,
+    /// The path under which it serves what is below the rule's prefix.
+    pub path: Box<str>,
+    /// The Host it is asked for, if it does not get the client's.
+    pub host: HeaderValue,
+    /// Its route: the name that sessions know it by.
+    pub route: Option<Arc<str>>,
+    /// Capacity of each of its addresses.
+    pub weight: f64,
+    /// Its part of the requests, whatever the latencies.
+    pub share: Option<f64>,
+    /// What it is used for.
+    pub state: State,
+}
+
+/// Where a member is, before its name is resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Name or address.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+    /// The name to verify its certificate for, when it is spoken to by TLS.
+    pub tls: Option<ServerName<'static>>,
+}
+
+/// A name or an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A name in lower case.
+    Name(Arc<str>),
+    /// An address.
+    Address(IpAddr),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.tls.is_some() { "https://" } else { "http://" })?;
+        match &self.host {
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::Address(ip) => write!(f, "{}", SocketAddr::new(*ip, self.port)),
+        }
+    }
+}
+
+/// What a member is used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Everything.
+    #[default]
+    Active,
+    /// Its own sessions; others only when no active member is usable.
+    Standby,
+    /// Its own sessions only.
+    Draining,
+    /// Nothing.
+    Disabled,
+}
+
+impl State {
+    /// The label in metrics, logs and pages.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Standby => "standby",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// An answer that sends the client elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// An absolute URL, or a path on the same host.
+    pub to: Box<str>,
+    /// A 3xx status.
+    pub status: StatusCode,
+    /// Whether what follows the prefix, and the query, is appended.
+    pub keep_path: bool,
+}
+
+/// What happens when a member fails.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failover {
+    /// Members that one request may be sent to.
+    pub attempts: usize,
+    /// Statuses that exclude a member.
+    pub statuses: Vec<StatusCode>,
+    /// The first interval of exclusion; zero never excludes.
+    pub exclude_for: Duration,
+    /// How many requests in 100 may be sent again after a member has seen them.
+    pub retry_percent: u32,
+}
+
+/// How long to wait for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection to a member.
+    pub connect: Duration,
+    /// For a member's response head, and for each part of its body.
+    pub response: Duration,
+    /// For the whole of a request, if limited.
+    pub request: Option<Duration>,
+    /// For either side of a tunnel (WebSocket) to say something.
+    pub idle: Duration,
+}
+
+/// One address, with weight, route name and load.
+#[derive(Debug)]
+pub struct Member {
+    /// The entry's name.
+    pub name: Arc<str>,
+    /// Index of its entry in the rule.
+    pub entry: usize,
+    /// Index of its group in the route.
+    pub group: usize,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// The name to verify its certificate for, when it is spoken to by TLS.
+    pub tls: Option<ServerName<'static>>,
+    /// The name that its sessions know it by.
+    pub route: Option<Arc<str>>,
+    /// The value of Gibbon's own cookie for it.
+    pub token: Option<Box<str>>,
+    /// Its capacity.
+    pub weight: f64,
+    /// What it is used for.
+    pub state: State,
+    /// Its own base URL, for reversal.
+    pub site: Site,
+    /// What is known of its backend.
+    pub load: Arc<Load>,
+    /// What this rule has given it.
+    pub cursor: Arc<Cursor>,
+}
+
+/// Members that are drawn together.
+#[derive(Debug)]
+pub struct Group {
+    /// Its members' indices in the route.
+    pub range: Range<usize>,
+    /// Its part of the requests.
+    pub share: f64,
+    /// Its virtual time.
+    pub cursor: Arc<Cursor>,
+    /// Running sums of the members' weights, for draws by weight.
+    sums: Vec<f64>,
+}
+
+impl Group {
+    fn draw(&self, rng: &mut fastrand::Rng) -> usize {
+        let total = self.sums.last().copied().unwrap_or_default();
+        let at = rng.f64() * total;
+        let offset = self.sums.partition_point(|sum| *sum <= at);
+        self.range.start + offset.min(self.range.len().saturating_sub(1))
+    }
+}
+
+/// A rule with its live members.
+#[derive(Debug)]
+pub struct Route {
+    /// What was asked for.
+    pub rule: Arc<Rule>,
+    /// All addresses of all entries.
+    pub members: Vec<Member>,
+    /// Members drawn together; at least one, which may be empty.
+    pub groups: Vec<Group>,
+    /// Deals out the groups' shares.
+    pub dealer: Arc<Dealer>,
+    /// Entries that have no address now.
+    pub unresolved: Vec<usize>,
+    /// What members say of their own address, turned round.
+    pub reversal: Option<Reversal>,
+    /// What has happened so far.
+    pub tally: Arc<RuleTally>,
+    /// What may be sent again.
+    pub budget: Arc<Budget>,
+    by_route: HashMap<Arc<str>, Vec<usize>>,
+    by_token: HashMap<Box<str>, Vec<usize>>,
+}
+
+/// What a request says about its member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish<'r> {
+    /// It named one, known or not.
+    pub named: bool,
+    /// The members it named, by index.
+    pub members: &'r [usize],
+}
+
+impl Route {
+    /// The members that the request's session belongs to. Of several names in the request, the
+    /// first that is known counts.
+    #[must_use]
+    pub fn wish(&self, path: &str, query: Option<&str>, headers: &HeaderMap) -> Wish<'_> {
+        let mut wish = Wish { named: false, members: &[] };
+        let Some(sticky) = &self.rule.sticky else { return wish };
+        for wanted in sticky.wanted(path, query, headers) {
+            wish.named = true;
+            let members = match &wanted {
+                Wanted::Route(route) => self.by_route.get(route.as_ref()),
+                Wanted::Issued(token) => self.by_token.get(*token),
+            };
+            if let Some(members) = members {
+                wish.members = members;
+                break;
+            }
+        }
+        wish
+    }
+
+    /// The estimate of a member's latency as it counts now, in seconds.
+    #[must_use]
+    pub fn estimate(&self, member: &Member, now: Instant) -> f64 {
+        let group = &self.groups[member.group];
+        member.load.latency(balance::mean(self.members[group.range.clone()].iter()), now)
+    }
+}
+
+/// Bounds the requests that are sent again to a share of all, so that an outage is not multiplied.
+/// A token bucket that requests fill and resends empty, with a floor of ten resends a second.
+#[derive(Debug)]
+pub struct Budget {
+    hundredths: AtomicU64,
+    second: AtomicU64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { hundredths: AtomicU64::new(Self::FLOOR * 100), second: AtomicU64::new(0) }
+    }
+}
+
+impl Budget {
+    /// Resends that are free in each second.
+    const FLOOR: u64 = 10;
+    /// Resends that can be saved up.
+    const SAVED: u64 = 1000;
+
+    /// A request came: `percent` hundredths of a resend are earned.
+    pub fn earn(&self, percent: u32) {
+        if percent == 0 {
+            return;
+        }
+        let add = |have: u64| (have < Self::SAVED * 100).then(|| have + u64::from(percent));
+        let _full = self.hundredths.fetch_update(Relaxed, Relaxed, add);
+    }
+
+    /// Whether a request may be sent again; `second` is any clock's full seconds.
+    #[must_use]
+    pub fn spend(&self, second: u64) -> bool {
+        if self.second.swap(second, Relaxed) != second {
+            self.hundredths.fetch_max(Self::FLOOR * 100, Relaxed);
+        }
+        let take = |have: u64| have.checked_sub(100);
+        self.hundredths.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
+}
+
+/// All routes, in matching order.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Every route once, by the name of its rule.
+    pub routes: Vec<Arc<Route>>,
+    /// Which rules do not serve something that they ask for.
+    pub verdicts: Vec<Verdict>,
+    exact: HashMap<Box<str>, Paths>,
+    wildcards: HashMap<Box<str>, Paths>,
+    any: Option<Paths>,
+    loads: HashMap<Backend, Arc<Load>>,
+}
+
+/// What makes two members the same backend: where they come from, address, TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Backend {
+    target: Target,
+    address: SocketAddr,
+}
+
+/// The routes of one host, by prefix.
+#[derive(Debug, Default)]
+struct Paths {
+    routes: HashMap<Box<str>, Arc<Route>>,
+    deepest: usize,
+}
+
+impl Paths {
+    fn find<'t>(&'t self, path: &RequestPath<'_>) -> Option<&'t Arc<Route>> {
+        path::candidates(path.plain(), self.deepest).find_map(|prefix| self.routes.get(prefix))
+    }
+}
+
+/// What a table says of a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'t> {
+    /// This route serves it.
+    Route(&'t Arc<Route>),
+    /// No rule has this host.
+    UnknownHost,
+    /// Rules have the host, but not the path.
+    UnknownPath,
+}
+
+impl Table {
+    /// The route for a host (lower case, no port) and a path: the most specific host, and for it
+    /// the longest prefix; a host without a matching path falls through to the next best.
+    #[must_use]
+    pub fn find(&self, host: &str, path: &RequestPath<'_>) -> Found<'_> {
+        let exact = self.exact.get(host).into_iter();
+        let wild = path::wildcard_suffixes(host).filter_map(|suffix| self.wildcards.get(suffix));
+        let mut known = false;
+        for paths in exact.chain(wild).chain(&self.any) {
+            known = true;
+            if let Some(route) = paths.find(path) {
+                return Found::Route(route);
+            }
+        }
+        if known { Found::UnknownPath } else { Found::UnknownHost }
+    }
+
+    /// The route of a rule.
+    #[must_use]
+    pub fn route(&self, id: &RuleId) -> Option<&Arc<Route>> {
+        self.routes.binary_search_by(|route| route.rule.id.cmp(id)).ok().map(|at| &self.routes[at])
+    }
+}
