@@ -354,10 +354,11 @@ impl Journey<'_> {
             _ if switching => return Err(Error::Member(Failure::Protocol)),
             _ => None,
         };
+        let protocol = headers::response(response.headers_mut());
         self.reverse(route, ready, member, response.headers_mut(), visit);
         if let Some(upgrade) = tunnel {
             visit.open_tunnel(member);
-            headers::switch(response.headers_mut(), ready.hop.upgrade.as_ref());
+            headers::switch(response.headers_mut(), protocol.as_ref());
             return Ok(Outcome::Upgraded(response.map(drop), upgrade));
         }
         visit.connection = Some(connection);
@@ -365,7 +366,7 @@ impl Journey<'_> {
         Ok(Outcome::Member(response, route.rule.timeouts.response))
     }
 
-    /// Changes the response's headers: hop-by-hop, reversal, the rule's edits, Gibbon's own cookie.
+    /// Changes the response's headers: reversal, the rule's edits, Gibbon's own cookie.
     fn reverse(
         &self,
         route: &Route,
@@ -374,7 +375,6 @@ impl Journey<'_> {
         headers: &mut HeaderMap,
         visit: &Visit,
     ) {
-        headers::response(headers);
         if let Some(reversal) = &route.reversal {
             let public = self.public(ready.authority);
             let kept = route.rule.preserve_host;

@@ -469,6 +469,7 @@ fn separator(text: &str) -> Result<Extract, String> {
 
 fn issue(issue: &api::Issue, sticky: &api::Sticky, path: &str, problems: &mut Problems) -> Issue {
     let field = |name: &str| format!("spec.sticky.issue.{name}");
+    let before = problems.0.len();
     problems.take(field("name"), token(&issue.name));
     if sticky.cookie.as_ref() == Some(&issue.name) {
         problems.add(field("name"), "must differ from sticky.cookie, which is the application's own");
@@ -483,7 +484,7 @@ fn issue(issue: &api::Issue, sticky: &api::Sticky, path: &str, problems: &mut Pr
             "must be true with sameSite None: browsers refuse the cookie otherwise",
         );
     }
-    Issue {
+    let issue = Issue {
         name: issue.name.as_str().into(),
         path: path.into(),
         same_site: match issue.same_site {
@@ -494,7 +495,11 @@ fn issue(issue: &api::Issue, sticky: &api::Sticky, path: &str, problems: &mut Pr
         secure: issue.secure,
         http_only: issue.http_only,
         max_age: issue.max_age.map(|age| age.get()),
+    };
+    if before == problems.0.len() {
+        problems.take("spec.sticky.issue", issue.check());
     }
+    issue
 }
 
 fn failover(failover: &api::Failover, problems: &mut Problems) -> Failover {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::load::Admission;
 use super::tally::Session;
-use super::{Member, Route, State};
+use super::{Group, Member, Route, State};
 
 /// A member is never held slower than this multiple of the fastest: a floor of 1/40 under its share.
 const SLOWEST: f64 = 6.3;
@@ -172,7 +172,7 @@ fn own_member(route: &Route, ask: &Ask<'_>) -> Option<Pick> {
     let member = own.min_by(|a, b| busy(a).total_cmp(&busy(b)))?;
     let m = &route.members[member];
     let group = &route.groups[m.group];
-    let pool = Pool::of(route, group.range.clone(), ask);
+    let pool = Pool::of(route, group, ask);
     book(m, &group.cursor, &pool, ask.now);
     let probe = m.load.admission(ask.now) == Admission::Probe && m.load.begin_probe(ask.now);
     Some(Pick { member, session: Session::Hit, probe })
@@ -251,7 +251,7 @@ fn least(
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
     let group = &route.groups[group];
-    let pool = Pool::of(route, group.range.clone(), ask);
+    let pool = Pool::of(route, group, ask);
     let clock = group.cursor.get();
     let score = |index: &usize| {
         let m = &route.members[*index];
@@ -303,7 +303,8 @@ struct Pool {
 
 impl Pool {
     /// Of the group's active members that take requests. A large group is measured on a part.
-    fn of(route: &Route, range: std::ops::Range<usize>, ask: &Ask<'_>) -> Self {
+    fn of(route: &Route, group: &Group, ask: &Ask<'_>) -> Self {
+        let range = &group.range;
         let mut pool = Self {
             method: route.rule.method,
             slow_start: route.rule.slow_start,
@@ -321,7 +322,9 @@ impl Pool {
             let latencies = members().map(|m| m.load.latency(pool.mean, ask.now));
             pool.fastest = latencies.fold(f64::INFINITY, f64::min);
         }
-        pool.total = members().map(|m| pool.weight(m, ask.now)).sum::<f64>() * step as f64;
+        let seen: f64 = route.members[range.clone()].iter().step_by(step).map(|m| m.weight).sum();
+        let effective: f64 = members().map(|m| pool.weight(m, ask.now)).sum();
+        pool.total = effective * group.weight() / seen;
         pool
     }
 

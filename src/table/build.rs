@@ -13,7 +13,7 @@ use super::reverse::{Origin, Reversal, Scheme, Site};
 use super::sticky;
 use super::tally::RuleTally;
 use super::{
-    Backend, Budget, Entry, Group, Host, Member, Paths, Route, Rule, RuleId, Table, Target,
+    Backend, Budget, Entry, Group, Host, Member, Route, Rule, RuleId, Table, Target,
 };
 
 /// The addresses of names, as far as they are known.

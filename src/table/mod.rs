@@ -250,9 +250,13 @@ pub struct Group {
 }
 
 impl Group {
+    /// The sum of its members' weights.
+    fn weight(&self) -> f64 {
+        self.sums.last().copied().unwrap_or_default()
+    }
+
     fn draw(&self, rng: &mut fastrand::Rng) -> usize {
-        let total = self.sums.last().copied().unwrap_or_default();
-        let at = rng.f64() * total;
+        let at = rng.f64() * self.weight();
         let offset = self.sums.partition_point(|sum| *sum <= at);
         self.range.start + offset.min(self.range.len().saturating_sub(1))
     }
