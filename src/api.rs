@@ -260,7 +260,8 @@ pub struct Redirect {
     validation = Rule::new("!has(self.routeRegex) || !has(self.separator)")
         .message("must not be beside routeRegex: either finds the route in the session's value")
         .field_path(".separator"),
-    validation = Rule::new("!has(self.issue) || !has(self.cookie) || self.issue.name != self.cookie")
+    validation = Rule::new("!has(self.issue) || !has(self.cookie) \
+        || self.issue.name != self.cookie")
         .message("must differ from sticky.cookie, which is the application's own")
         .field_path(".issue.name"),
 )]
@@ -613,7 +614,7 @@ const fn yes() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
     use serde_json::{Value, json};
 
     use super::*;
@@ -751,7 +752,7 @@ mod tests {
     #[test]
     fn the_definition_is_read_back_from_its_yaml() {
         let yaml = crd_yaml();
-        let read: CustomResourceDefinition = serde_saphyr::from_str(&yaml).unwrap();
+        let read: apiextensions::CustomResourceDefinition = serde_saphyr::from_str(&yaml).unwrap();
         assert_eq!(read, Balancer::crd());
         assert!(yaml.ends_with('\n') && yaml == crd_yaml());
     }

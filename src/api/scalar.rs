@@ -18,7 +18,7 @@ const PORT_NAME: &str = "^([0-9][-0-9]*)?[a-z]([-a-z0-9]*[a-z0-9])?$";
 
 /// A span of time, written like `500ms`, `2s` or `1m30s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "IntOrString", into = "String")]
 pub struct Duration(std::time::Duration);
 
 /// A number of bytes, written like `1048576`, `500k` or `10Mi`.
@@ -82,11 +82,11 @@ impl FromStr for Duration {
     }
 }
 
-impl TryFrom<String> for Duration {
+impl TryFrom<IntOrString> for Duration {
     type Error = Malformed;
 
-    fn try_from(text: String) -> Result<Self, Malformed> {
-        text.parse()
+    fn try_from(value: IntOrString) -> Result<Self, Malformed> {
+        value.to_string().parse()
     }
 }
 
@@ -149,10 +149,7 @@ impl TryFrom<IntOrString> for Bytes {
     type Error = Malformed;
 
     fn try_from(value: IntOrString) -> Result<Self, Malformed> {
-        match value {
-            IntOrString::Int(number) => number.to_string().parse(),
-            IntOrString::String(text) => text.parse(),
-        }
+        value.to_string().parse()
     }
 }
 
@@ -186,6 +183,15 @@ impl TryFrom<IntOrString> for Port {
                 &name,
                 "the name of a port, such as http; write numbers without quotes",
             )),
+        }
+    }
+}
+
+impl fmt::Display for IntOrString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(number) => number.fmt(f),
+            Self::String(text) => text.fmt(f),
         }
     }
 }
@@ -347,6 +353,14 @@ mod tests {
                 format!("`{text}` is not a duration such as 500ms, 2s or 1m30s")
             );
         }
+    }
+
+    #[test]
+    fn a_number_is_no_duration_for_it_has_no_unit() {
+        let error = serde_json::from_value::<Duration>(json!(5))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "`5` is not a duration such as 500ms, 2s or 1m30s");
     }
 
     #[test]
