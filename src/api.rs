@@ -26,11 +26,7 @@ pub use scalar::{Bytes, Duration, Malformed, Port};
            and each session to the member that began it.",
     printcolumn = r#"{"name": "Hosts", "type": "string", "jsonPath": ".spec.hosts"}"#,
     printcolumn = r#"{"name": "Path", "type": "string", "jsonPath": ".spec.path"}"#,
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = schema::absent_instead_of_null)]
@@ -556,10 +552,7 @@ pub fn crd_yaml() -> String {
 
 impl Default for Balancing {
     fn default() -> Self {
-        Self {
-            method: Method::Latency,
-            slow_start: Duration::from_secs(10),
-        }
+        Self { method: Method::Latency, slow_start: Duration::from_secs(10) }
     }
 }
 
@@ -641,11 +634,8 @@ mod tests {
         if let Some(items) = object.get("items") {
             found.extend(properties(items, &format!("{at}[]"), holds));
         }
-        for (name, property) in object
-            .get("properties")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
+        for (name, property) in
+            object.get("properties").and_then(Value::as_object).into_iter().flatten()
         {
             let path = format!("{at}.{name}");
             if holds(property) {
@@ -660,24 +650,15 @@ mod tests {
     fn one_member_is_enough_and_the_rest_has_defaults() {
         let spec = balancer(&json!({"members": [{"url": "http://app1.site.com/"}]})).spec;
         assert_eq!((spec.path.as_str(), spec.hosts.len()), ("/", 0));
-        assert_eq!(
-            (spec.members[0].weight, spec.members[0].state),
-            (1, State::Active)
-        );
-        assert_eq!(
-            Failover::default().exclude_for.get(),
-            std::time::Duration::from_secs(5)
-        );
+        assert_eq!((spec.members[0].weight, spec.members[0].state), (1, State::Active));
+        assert_eq!(Failover::default().exclude_for.get(), std::time::Duration::from_secs(5));
     }
 
     #[test]
     fn a_part_of_a_group_leaves_the_other_fields_at_their_defaults() {
         let spec =
             balancer(&json!({"timeouts": {"response": "5s"}, "sticky": {"cookie": "id"}})).spec;
-        let expected = Timeouts {
-            response: Duration::from_secs(5),
-            ..Timeouts::default()
-        };
+        let expected = Timeouts { response: Duration::from_secs(5), ..Timeouts::default() };
         assert_eq!(spec.timeouts, Some(expected));
         assert!(spec.sticky.unwrap().failover);
     }
@@ -716,10 +697,8 @@ mod tests {
 
     #[test]
     fn every_text_and_list_is_bounded() {
-        let unbounded = properties(
-            &schema(),
-            "spec",
-            &|property| match property["type"].as_str() {
+        let unbounded =
+            properties(&schema(), "spec", &|property| match property["type"].as_str() {
                 Some("string") => property["maxLength"].is_null() && property["enum"].is_null(),
                 Some("array") => {
                     let items = &property["items"];
@@ -727,8 +706,7 @@ mod tests {
                     property["maxItems"].is_null() || endless
                 }
                 _ => false,
-            },
-        );
+            });
         assert_eq!(unbounded, Vec::<String>::new());
     }
 
@@ -738,10 +716,7 @@ mod tests {
         let default =
             |group: &str, field: &str| schema[group]["properties"][field]["default"].clone();
         assert_eq!(schema["path"]["default"], "/");
-        assert_eq!(
-            schema["members"]["items"]["properties"]["weight"]["default"],
-            1
-        );
+        assert_eq!(schema["members"]["items"]["properties"]["weight"]["default"], 1);
         assert_eq!(default("timeouts", "connect"), "2s");
         assert_eq!(default("balancing", "method"), "Latency");
         assert_eq!(default("failover", "retryShare"), 20);

@@ -22,7 +22,13 @@ pub struct Cli {
     #[arg(long, env = "GIBBON_LOG", global = true, default_value = "info", value_name = "LEVEL")]
     pub log: String,
     /// How the log is written
-    #[arg(long, env = "GIBBON_LOG_FORMAT", global = true, default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        env = "GIBBON_LOG_FORMAT",
+        global = true,
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
     pub log_format: LogFormat,
 }
 
@@ -35,7 +41,7 @@ pub enum Command {
     Demo(Demo),
     /// Say what is wrong with Balancers in files; exit status 1 if anything is
     Check(Check),
-    /// Print the CustomResourceDefinition of Balancer
+    /// Print the definition of Balancer for `kubectl apply`
     Crd,
 }
 
@@ -78,7 +84,13 @@ pub struct Serve {
     #[arg(long, env = "GIBBON_FILES", value_name = "DIR")]
     pub files: PathBuf,
     /// Address to serve clients on; may be given several times
-    #[arg(long, env = "GIBBON_LISTEN", value_name = "ADDR", value_delimiter = ',', default_value = "0.0.0.0:8080")]
+    #[arg(
+        long,
+        env = "GIBBON_LISTEN",
+        value_name = "ADDR",
+        value_delimiter = ',',
+        default_value = "0.0.0.0:8080"
+    )]
     pub listen: Vec<SocketAddr>,
     /// Address of the admin pages: /metrics, /livez, /readyz, /table
     #[arg(long, env = "GIBBON_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:9090")]
@@ -176,7 +188,9 @@ fn parse_connect_to(text: &str) -> Result<ConnectTo, String> {
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    text.parse::<crate::api::Duration>().map(|duration| duration.get()).map_err(|error| error.to_string())
+    text.parse::<crate::api::Duration>()
+        .map(|duration| duration.get())
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

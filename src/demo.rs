@@ -2,4 +2,6 @@
 /// run
 /// # Errors
 /// never
-pub async fn run(_args: crate::args::Demo) -> anyhow::Result<()> { Ok(()) }
+pub async fn run(_args: crate::args::Demo) -> anyhow::Result<()> {
+    Ok(())
+}

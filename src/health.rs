@@ -31,12 +31,12 @@ impl Health {
     }
 
     /// What is wrong with a source now; nothing, if `complaints` is empty. True if that is news.
-    pub fn complain(&self, source: &str, complaints: Vec<String>) -> bool {
+    pub fn complain(&self, source: &str, complaints: &[String]) -> bool {
         let mut all = self.lock();
         let before = if complaints.is_empty() {
             all.remove(source)
         } else {
-            all.insert(source.to_owned(), complaints.clone())
+            all.insert(source.to_owned(), complaints.to_vec())
         };
         before.unwrap_or_default() != complaints
     }
@@ -53,7 +53,8 @@ impl Health {
         let mark = |good| if good { "[+]" } else { "[-]" };
         let serving = self.serving.load(Relaxed);
         let ending = self.ending.load(Relaxed);
-        let mut text = format!("{} table in use\n{} not shutting down\n", mark(serving), mark(!ending));
+        let mut text =
+            format!("{} table in use\n{} not shutting down\n", mark(serving), mark(!ending));
         let complaints = self.complaints();
         if complaints.is_empty() {
             text.push_str("[+] all sources are in use as they are\n");
@@ -82,11 +83,11 @@ mod tests {
         let health = Health::default();
         assert!(!health.is_ready());
         health.set_serving();
-        assert!(health.complain("a.yaml", vec!["line 3: spec.path: must begin with /".into()]));
-        assert!(!health.complain("a.yaml", vec!["line 3: spec.path: must begin with /".into()]));
+        assert!(health.complain("a.yaml", &["line 3: spec.path: must begin with /".into()]));
+        assert!(!health.complain("a.yaml", &["line 3: spec.path: must begin with /".into()]));
         assert!(health.is_ready());
         assert!(health.describe().contains("[!] a.yaml: line 3: spec.path"));
-        assert!(health.complain("a.yaml", Vec::new()));
+        assert!(health.complain("a.yaml", &[]));
         assert!(health.describe().contains("[+] all sources"));
     }
 

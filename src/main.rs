@@ -119,9 +119,8 @@ fn settings(serve: &Serve) -> Settings {
 /// Ready at the first SIGTERM or SIGINT, with the time to go on accepting: none on Ctrl-C, when
 /// somebody waits. A second signal ends the process at once.
 async fn stop(delay: Duration) -> Duration {
-    let signals = signal(SignalKind::terminate()).and_then(|term| {
-        signal(SignalKind::interrupt()).map(|interrupt| (term, interrupt))
-    });
+    let signals = signal(SignalKind::terminate())
+        .and_then(|term| signal(SignalKind::interrupt()).map(|interrupt| (term, interrupt)));
     let (mut term, mut interrupt) = match signals {
         Ok(signals) => signals,
         Err(error) => {

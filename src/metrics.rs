@@ -47,7 +47,10 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::new(),
             refused: IntCounterVec::new(
-                Opts::new("gibbon_refused_requests_total", "Requests that Gibbon answered itself with an error"),
+                Opts::new(
+                    "gibbon_refused_requests_total",
+                    "Requests that Gibbon answered itself with an error",
+                ),
                 &["reason"],
             )?,
             tunnels: gauge("gibbon_tunnels_open", "Upgraded connections (WebSocket) open")?,
@@ -141,21 +144,57 @@ struct LiveTable {
 
 /// Name, type and help of each of them.
 const FAMILIES: [(&str, MetricType, &str); 15] = [
-    ("gibbon_requests_total", MetricType::COUNTER, "Requests answered, by Balancer and status class"),
-    ("gibbon_request_duration_seconds", MetricType::HISTOGRAM, "Time from a request's head to the end of its response"),
+    (
+        "gibbon_requests_total",
+        MetricType::COUNTER,
+        "Requests answered, by Balancer and status class",
+    ),
+    (
+        "gibbon_request_duration_seconds",
+        MetricType::HISTOGRAM,
+        "Time from a request's head to the end of its response",
+    ),
     ("gibbon_retries_total", MetricType::COUNTER, "Attempts after one that failed"),
     ("gibbon_retries_denied_total", MetricType::COUNTER, "Attempts that the retry budget forbade"),
-    ("gibbon_sessions_total", MetricType::COUNTER, "How requests fared with the member that they named: new, hit, lost, failover, refused"),
-    ("gibbon_aborted_requests_total", MetricType::COUNTER, "Requests whose client went away before the end of the response"),
-    ("gibbon_leaked_addresses_total", MetricType::COUNTER, "Response fields that still named a member's own address after reversal"),
-    ("gibbon_members", MetricType::GAUGE, "Members by state: usable, excluded, draining, standby, disabled, unresolved"),
+    (
+        "gibbon_sessions_total",
+        MetricType::COUNTER,
+        "How requests fared with the member that they named: new, hit, lost, failover, refused",
+    ),
+    (
+        "gibbon_aborted_requests_total",
+        MetricType::COUNTER,
+        "Requests whose client went away before the end of the response",
+    ),
+    (
+        "gibbon_leaked_addresses_total",
+        MetricType::COUNTER,
+        "Response fields that still named a member's own address after reversal",
+    ),
+    (
+        "gibbon_members",
+        MetricType::GAUGE,
+        "Members by state: usable, excluded, draining, standby, disabled, unresolved",
+    ),
     ("gibbon_member_requests_total", MetricType::COUNTER, "Attempts at a member"),
     ("gibbon_member_failures_total", MetricType::COUNTER, "Failed attempts at a member, by reason"),
     ("gibbon_member_connections_total", MetricType::COUNTER, "Connections opened to a member"),
     ("gibbon_member_in_flight", MetricType::GAUGE, "Requests under way at a member"),
-    ("gibbon_member_latency_seconds", MetricType::GAUGE, "Estimate of a member's time to its response head"),
-    ("gibbon_member_failure_rate", MetricType::GAUGE, "Share of a member's attempts that failed lately"),
-    ("gibbon_member_usable", MetricType::GAUGE, "1 if a member takes requests, 0 if it is excluded, disabled or draining"),
+    (
+        "gibbon_member_latency_seconds",
+        MetricType::GAUGE,
+        "Estimate of a member's time to its response head",
+    ),
+    (
+        "gibbon_member_failure_rate",
+        MetricType::GAUGE,
+        "Share of a member's attempts that failed lately",
+    ),
+    (
+        "gibbon_member_usable",
+        MetricType::GAUGE,
+        "1 if a member takes requests, 0 if it is excluded, disabled or draining",
+    ),
 ];
 
 impl LiveTable {
@@ -309,6 +348,9 @@ fn census(route: &Route) -> [(&'static str, usize); 7] {
     let now = Instant::now();
     let states = ["usable", "excluded", "probing", "draining", "standby", "disabled"];
     let count = |state| route.members.iter().filter(|m| condition(m, now) == state).count();
-    let [a, b, c, d, e, f] = states.map(|state| (state, count(state)));
-    [a, b, c, d, e, f, ("unresolved", route.unresolved.len())]
+    let mut census = [("unresolved", route.unresolved.len()); 7];
+    for (place, state) in census.iter_mut().zip(states) {
+        *place = (state, count(state));
+    }
+    census
 }

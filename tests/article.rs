@@ -18,7 +18,9 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        Self::with(&std::fs::read_to_string(support::data("../examples/site/balancers.yaml")).unwrap())
+        Self::with(
+            &std::fs::read_to_string(support::data("../examples/site/balancers.yaml")).unwrap(),
+        )
     }
 
     fn with(yaml: &str) -> Self {
@@ -95,7 +97,8 @@ fn a3_a_session_stays_with_the_server_that_it_names() {
 #[test]
 fn a4_a_stopped_server_is_replaced_within_the_request_and_comes_back_by_itself() {
     let yaml = std::fs::read_to_string(support::data("../examples/site/balancers.yaml")).unwrap();
-    let mut site = Site::with(&yaml.replace("  sticky:", "  failover: {excludeFor: 300ms}\n  sticky:"));
+    let mut site =
+        Site::with(&yaml.replace("  sticky:", "  failover: {excludeFor: 300ms}\n  sticky:"));
     assert_eq!(site.session("app1").text(), "app1");
     site.apps[0].stop();
     for _ in 0..10 {
@@ -120,7 +123,8 @@ fn a5_static_files_come_from_both_static_servers_below_media() {
         assert!(!received.is_empty());
         assert!(received.iter().all(|r| r.line == "GET /media/a.png?v=1 HTTP/1.1"), "{received:?}");
     }
-    let hosts: Vec<_> = site.statics.iter().map(|m| m.received()[0].header("host").unwrap().to_owned()).collect();
+    let hosts: Vec<_> =
+        site.statics.iter().map(|m| m.received()[0].header("host").unwrap().to_owned()).collect();
     assert_eq!(hosts, ["static1.site.com", "static2.site.com"]);
     assert_eq!(site.apps(), [0, 0]);
 }

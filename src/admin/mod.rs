@@ -47,7 +47,9 @@ impl Admin {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             // The semaphore is never closed.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -98,7 +100,9 @@ impl Admin {
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         match self.metrics.text() {
-            Ok(metrics) => page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),
+            Ok(metrics) => {
+                page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics)
+            }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
         }
     }

@@ -102,12 +102,7 @@ impl fmt::Display for Duration {
         if secs == 0 && millis == 0 {
             return f.write_str("0s");
         }
-        let parts = [
-            (secs / 3600, "h"),
-            (secs / 60 % 60, "m"),
-            (secs % 60, "s"),
-            (millis, "ms"),
-        ];
+        let parts = [(secs / 3600, "h"), (secs / 60 % 60, "m"), (secs % 60, "s"), (millis, "ms")];
         for (number, unit) in parts.into_iter().filter(|(number, _)| *number > 0) {
             write!(f, "{number}{unit}")?;
         }
@@ -139,9 +134,7 @@ impl FromStr for Bytes {
             let fits = suffix.is_empty() || number < 1_000_000_000;
             fits.then_some(number * bytes_in(suffix)?)
         });
-        bytes
-            .map(Self)
-            .ok_or_else(|| malformed(text, Self::EXPECTED))
+        bytes.map(Self).ok_or_else(|| malformed(text, Self::EXPECTED))
     }
 }
 
@@ -248,17 +241,12 @@ impl JsonSchema for Port {
 }
 
 fn malformed(text: &str, expected: &'static str) -> Malformed {
-    Malformed {
-        text: text.to_owned(),
-        expected,
-    }
+    Malformed { text: text.to_owned(), expected }
 }
 
 /// The leading digits, at most `max`, as a number, and the rest.
 fn split_number(text: &str, max: usize) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     let number = digits.parse().ok().filter(|_| digits.len() <= max)?;
     Some((number, rest))
@@ -267,9 +255,7 @@ fn split_number(text: &str, max: usize) -> Option<(u64, &str)> {
 /// The milliseconds of a text of at most so many parts.
 fn millis(text: &str, parts: usize) -> Option<u64> {
     let (number, rest) = split_number(text, 5)?;
-    let unit_end = rest
-        .find(|c: char| c.is_ascii_digit())
-        .unwrap_or(rest.len());
+    let unit_end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
     let (unit, rest) = rest.split_at(unit_end);
     let first = number * millis_in(unit)?;
     match (rest, parts) {
@@ -335,31 +321,15 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_says_what_would_be_one() {
-        for text in [
-            "",
-            "5",
-            "s",
-            "2 s",
-            "1.5s",
-            "-1s",
-            "1d",
-            "100000s",
-            "1s1s1s1s1s",
-            "1s5",
-        ] {
+        for text in ["", "5", "s", "2 s", "1.5s", "-1s", "1d", "100000s", "1s1s1s1s1s", "1s5"] {
             let message = duration(text).unwrap_err().to_string();
-            assert_eq!(
-                message,
-                format!("`{text}` is not a duration such as 500ms, 2s or 1m30s")
-            );
+            assert_eq!(message, format!("`{text}` is not a duration such as 500ms, 2s or 1m30s"));
         }
     }
 
     #[test]
     fn a_number_is_no_duration_for_it_has_no_unit() {
-        let error = serde_json::from_value::<Duration>(json!(5))
-            .unwrap_err()
-            .to_string();
+        let error = serde_json::from_value::<Duration>(json!(5)).unwrap_err().to_string();
         assert_eq!(error, "`5` is not a duration such as 500ms, 2s or 1m30s");
     }
 
@@ -377,30 +347,17 @@ mod tests {
         assert_eq!(bytes(json!(1_048_576)), 1 << 20);
         assert_eq!(bytes(json!("10Mi")), 10 << 20);
         assert_eq!(bytes(json!("500k")), 500_000);
-        for value in [
-            json!(-1),
-            json!("1.5Gi"),
-            json!("10MB"),
-            json!("Mi"),
-            json!("1000000000Gi"),
-        ] {
-            let error = serde_json::from_value::<Bytes>(value)
-                .unwrap_err()
-                .to_string();
-            assert!(
-                error.contains("a whole number of bytes such as 1048576"),
-                "{error}"
-            );
+        for value in [json!(-1), json!("1.5Gi"), json!("10MB"), json!("Mi"), json!("1000000000Gi")]
+        {
+            let error = serde_json::from_value::<Bytes>(value).unwrap_err().to_string();
+            assert!(error.contains("a whole number of bytes such as 1048576"), "{error}");
         }
     }
 
     #[test]
     fn bytes_are_written_in_the_largest_unit_that_is_exact() {
         let written = |bytes| Bytes::new(bytes).to_string();
-        assert_eq!(
-            [written(0), written(1000), written(1234)],
-            ["0", "1k", "1234"]
-        );
+        assert_eq!([written(0), written(1000), written(1234)], ["0", "1k", "1234"]);
         assert_eq!([written(10 << 20), written(3 << 10)], ["10Mi", "3Ki"]);
         assert_eq!(written(999_999_999_000_000_000), "999999999G");
     }
@@ -409,11 +366,7 @@ mod tests {
     fn ports_are_numbers_or_names_and_never_numbers_in_quotes() {
         assert_eq!(port(json!(80)), Ok(Port::Number(80)));
         assert_eq!(port(json!("8-http")), Ok(Port::Name("8-http".into())));
-        assert!(
-            port(json!("80"))
-                .unwrap_err()
-                .contains("write numbers without quotes")
-        );
+        assert!(port(json!("80")).unwrap_err().contains("write numbers without quotes"));
         for value in [json!(0), json!(70_000), json!(-1)] {
             assert!(port(value).unwrap_err().contains("a port from 1 to 65535"));
         }

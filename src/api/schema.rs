@@ -29,15 +29,10 @@ const DOMAIN: Rule = (
     "must be a domain such as www.site.com",
 );
 
-const ROOTED: Rule = (
-    "self.startsWith('/')",
-    "must begin with /, such as /static/",
-);
+const ROOTED: Rule = ("self.startsWith('/')", "must begin with /, such as /static/");
 const ONE_SLASH: Rule = ("!self.contains('//')", "must not contain //");
-const NO_DOTS: Rule = (
-    "!self.matches('/([.]|%2[eE]){1,2}(/|$)')",
-    "must not contain the segments . and ..",
-);
+const NO_DOTS: Rule =
+    ("!self.matches('/([.]|%2[eE]){1,2}(/|$)')", "must not contain the segments . and ..");
 const PATH_CHARACTERS: Rule = (
     r"!self.matches(r'[^!-~]|[?#*;\\]')",
     r"must not contain spaces, ?, #, *, ;, \ and what is not ASCII: percent-encode it",
@@ -57,14 +52,9 @@ const URL_OR_PATH: Rule = (
     "must be an absolute http or https URL, or a path that begins with one /",
 );
 /// CEL's URLs hide the user, the query and the fragment, so the text is searched.
-const NO_USER: Rule = (
-    "!self.contains('@')",
-    "must not contain a user, nor an @ elsewhere: write %40",
-);
-const NO_QUERY: Rule = (
-    "!self.matches('[?#]')",
-    "must not contain a query or a fragment",
-);
+const NO_USER: Rule =
+    ("!self.contains('@')", "must not contain a user, nor an @ elsewhere: write %40");
+const NO_QUERY: Rule = ("!self.matches('[?#]')", "must not contain a query or a fragment");
 const URL_CHARACTERS: Rule = (
     r"!self.matches(r'[^!-~]|\\')",
     r"must not contain spaces, \ and what is not ASCII: percent-encode it",
@@ -78,20 +68,16 @@ const SERVICE_NAME: Rule = (
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     "must be the name of a Service: small letters, digits and -",
 );
-const PRINTABLE: Rule = (
-    "self.matches('^[!-~]+$')",
-    "must be printable ASCII without spaces, at least one character",
-);
+const PRINTABLE: Rule =
+    ("self.matches('^[!-~]+$')", "must be printable ASCII without spaces, at least one character");
 const COOKIE_NAME: Rule = (TOKEN, "must be the name of a cookie, such as JSESSIONID");
 const PARAMETER_NAME: Rule = (
     "self.matches('^[-._~0-9A-Za-z]+$')",
     "must be the name of a parameter: letters, digits, -, ., _ and ~",
 );
 /// A comparison, for `|| true` would swallow the error of what does not compile.
-const COMPILES: Rule = (
-    "''.matches(self) in [true, false]",
-    "must be a regular expression in RE2 syntax",
-);
+const COMPILES: Rule =
+    ("''.matches(self) in [true, false]", "must be a regular expression in RE2 syntax");
 const HAS_GROUP: Rule = (
     r"self.matches(r'(^|[^\\])(\\\\)*[(]([?]P?<|[^?])')",
     "must have a group that is the route, such as !(.*)$",
@@ -134,10 +120,7 @@ fn list(max: u32, items: &Schema) -> Schema {
 
 /// Adds a rule to a schema.
 fn require(schema: &mut Schema, (rule, message): Rule) {
-    let rules = schema
-        .ensure_object()
-        .entry(RULES)
-        .or_insert_with(|| json!([]));
+    let rules = schema.ensure_object().entry(RULES).or_insert_with(|| json!([]));
     if let Value::Array(rules) = rules {
         rules.push(json!({"rule": rule, "message": message}));
     }
@@ -150,10 +133,7 @@ pub(super) fn hosts(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn path(_: &mut SchemaGenerator) -> Schema {
-    text(
-        1024,
-        &[ROOTED, ONE_SLASH, NO_DOTS, PATH_CHARACTERS, ESCAPES],
-    )
+    text(1024, &[ROOTED, ONE_SLASH, NO_DOTS, PATH_CHARACTERS, ESCAPES])
 }
 
 pub(super) fn cookie_path(_: &mut SchemaGenerator) -> Schema {
@@ -161,10 +141,7 @@ pub(super) fn cookie_path(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn member_url(_: &mut SchemaGenerator) -> Schema {
-    text(
-        2048,
-        &[HTTP_URL, NO_USER, NO_QUERY, URL_CHARACTERS, NO_DOTS],
-    )
+    text(2048, &[HTTP_URL, NO_USER, NO_QUERY, URL_CHARACTERS, NO_DOTS])
 }
 
 pub(super) fn redirect_to(_: &mut SchemaGenerator) -> Schema {
@@ -211,10 +188,7 @@ pub(super) fn max_age(generator: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn locations(_: &mut SchemaGenerator) -> Schema {
-    mappings(&text(
-        2048,
-        &[URL_OR_PATH, NO_USER, NO_QUERY, URL_CHARACTERS],
-    ))
+    mappings(&text(2048, &[URL_OR_PATH, NO_USER, NO_QUERY, URL_CHARACTERS]))
 }
 
 pub(super) fn cookie_domains(_: &mut SchemaGenerator) -> Schema {
@@ -231,10 +205,7 @@ fn mappings(side: &Schema) -> Schema {
         side.insert("description".into(), description.into());
         side
     };
-    let (from, to) = (
-        described("What members say."),
-        described("What clients see instead."),
-    );
+    let (from, to) = (described("What members say."), described("What clients see instead."));
     let mapping = json_schema!({
         "type": "object", "properties": {"from": from, "to": to}, "required": ["from", "to"]
     });

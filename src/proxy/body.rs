@@ -370,10 +370,7 @@ impl<W: Watch> Download<W> {
         }
     }
 
-    fn fail(
-        &mut self,
-        error: DownloadError,
-    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+    fn fail(&mut self, error: DownloadError) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         self.end(Err(error));
         Poll::Ready(Some(Err(error)))
     }
@@ -410,7 +407,9 @@ impl<W: Watch + Unpin> HttpBody for Body<W> {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Own(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Own(bytes, _) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
+            }
             Self::Member(download) => download.incoming.size_hint(),
         }
     }

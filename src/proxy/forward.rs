@@ -27,7 +27,7 @@ use crate::table::load::Failure;
 use crate::table::path::{self, RequestPath};
 use crate::table::reverse::{Public, Scheme};
 use crate::table::tally::Session;
-use crate::table::{Found, Member, Redirect, Route};
+use crate::table::{Found, Member, Redirect, Route, Wish};
 
 /// What Gibbon sends to clients.
 pub type Answer = Response<Body<Visit>>;
@@ -50,7 +50,7 @@ pub async fn serve(
     let peer = connection.peer.ip().to_canonical();
     let trusted = worker.shared.settings.trusted.contain(peer);
     let client = headers::client(peer, false, request.headers(), &worker.shared.settings.trusted);
-    let asked = worker.shared.access_log.is_some().then(|| asked(client.ip, &request));
+    let asked = worker.shared.access_log.is_some().then(|| Box::new(asked(client.ip, &request)));
     let mut visit = Visit::begin(Rc::clone(&worker), asked, connection.activity.request());
     let accept = request.headers().get(header::ACCEPT).cloned();
     let version = request.version();
@@ -75,11 +75,11 @@ pub async fn serve(
     }
 }
 
-fn asked(client: IpAddr, request: &Request<Incoming>) -> Box<Asked> {
+fn asked(client: IpAddr, request: &Request<Incoming>) -> Asked {
     let uri = request.uri();
     let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
     let host = uri.authority().map_or(host.unwrap_or_default(), |a| a.as_str().as_bytes());
-    Box::new(Asked {
+    Asked {
         client,
         method: request.method().to_string(),
         host: String::from_utf8_lossy(host).into_owned(),
@@ -89,7 +89,7 @@ fn asked(client: IpAddr, request: &Request<Incoming>) -> Box<Asked> {
             Version::HTTP_2 => "HTTP/2.0",
             _ => "HTTP/1.1",
         },
-    })
+    }
 }
 
 fn own(response: Response<Bytes>, mut visit: Visit, reason: Option<&'static str>) -> Answer {
@@ -213,7 +213,9 @@ impl Journey<'_> {
             return Err(Error::Upload(UploadError::TooLarge));
         }
         // The body was put there when the request was taken apart.
-        let Some(incoming) = visit.unread.take() else { return Err(Error::NoMember) };
+        let Some(incoming) = visit.unread.take() else {
+            return Err(Error::NoMember);
+        };
         let expects = parts.headers.contains_key(header::EXPECT);
         let patience = self.worker.shared.settings.body_timeout;
         Ok(Upload::new(incoming, limit, patience, expects))
@@ -242,94 +244,28 @@ impl Journey<'_> {
     ) -> Result<Reply, Error> {
         let rule = &route.rule;
         route.budget.earn(rule.failover.retry_percent);
-        let wish = route.wish(ready.parts.uri.path(), ready.parts.uri.query(), &ready.parts.headers);
-        let deadline = rule.timeouts.request.map(|whole| visit.begun() + whole);
-        let terms = Terms {
-            connect: rule.timeouts.connect,
-            response: rule.timeouts.response,
-            deadline,
-            tls: &self.worker.shared.tls,
+        let parts = ready.parts;
+        let mut attempts = Attempts {
+            worker: self.worker,
+            route,
+            ready,
+            wish: route.wish(parts.uri.path(), parts.uri.query(), &parts.headers),
+            terms: Terms {
+                connect: rule.timeouts.connect,
+                response: rule.timeouts.response,
+                deadline: rule.timeouts.request.map(|whole| visit.begun() + whole),
+                tls: &self.worker.shared.tls,
+            },
+            idempotent: headers::is_idempotent(&parts.method),
+            tried: Tried::default(),
+            last: Error::NoMember,
+            again: None,
         };
-        let idempotent = headers::is_idempotent(&ready.parts.method);
-        let mut tried = Tried::default();
-        let mut last = Error::NoMember;
-        let mut again = None;
         loop {
-            let fresh = again.is_some();
-            let pick = match again.take() {
-                Some(pick) => pick,
-                None => self.pick(route, wish.members, &tried, idempotent, ready.tunnel).map_err(
-                    |none| if none == NoMember::Session { Error::SessionMember } else { last },
-                )?,
-            };
-            visit.picked(pick, session(pick, wish.named, &wish.members));
-            visit.attempts += 1;
-            if visit.attempts > 1 {
-                route.tally.retries.inc();
-            }
-            let member = &route.members[pick.member];
-            let mut in_flight = InFlight::begin(&member.load, pick.probe, Instant::now());
-            let request = ready.request(route, member);
-            let sent = upstream::send(&self.worker.pool, member, request, fresh, &terms).await;
-            let failed = match sent {
-                Ok(reply) => {
-                    visit.in_flight = Some(in_flight);
-                    return Ok(reply);
-                }
-                Err(failed) => failed,
-            };
-            if let Some(error) = ready.upload.error() {
-                return Err(Error::Upload(error));
-            }
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Err(Error::Deadline);
-            }
-            let resend = idempotent && ready.upload.is_whole() && failed.failure == Failure::Reset;
-            if failed.reused && failed.failure == Failure::Reset {
-                // The member closed a kept connection, as it may: no failure of its.
-                if !resend {
-                    return Err(Error::Member(Failure::Reset));
-                }
-                again = Some(pick);
-                continue;
-            }
-            self.book(route, member, &mut in_flight, &failed);
-            tried.add(pick.member);
-            last = if failed.request.is_some() { Error::NoMember } else { Error::Member(failed.failure) };
-            let unseen = failed.request.is_some();
-            if tried.count() >= rule.failover.attempts {
-                return Err(last);
-            }
-            if !unseen && !(resend && self.may_resend(route)) {
-                return Err(last);
+            if let Some(reply) = attempts.next(visit).await? {
+                return Ok(reply);
             }
         }
-    }
-
-    fn pick(
-        &self,
-        route: &Route,
-        wanted: &[usize],
-        tried: &Tried,
-        may_probe: bool,
-        tunnel: bool,
-    ) -> Result<Pick, NoMember> {
-        let ask = Ask { wanted, tried, may_probe, tunnel, now: Instant::now() };
-        balance::pick(route, &ask, &mut self.worker.rng.borrow_mut())
-    }
-
-    fn may_resend(&self, route: &Route) -> bool {
-        let may = route.budget.spend(self.worker.shared.seconds());
-        if !may {
-            route.tally.retries_denied.inc();
-        }
-        may
-    }
-
-    fn book(&self, route: &Route, member: &Member, in_flight: &mut InFlight, failed: &Failed) {
-        let first = route.rule.failover.exclude_for;
-        let excluded = in_flight.failed(failed.failure, first, Instant::now());
-        report(route, member, failed.failure, excluded);
     }
 
     /// A member has answered: books it, and turns the answer into one of Gibbon's.
@@ -429,6 +365,102 @@ impl Journey<'_> {
     }
 }
 
+/// The attempts to have a request answered.
+struct Attempts<'a> {
+    worker: &'a Rc<Worker>,
+    route: &'a Arc<Route>,
+    ready: &'a Ready<'a>,
+    wish: Wish<'a>,
+    terms: Terms<'a>,
+    idempotent: bool,
+    tried: Tried,
+    /// What the client is told if nobody is left.
+    last: Error,
+    /// A member whose kept connection turned out closed: it gets the request on a fresh one.
+    again: Option<Pick>,
+}
+
+impl Attempts<'_> {
+    /// One attempt: a reply, or nothing if the next member should be asked.
+    async fn next(&mut self, visit: &mut Visit) -> Result<Option<Reply>, Error> {
+        let fresh = self.again.is_some();
+        let pick = match self.again.take() {
+            Some(pick) => pick,
+            None => self.pick()?,
+        };
+        visit.picked(pick, session(pick, self.wish));
+        visit.attempts += 1;
+        if visit.attempts > 1 {
+            self.route.tally.retries.inc();
+        }
+        let member = &self.route.members[pick.member];
+        let in_flight = InFlight::begin(&member.load, pick.probe, Instant::now());
+        let request = self.ready.request(self.route, member);
+        match upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await {
+            Ok(reply) => {
+                visit.in_flight = Some(in_flight);
+                Ok(Some(reply))
+            }
+            Err(failed) => self.failed(pick, in_flight, &failed).map(|()| None),
+        }
+    }
+
+    fn pick(&mut self) -> Result<Pick, Error> {
+        let ask = Ask {
+            wanted: self.wish.members,
+            tried: &self.tried,
+            may_probe: self.idempotent,
+            tunnel: self.ready.tunnel,
+            now: Instant::now(),
+        };
+        let pick = balance::pick(self.route, &ask, &mut self.worker.rng.borrow_mut());
+        pick.map_err(|none| match none {
+            NoMember::Session => Error::SessionMember,
+            NoMember::None => self.last,
+        })
+    }
+
+    /// Books a failure. An error, unless another member may have the request.
+    fn failed(
+        &mut self,
+        pick: Pick,
+        mut in_flight: InFlight,
+        failed: &Failed,
+    ) -> Result<(), Error> {
+        if let Some(error) = self.ready.upload.error() {
+            return Err(Error::Upload(error));
+        }
+        if self.terms.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Error::Deadline);
+        }
+        let broke = failed.failure == Failure::Reset;
+        let may_resend = self.idempotent && self.ready.upload.is_whole() && broke;
+        if failed.reused && broke {
+            // The member closed a kept connection, as it may: no failure of its.
+            self.again = Some(pick);
+            return if may_resend { Ok(()) } else { Err(Error::Member(failed.failure)) };
+        }
+        let first = self.route.rule.failover.exclude_for;
+        let excluded = in_flight.failed(failed.failure, first, Instant::now());
+        let member = &self.route.members[pick.member];
+        report(self.route, member, failed.failure, excluded);
+        self.tried.add(pick.member);
+        let unseen = failed.request.is_some();
+        self.last = if unseen { Error::NoMember } else { Error::Member(failed.failure) };
+        let left = self.tried.count() < self.route.rule.failover.attempts;
+        if left && (unseen || (may_resend && self.spend())) { Ok(()) } else { Err(self.last) }
+    }
+
+    /// Whether the retry budget allows for one more.
+    fn spend(&self) -> bool {
+        let may = self.route.budget.spend(self.worker.shared.seconds());
+        if !may {
+            self.route.tally.retries_denied.inc();
+        }
+        may
+    }
+}
+
 impl Ready<'_> {
     /// The request for one member.
     fn request(&self, route: &Route, member: &Member) -> Request<Upload> {
@@ -511,17 +543,17 @@ fn options() -> Response<Bytes> {
 }
 
 /// How the session fared with this pick.
-fn session(pick: Pick, named: bool, members: &[usize]) -> Session {
-    match pick.session {
-        Session::New if named && members.is_empty() => Session::Lost,
-        other => other,
-    }
+fn session(pick: Pick, wish: Wish<'_>) -> Session {
+    let lost = wish.named && wish.members.is_empty();
+    if pick.session == Session::New && lost { Session::Lost } else { pick.session }
 }
 
 /// Books what an answer says of the member.
 fn judge(route: &Route, member: &Member, status: StatusCode, asked: Instant, visit: &mut Visit) {
     let now = Instant::now();
-    let Some(in_flight) = &mut visit.in_flight else { return };
+    let Some(in_flight) = &mut visit.in_flight else {
+        return;
+    };
     let latency = now.saturating_duration_since(asked.max(in_flight.sent()));
     visit.latency = Some(latency);
     let failure = if route.rule.failover.statuses.contains(&status) {

@@ -66,11 +66,7 @@ pub struct Client {
 pub fn client(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted: &Networks) -> Client {
     let ip = peer.to_canonical();
     if !trusted.contain(ip) {
-        return Client {
-            ip,
-            https: tls,
-            host: None,
-        };
+        return Client { ip, https: tls, host: None };
     }
     let host = last(headers, &X_FORWARDED_HOST).filter(|host| is_host(host));
     Client {
@@ -97,33 +93,20 @@ fn origin(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
 /// An address, with or without a port.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(entry).ok()?;
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse().map(|address: SocketAddr| address.ip());
-    bare.parse()
-        .or_else(|_| with_port())
-        .ok()
-        .map(|ip: IpAddr| ip.to_canonical())
+    bare.parse().or_else(|_| with_port()).ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
 fn forwarded_https(headers: &HeaderMap) -> Option<bool> {
     let proto = last(headers, &X_FORWARDED_PROTO)?;
     let is = |scheme| proto.eq_ignore_ascii_case(scheme);
-    if is("https") {
-        Some(true)
-    } else {
-        is("http").then_some(false)
-    }
+    if is("https") { Some(true) } else { is("http").then_some(false) }
 }
 
 /// A host as it may stand in a URL. No user, whatever a URL allows.
 fn is_host(text: &str) -> bool {
-    !text.contains('@')
-        && text
-            .parse::<Authority>()
-            .is_ok_and(|host| !host.host().is_empty())
+    !text.contains('@') && text.parse::<Authority>().is_ok_and(|host| !host.host().is_empty())
 }
 
 /// The entries of a list, over all its fields, from the last to the first; empty ones are skipped.
@@ -133,9 +116,7 @@ fn from_the_right<'r>(
 ) -> impl Iterator<Item = &'r [u8]> {
     let fields = headers.get_all(name).into_iter().rev();
     let entries = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
-    entries
-        .map(<[u8]>::trim_ascii)
-        .filter(|entry| !entry.is_empty())
+    entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty())
 }
 
 /// The last entry: the one that the peer itself has written.
@@ -162,10 +143,7 @@ pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
 /// whether trailers are welcome.
 pub fn request(headers: &mut HeaderMap) -> Hop {
     let trailers = lists(headers, &header::TE, "trailers");
-    let hop = Hop {
-        trailers,
-        upgrade: upgrade(headers).cloned(),
-    };
+    let hop = Hop { trailers, upgrade: upgrade(headers).cloned() };
     strip_hop_by_hop(headers);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -192,12 +170,7 @@ pub fn switch(headers: &mut HeaderMap, upgrade: Option<&HeaderValue>) {
 /// Removes `Connection`, what it lists and the other fields of one connection.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let mut field = 0;
-    while let Some(value) = headers
-        .get_all(header::CONNECTION)
-        .into_iter()
-        .nth(field)
-        .cloned()
-    {
+    while let Some(value) = headers.get_all(header::CONNECTION).into_iter().nth(field).cloned() {
         tokens(&value).for_each(|token| remove_listed(headers, token));
         field += 1;
     }
@@ -208,9 +181,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn remove_listed(headers: &mut HeaderMap, token: &str) {
-    let never = NEVER_LISTED
-        .iter()
-        .any(|name| name.eq_ignore_ascii_case(token));
+    let never = NEVER_LISTED.iter().any(|name| name.eq_ignore_ascii_case(token));
     if !never && !is_x_forwarded(token) {
         headers.remove(token);
     }
@@ -226,8 +197,7 @@ fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
 }
 
 fn starts_with(text: &str, start: &str) -> bool {
-    text.get(..start.len())
-        .is_some_and(|text| text.eq_ignore_ascii_case(start))
+    text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start))
 }
 
 fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -270,10 +240,7 @@ pub fn frame(headers: &mut HeaderMap, method: &Method, body: &SizeHint) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
     } else if body.exact().is_none() {
-        headers.insert(
-            header::TRANSFER_ENCODING,
-            HeaderValue::from_static("chunked"),
-        );
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
@@ -323,11 +290,7 @@ pub fn forwarded(
 }
 
 fn remove_hearsay(headers: &mut HeaderMap) {
-    while let Some(name) = headers
-        .keys()
-        .find(|name| is_hearsay(name.as_str()))
-        .cloned()
-    {
+    while let Some(name) = headers.keys().find(|name| is_hearsay(name.as_str())).cloned() {
         headers.remove(name);
     }
 }
@@ -338,18 +301,13 @@ fn is_hearsay(name: &str) -> bool {
 
 fn is_x_forwarded(name: &str) -> bool {
     const PREFIX: &str = "x-forwarded-";
-    name.get(..PREFIX.len())
-        .is_some_and(|start| same_variable(start, PREFIX))
+    name.get(..PREFIX.len()).is_some_and(|start| same_variable(start, PREFIX))
 }
 
 /// CGI, WSGI and their like turn `-` into `_`, and so read `X_Real_IP` as `X-Real-IP`.
 fn same_variable(name: &str, canonical: &str) -> bool {
     let dashed = |byte: u8| {
-        if byte == b'_' {
-            b'-'
-        } else {
-            byte.to_ascii_lowercase()
-        }
+        if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
     };
     name.bytes().map(dashed).eq(canonical.bytes())
 }
@@ -364,11 +322,7 @@ fn set(headers: &mut HeaderMap, name: &HeaderName, value: Vec<u8>) {
 
 fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Vec<u8> {
     let mut all = Vec::new();
-    for value in headers
-        .get_all(name)
-        .into_iter()
-        .filter(|value| !value.is_empty())
-    {
+    for value in headers.get_all(name).into_iter().filter(|value| !value.is_empty()) {
         if !all.is_empty() {
             all.extend_from_slice(separator);
         }
@@ -390,10 +344,7 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 #[must_use]
 pub fn looped(headers: &HeaderMap) -> bool {
     let entries = from_the_right(headers, &CDN_LOOP);
-    entries
-        .filter(|entry| is_own(entry))
-        .nth(MAX_PASSES)
-        .is_some()
+    entries.filter(|entry| is_own(entry)).nth(MAX_PASSES).is_some()
 }
 
 /// Whether the name before the parameters is Gibbon's.
@@ -430,12 +381,7 @@ mod tests {
 
     fn trusted() -> Networks {
         let networks = ["10.0.0.0/8", "fd00::/8"];
-        Networks::new(
-            networks
-                .iter()
-                .map(|network| network.parse().unwrap())
-                .collect(),
-        )
+        Networks::new(networks.iter().map(|network| network.parse().unwrap()).collect())
     }
 
     fn headers(fields: &[(&str, &str)]) -> HeaderMap {
@@ -449,11 +395,7 @@ mod tests {
 
     /// All values of a field.
     fn values<'h>(headers: &'h HeaderMap, name: &str) -> Vec<&'h str> {
-        headers
-            .get_all(name)
-            .iter()
-            .map(|value| value.to_str().unwrap())
-            .collect()
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
     }
 
     /// The names left over, in alphabetical order.
@@ -464,10 +406,7 @@ mod tests {
     }
 
     fn origin_of(fields: &[&str]) -> IpAddr {
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|field| ("x-forwarded-for", *field))
-            .collect();
+        let fields: Vec<_> = fields.iter().map(|field| ("x-forwarded-for", *field)).collect();
         client(ip(PEER), false, &headers(&fields), &trusted()).ip
     }
 
@@ -479,27 +418,14 @@ mod tests {
             ("x-forwarded-host", "evil.example"),
         ]);
         let client = client(ip("192.0.2.7"), false, &headers, &trusted());
-        assert_eq!(
-            client,
-            Client {
-                ip: ip("192.0.2.7"),
-                https: false,
-                host: None
-            }
-        );
+        assert_eq!(client, Client { ip: ip("192.0.2.7"), https: false, host: None });
     }
 
     #[test]
     fn the_client_is_the_first_untrusted_address_from_the_right() {
         assert_eq!(origin_of(&["203.0.113.9"]), ip("203.0.113.9"));
-        assert_eq!(
-            origin_of(&["6.6.6.6, 203.0.113.9, 10.9.9.9"]),
-            ip("203.0.113.9")
-        );
-        assert_eq!(
-            origin_of(&["6.6.6.6", "203.0.113.9,10.9.9.9", " fd00::1 "]),
-            ip("203.0.113.9")
-        );
+        assert_eq!(origin_of(&["6.6.6.6, 203.0.113.9, 10.9.9.9"]), ip("203.0.113.9"));
+        assert_eq!(origin_of(&["6.6.6.6", "203.0.113.9,10.9.9.9", " fd00::1 "]), ip("203.0.113.9"));
         assert_eq!(origin_of(&["203.0.113.9, , 10.9.9.9,"]), ip("203.0.113.9"));
     }
 
@@ -512,25 +438,9 @@ mod tests {
 
     #[test]
     fn a_malformed_entry_ends_the_walk_at_the_last_good_one() {
-        assert_eq!(
-            origin_of(&["203.0.113.9, unknown, 10.9.9.9"]),
-            ip("10.9.9.9")
-        );
-        for bad in [
-            "unknown",
-            "1.2.3",
-            "1.2.3.4:99999",
-            "[::1",
-            "::1]",
-            "1.2.3.4:",
-            "é",
-            "[]",
-        ] {
-            assert_eq!(
-                origin_of(&[&format!("203.0.113.9, {bad}")]),
-                ip(PEER),
-                "{bad}"
-            );
+        assert_eq!(origin_of(&["203.0.113.9, unknown, 10.9.9.9"]), ip("10.9.9.9"));
+        for bad in ["unknown", "1.2.3", "1.2.3.4:99999", "[::1", "::1]", "1.2.3.4:", "é", "[]"] {
+            assert_eq!(origin_of(&[&format!("203.0.113.9, {bad}")]), ip(PEER), "{bad}");
         }
     }
 
@@ -546,20 +456,10 @@ mod tests {
     fn an_ipv4_address_in_ipv6_clothes_is_the_same_peer() {
         assert!(trusted().contain(ip("::ffff:10.0.0.1")));
         assert!(!trusted().contain(ip("::ffff:192.0.2.7")));
-        assert_eq!(
-            origin_of(&["203.0.113.9, ::ffff:10.9.9.9"]),
-            ip("203.0.113.9")
-        );
+        assert_eq!(origin_of(&["203.0.113.9, ::ffff:10.9.9.9"]), ip("203.0.113.9"));
         assert_eq!(origin_of(&["[::ffff:203.0.113.9]:5"]), ip("203.0.113.9"));
         let direct = client(ip("::ffff:192.0.2.7"), true, &HeaderMap::new(), &trusted());
-        assert_eq!(
-            direct,
-            Client {
-                ip: ip("192.0.2.7"),
-                https: true,
-                host: None
-            }
-        );
+        assert_eq!(direct, Client { ip: ip("192.0.2.7"), https: true, host: None });
     }
 
     #[test]
@@ -570,18 +470,9 @@ mod tests {
             (client.https, client.host.map(String::from))
         };
         let host = |host: &str| Some(host.to_owned());
-        assert_eq!(
-            told("https", "www.site.com", false),
-            (true, host("www.site.com"))
-        );
-        assert_eq!(
-            told("HTTP", "www.site.com:8080", true),
-            (false, host("www.site.com:8080"))
-        );
-        assert_eq!(
-            told("http, https", "evil.example, [::1]:80", false),
-            (true, host("[::1]:80"))
-        );
+        assert_eq!(told("https", "www.site.com", false), (true, host("www.site.com")));
+        assert_eq!(told("HTTP", "www.site.com:8080", true), (false, host("www.site.com:8080")));
+        assert_eq!(told("http, https", "evil.example, [::1]:80", false), (true, host("[::1]:80")));
         for bad in ["", "a b", "user@www.site.com", "www.site.com/x", ":80", "é"] {
             assert_eq!(told("ftp", bad, true), (true, None), "{bad}");
         }
@@ -628,11 +519,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_lists_itself_hides_no_other_field() {
-        let fields = [
-            ("connection", "Connection"),
-            ("connection", "x-foo"),
-            ("x-foo", "1"),
-        ];
+        let fields = [("connection", "Connection"), ("connection", "x-foo"), ("x-foo", "1")];
         let mut headers = headers(&fields);
         strip_hop_by_hop(&mut headers);
         assert!(headers.is_empty());
@@ -648,12 +535,8 @@ mod tests {
     #[test]
     fn trailers_are_welcome_at_the_member_if_they_are_at_the_client() {
         for te in ["trailers", "gzip;q=0.5 , Trailers"] {
-            let mut headers = headers(&[
-                ("te", "deflate"),
-                ("te", te),
-                ("connection", "te"),
-                ("trailer", "x"),
-            ]);
+            let mut headers =
+                headers(&[("te", "deflate"), ("te", te), ("connection", "te"), ("trailer", "x")]);
             assert!(request(&mut headers).trailers);
             assert_eq!(names(&headers), ["te", "trailer"]);
             assert_eq!(values(&headers, "te"), ["trailers"]);
@@ -665,11 +548,8 @@ mod tests {
 
     #[test]
     fn an_upgrade_is_told_and_taken_out() {
-        let asked = [
-            ("connection", "keep-alive"),
-            ("connection", "Upgrade"),
-            ("upgrade", "websocket"),
-        ];
+        let asked =
+            [("connection", "keep-alive"), ("connection", "Upgrade"), ("upgrade", "websocket")];
         let mut headers = headers(&asked);
         let hop = request(&mut headers);
         assert_eq!(hop.upgrade.as_ref().unwrap(), "websocket");
@@ -724,12 +604,7 @@ mod tests {
         let peer = ip("::ffff:192.0.2.7");
         let client = client(peer, false, &headers, &trusted());
         forwarded(&mut headers, peer, false, &client, "www.site.com:8080");
-        let ours = [
-            "x-forwarded-for",
-            "x-forwarded-host",
-            "x-forwarded-proto",
-            "x-forwarder",
-        ];
+        let ours = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarder"];
         assert_eq!(names(&headers), [&ours[..], &["x-real-ip"]].concat());
         assert_eq!(values(&headers, "x-forwarded-for"), ["192.0.2.7"]);
         assert_eq!(values(&headers, "x-forwarded-host"), ["www.site.com:8080"]);
@@ -797,24 +672,16 @@ mod tests {
     fn passes_are_counted_however_they_are_listed() {
         let passes = ["gibbon"; MAX_PASSES].join(" ,");
         assert!(!looped(&headers(&[("cdn-loop", &passes)])));
-        assert!(looped(&headers(&[
-            ("cdn-loop", &passes),
-            ("cdn-loop", "x, Gibbon ;v=1")
-        ])));
+        assert!(looped(&headers(&[("cdn-loop", &passes), ("cdn-loop", "x, Gibbon ;v=1")])));
     }
 
     #[test]
     fn only_what_can_be_done_twice_is_sent_twice() {
         let is = |method: &str| is_idempotent(&method.parse().unwrap());
-        let twice = [
-            "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "PROPFIND", "REPORT", "SEARCH",
-        ];
+        let twice =
+            ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "PROPFIND", "REPORT", "SEARCH"];
         assert!(twice.into_iter().all(is));
-        assert!(
-            !["POST", "PATCH", "CONNECT", "MOVE", "LOCK", "get"]
-                .into_iter()
-                .any(is)
-        );
+        assert!(!["POST", "PATCH", "CONNECT", "MOVE", "LOCK", "get"].into_iter().any(is));
     }
 
     #[test]
@@ -830,10 +697,7 @@ mod tests {
             &[("content-length", "5"), ("content-length", "5")],
             &[("content-length", "5, 5")],
             &[("transfer-encoding", "gzip, chunked")],
-            &[
-                ("transfer-encoding", "chunked"),
-                ("transfer-encoding", "chunked"),
-            ],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
             &[("transfer-encoding", "gzip")],
         ];
         assert!(good.iter().all(|fields| is_framed_once(&headers(fields))));
@@ -847,14 +711,8 @@ mod tests {
             frame(&mut headers, &method, &hint);
             headers
         };
-        assert_eq!(
-            framed(Method::GET, SizeHint::default())[header::TRANSFER_ENCODING],
-            "chunked"
-        );
-        assert_eq!(
-            framed(Method::POST, SizeHint::with_exact(0))[header::CONTENT_LENGTH],
-            "0"
-        );
+        assert_eq!(framed(Method::GET, SizeHint::default())[header::TRANSFER_ENCODING], "chunked");
+        assert_eq!(framed(Method::POST, SizeHint::with_exact(0))[header::CONTENT_LENGTH], "0");
         assert!(framed(Method::GET, SizeHint::with_exact(0)).is_empty());
     }
 

@@ -131,10 +131,7 @@ impl Client {
     ///
     /// # Errors
     /// When the client goes away or says nothing in time.
-    pub async fn greet(
-        mut stream: TcpStream,
-        activity: Arc<Activity>,
-    ) -> io::Result<(Self, bool)> {
+    pub async fn greet(mut stream: TcpStream, activity: Arc<Activity>) -> io::Result<(Self, bool)> {
         let mut ahead = BytesMut::with_capacity(FIRST_READ);
         let patience = activity.patience.head;
         let preface = tokio::time::timeout(patience, preface(&mut stream, &mut ahead)).await??;
@@ -156,7 +153,9 @@ impl Client {
 
     /// The time at which the client has taken too long to say something.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(deadline) = self.activity.deadline() else { return Poll::Pending };
+        let Some(deadline) = self.activity.deadline() else {
+            return Poll::Pending;
+        };
         self.idle = !self.http2;
         ready!(self.reading.poll(deadline, cx));
         // A request may have begun since the alarm was set.
@@ -272,7 +271,8 @@ pub struct Alarm(Option<Pin<Box<Sleep>>>);
 impl Alarm {
     /// Ready when `deadline` has passed.
     pub fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        let sleep =
+            self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
         loop {
             // A timer that was set for later than the deadline must be brought forward.
             if sleep.deadline().into_std() > deadline {
@@ -286,7 +286,6 @@ impl Alarm {
         }
     }
 }
-
 
 /// A connection to a member, with or without TLS.
 #[derive(Debug)]

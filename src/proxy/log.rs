@@ -210,7 +210,10 @@ mod tests {
     fn a_text_line_cannot_be_forged_by_a_quote_in_the_path() {
         let text = line().text(Timestamp::UNIX_EPOCH);
         assert!(text.contains("\"GET www.site.com/a%22b HTTP/1.1\" 200 12 7.000ms"), "{text}");
-        assert!(text.contains("site/app app1 127.0.0.1:8081 attempts=2 session=failover"), "{text}");
+        assert!(
+            text.contains("site/app app1 127.0.0.1:8081 attempts=2 session=failover"),
+            "{text}"
+        );
     }
 
     #[test]

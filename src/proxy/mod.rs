@@ -345,7 +345,9 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
     let Accepted { stream, peer, counted } = accepted;
     let _counted = counted;
     let settings = &worker.shared.settings;
-    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let Ok(stream) = TcpStream::from_std(stream) else {
+        return;
+    };
     let _unimportant = stream.set_nodelay(true);
     let activity = Activity::new(settings.patience, Instant::now());
     let mut draining = phases.clone();
@@ -354,7 +356,9 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
         // Nothing has been asked yet, and nothing will be lost.
         _ = draining.wait_for(|phase| *phase >= Phase::Draining) => return,
     };
-    let Ok((client, http2)) = greeting else { return };
+    let Ok((client, http2)) = greeting else {
+        return;
+    };
     let connection = Rc::new(Connection { peer, activity });
     let result = if http2 {
         serve_http2(&worker, connection, client, phases).await

@@ -14,10 +14,10 @@ use super::io;
 use super::log::{Asked, Line};
 use super::upstream::Connection;
 use crate::metrics::Open;
-use crate::table::{Member, Route};
 use crate::table::balance::Pick;
 use crate::table::load::{Failure, Load};
 use crate::table::tally::Session;
+use crate::table::{Member, Route};
 
 /// A request under way at a member: counted from its making to its drop.
 #[derive(Debug)]

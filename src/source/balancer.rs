@@ -179,9 +179,7 @@ fn redirect(redirect: &api::Redirect, problems: &mut Problems) -> Option<Redirec
 }
 
 fn redirect_target(to: &str) -> Result<Box<str>, String> {
-    let wrong = || {
-        format!("`{to}` must be an http or https URL, or a path that begins with one /")
-    };
+    let wrong = || format!("`{to}` must be an http or https URL, or a path that begins with one /");
     short(to, MAX_URL)?;
     HeaderValue::try_from(to).map_err(|_| wrong())?;
     if to.starts_with('/') && !to.starts_with("//") && !to.contains('\\') {
@@ -227,7 +225,8 @@ fn shares(members: &[api::Member], problems: &mut Problems) {
 
 fn unique(members: &[api::Member], problems: &mut Problems) {
     let mut seen = HashMap::new();
-    for (at, name) in members.iter().enumerate().filter_map(|(at, m)| Some((at, m.name.as_ref()?))) {
+    for (at, name) in members.iter().enumerate().filter_map(|(at, m)| Some((at, m.name.as_ref()?)))
+    {
         if let Some(first) = seen.insert(name, at) {
             let message = format!("must be unique: spec.members[{first}] is named `{name}` too");
             problems.add(format!("spec.members[{at}].name"), message);
@@ -320,7 +319,11 @@ fn beside_url(at: usize, member: &api::Member, problems: &mut Problems) {
 
 fn is_label(name: &str) -> bool {
     let inner = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    inner && !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-') && !name.ends_with('-')
+    inner
+        && !name.is_empty()
+        && name.len() <= MAX_NAME
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 fn route(route: &str) -> Result<Arc<str>, String> {
@@ -357,13 +360,15 @@ fn member_url(text: &str) -> Result<(Target, Box<str>), String> {
     if port == 0 {
         return Err(wrong("must have a port from 1 to 65535, or none"));
     }
-    let host = member_host(authority.host()).ok_or_else(|| wrong("must name a host or an address"))?;
+    let host =
+        member_host(authority.host()).ok_or_else(|| wrong("must name a host or an address"))?;
     let path = uri.path();
     let resolved = RequestPath::resolve(path).map_err(|_| wrong("must have a plain path"))?;
     if resolved.sent() != path || path.contains("//") {
         return Err(wrong("must have a path without . or .. and without //"));
     }
-    let tls = if tls { Some(server_name(&host).ok_or_else(|| wrong("must name a host"))?) } else { None };
+    let tls =
+        if tls { Some(server_name(&host).ok_or_else(|| wrong("must name a host"))?) } else { None };
     Ok((Target { host, port, tls }, path.into()))
 }
 
@@ -377,9 +382,12 @@ fn member_host(text: &str) -> Option<Host> {
     if let Ok(address) = bare.parse::<IpAddr>() {
         return (address.is_ipv4() == (bare.len() == text.len())).then_some(Host::Address(address));
     }
-    let HostPattern::Exact(name) = HostPattern::parse(text).ok()? else { return None };
+    let HostPattern::Exact(name) = HostPattern::parse(text).ok()? else {
+        return None;
+    };
     let last = name.rsplit('.').next()?;
-    let hex = last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
+    let hex =
+        last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
     let numeric = last.bytes().all(|b| b.is_ascii_digit()) || hex;
     (!numeric).then(|| Host::Name(name.as_ref().into()))
 }
@@ -472,11 +480,16 @@ fn issue(issue: &api::Issue, sticky: &api::Sticky, path: &str, problems: &mut Pr
     let before = problems.0.len();
     problems.take(field("name"), token(&issue.name));
     if sticky.cookie.as_ref() == Some(&issue.name) {
-        problems.add(field("name"), "must differ from sticky.cookie, which is the application's own");
+        problems
+            .add(field("name"), "must differ from sticky.cookie, which is the application's own");
     }
     let path = issue.path.as_deref().unwrap_or(path);
-    if !path.starts_with('/') || path.contains([';', ',']) || !path.bytes().all(|b| b.is_ascii_graphic()) {
-        problems.add(field("path"), format!("`{path}` must begin with / and have no ; , or spaces"));
+    if !path.starts_with('/')
+        || path.contains([';', ','])
+        || !path.bytes().all(|b| b.is_ascii_graphic())
+    {
+        problems
+            .add(field("path"), format!("`{path}` must begin with / and have no ; , or spaces"));
     }
     if issue.same_site == api::SameSite::None && !issue.secure {
         problems.add(
@@ -563,7 +576,9 @@ fn reverse(reverse: &api::Reverse, problems: &mut Problems) -> Option<reverse::R
 type AddRule = fn(&mut reverse::Rules, &str, &str) -> Result<(), String>;
 
 fn edits(headers: Option<&api::HeaderEdit>, field: &str, problems: &mut Problems) -> Edits {
-    let Some(headers) = headers else { return Edits::default() };
+    let Some(headers) = headers else {
+        return Edits::default();
+    };
     let mut edits = Edits::default();
     let lists = [("set", &headers.set, &mut edits.set), ("add", &headers.add, &mut edits.add)];
     for (name, from, to) in lists {
@@ -590,7 +605,9 @@ fn edits(headers: Option<&api::HeaderEdit>, field: &str, problems: &mut Problems
 }
 
 fn access(access: Option<&api::Access>, problems: &mut Problems) -> Access {
-    let Some(access) = access else { return Access::default() };
+    let Some(access) = access else {
+        return Access::default();
+    };
     let mut networks = |name: &str, list: &[String]| {
         let field = format!("spec.access.{name}");
         problems.at_most(&field, list.len(), MAX_NETWORKS);

@@ -88,11 +88,7 @@ impl Document {
 
 impl Fault {
     fn new(line: usize, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            line,
-            field: field.into(),
-            message: message.into(),
-        }
+        Self { line, field: field.into(), message: message.into() }
     }
 }
 
@@ -116,11 +112,7 @@ fn split(text: &str) -> Vec<(usize, &str)> {
         let begins = is_marker(line, "---") && !is_prologue(part);
         if begins || is_marker(line, "...") {
             parts.push((first, part));
-            (start, first) = if begins {
-                (at, number)
-            } else {
-                (at + line.len(), number + 1)
-            };
+            (start, first) = if begins { (at, number) } else { (at + line.len(), number + 1) };
         }
         at += line.len();
     }
@@ -156,23 +148,13 @@ fn read_one(text: &str, lines_before: usize) -> Result<Option<Document>, Vec<Fau
     let places = root.places();
     let mut faults = Vec::new();
     let object: Object = typed::read(&root, &mut faults).ok_or_else(|| sorted(&faults))?;
-    let mut balancer = Balancer {
-        metadata: object.metadata,
-        spec: object.spec,
-    };
+    let mut balancer = Balancer { metadata: object.metadata, spec: object.spec };
     faults.extend(check_names(&balancer, &places, root.line));
     if !faults.is_empty() {
         return Err(sorted(&faults));
     }
-    balancer
-        .metadata
-        .namespace
-        .get_or_insert_with(|| NAMESPACE.to_owned());
-    Ok(Some(Document {
-        line: root.line,
-        balancer,
-        places,
-    }))
+    balancer.metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
+    Ok(Some(Document { line: root.line, balancer, places }))
 }
 
 fn sorted(faults: &[Fault]) -> Vec<Fault> {
@@ -191,11 +173,7 @@ fn check_kind(root: &Node) -> Result<(), Vec<Fault>> {
         .into_iter()
         .filter_map(|(field, expected)| check_text(root, field, expected))
         .collect();
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 fn check_text(root: &Node, field: &str, expected: &str) -> Option<Fault> {
@@ -214,10 +192,7 @@ fn check_text(root: &Node, field: &str, expected: &str) -> Option<Fault> {
 
 fn check_names(balancer: &Balancer, places: &BTreeMap<String, usize>, root: usize) -> Vec<Fault> {
     let fault = |field: &str, message: &str| {
-        let line = places
-            .get(field)
-            .or_else(|| places.get("metadata"))
-            .unwrap_or(&root);
+        let line = places.get(field).or_else(|| places.get("metadata")).unwrap_or(&root);
         Fault::new(*line, field, message)
     };
     let mut faults = Vec::new();
@@ -230,12 +205,7 @@ fn check_names(balancer: &Balancer, places: &BTreeMap<String, usize>, root: usiz
         )),
         Some(_) => {}
     }
-    if balancer
-        .metadata
-        .namespace
-        .as_deref()
-        .is_some_and(|name| !is_label(name))
-    {
+    if balancer.metadata.namespace.as_deref().is_some_and(|name| !is_label(name)) {
         faults.push(fault(
             "metadata.namespace",
             "must be of small letters, digits and -, with a letter or digit at both ends, at most \
@@ -279,19 +249,12 @@ mod tests {
     fn names(text: &str) -> Vec<String> {
         let (documents, faults) = read(text);
         assert_eq!(faults, []);
-        documents
-            .into_iter()
-            .filter_map(|document| document.balancer.metadata.name)
-            .collect()
+        documents.into_iter().filter_map(|document| document.balancer.metadata.name).collect()
     }
 
     #[test]
     fn each_document_knows_the_lines_of_its_fields() {
-        let text = format!(
-            "# two\n---\n{}---\n\n{}",
-            balancer("a", MEMBER),
-            balancer("b", MEMBER)
-        );
+        let text = format!("# two\n---\n{}---\n\n{}", balancer("a", MEMBER), balancer("b", MEMBER));
         let (documents, faults) = read(&text);
         assert_eq!(faults, []);
         assert_eq!([documents[0].line, documents[1].line], [3, 12]);
@@ -311,20 +274,15 @@ mod tests {
     #[test]
     fn documents_without_content_are_skipped() {
         assert_eq!(names("").len(), 0);
-        let text = format!(
-            "---\n---\n# nothing\n---\n~\n--- # here\n{}---\n",
-            balancer("a", MEMBER)
-        );
+        let text =
+            format!("---\n---\n# nothing\n---\n~\n--- # here\n{}---\n", balancer("a", MEMBER));
         assert_eq!(names(&text), ["a"]);
     }
 
     #[test]
     fn directives_ends_of_documents_byte_order_marks_and_carriage_returns_are_read() {
         let document = balancer("a", MEMBER);
-        assert_eq!(
-            names(&format!("{document}...\n%YAML 1.2\n---\n{document}...\n")),
-            ["a", "a"]
-        );
+        assert_eq!(names(&format!("{document}...\n%YAML 1.2\n---\n{document}...\n")), ["a", "a"]);
         assert_eq!(
             names(&format!("\u{feff}{document}---\n{document}").replace('\n', "\r\n")),
             ["a", "a"]
@@ -344,13 +302,7 @@ mod tests {
     fn a_document_that_is_no_yaml_does_not_stop_the_others() {
         let (good, bad) = (balancer("a", MEMBER), balancer("b", " {path: ["));
         let (documents, faults) = read(&format!("{good}---\n{bad}---\n{good}"));
-        assert_eq!(
-            documents
-                .iter()
-                .map(|document| document.line)
-                .collect::<Vec<_>>(),
-            [1, 15]
-        );
+        assert_eq!(documents.iter().map(|document| document.line).collect::<Vec<_>>(), [1, 15]);
         assert_eq!(faults.len(), 1);
         assert!((13..=14).contains(&faults[0].line), "{}", faults[0]);
     }
@@ -402,18 +354,12 @@ mod tests {
     fn a_value_of_another_type_is_a_fault_at_its_field() {
         for (spec, expected) in [
             (" x", "5: spec: expected a map with `hosts`, "),
-            (
-                " {hosts: a}",
-                "5: spec.hosts: expected a list, found the text \"a\"",
-            ),
+            (" {hosts: a}", "5: spec.hosts: expected a list, found the text \"a\""),
             (
                 " {hosts: [1]}",
                 "5: spec.hosts[0]: expected a text, found the number 1: put it in quotes",
             ),
-            (
-                " {path:}",
-                "5: spec.path: has no value: give it one or leave it out",
-            ),
+            (" {path:}", "5: spec.path: has no value: give it one or leave it out"),
             (
                 " {preserveHost: 1}",
                 "5: spec.preserveHost: expected true or false, found the number 1",
@@ -441,10 +387,7 @@ mod tests {
             ),
         ] {
             let found = faults(&balancer("a", spec));
-            assert!(
-                found.len() == 1 && found[0].starts_with(expected),
-                "{spec}: {found:?}"
-            );
+            assert!(found.len() == 1 && found[0].starts_with(expected), "{spec}: {found:?}");
         }
     }
 
@@ -459,15 +402,9 @@ mod tests {
     #[test]
     fn a_name_is_needed_and_a_namespace_is_not() {
         let (documents, _) = read(&balancer("a.b-1", MEMBER));
-        assert_eq!(
-            documents[0].balancer.metadata.namespace.as_deref(),
-            Some("default")
-        );
+        assert_eq!(documents[0].balancer.metadata.namespace.as_deref(), Some("default"));
         let nameless = balancer("a", MEMBER).replace("name: a", "labels: {}");
-        assert_eq!(
-            faults(&nameless),
-            ["3: metadata.name: missing: a Balancer has a name"]
-        );
+        assert_eq!(faults(&nameless), ["3: metadata.name: missing: a Balancer has a name"]);
         for name in ["A", "a_b", "-a", "a-", "a..b", "a.-b", &"a".repeat(254)] {
             assert!(
                 faults(&balancer(name, MEMBER))[0].starts_with("4: metadata.name: must be"),
@@ -489,9 +426,7 @@ mod tests {
             let inner = vec![format!("*a{}", level - 1); 10].join(", ");
             format!("a{level}: &a{level} [{inner}]\n")
         });
-        let bomb: String = std::iter::once("a0: &a0 x\n".to_owned())
-            .chain(levels)
-            .collect();
+        let bomb: String = std::iter::once("a0: &a0 x\n".to_owned()).chain(levels).collect();
         assert!(faults(&bomb)[0].contains("limit"), "{:?}", faults(&bomb));
         let deep = format!("a: {}", "[".repeat(10_000));
         assert_eq!(faults(&deep).len(), 1);

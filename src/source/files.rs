@@ -158,7 +158,9 @@ impl Directory {
         match self.look() {
             Ok(true) => self.publish(),
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the directory cannot be read; what it held stays in use"),
+            Err(error) => {
+                tracing::warn!(%error, "the directory cannot be read; what it held stays in use");
+            }
         }
     }
 
@@ -171,7 +173,7 @@ impl Directory {
             if !stays {
                 tracing::info!(file = %path.display(), "file is gone");
                 let name = label(path);
-                self.health.complain(&name, Vec::new());
+                self.health.complain(&name, &[]);
                 let _ = self.metrics.source_invalid.remove_label_values(&[&name]);
             }
             stays
@@ -225,7 +227,7 @@ impl Directory {
                 .source_invalid
                 .with_label_values(&[&name])
                 .set(i64::from(!complaints.is_empty()));
-            if self.health.complain(&name, complaints.clone()) {
+            if self.health.complain(&name, &complaints) {
                 for complaint in &complaints {
                     tracing::error!(file = name, complaint, "file is not in use as it is");
                 }
@@ -262,7 +264,9 @@ impl Directory {
         let until = Instant::now() + FIRST_NAMES;
         let mut missing = names;
         while !missing.is_empty() {
-            let Ok(Some(news)) = timeout_at(until, self.news.recv()).await else { break };
+            let Ok(Some(news)) = timeout_at(until, self.news.recv()).await else {
+                break;
+            };
             missing.remove(&news.0);
             self.learn(news);
         }
@@ -318,7 +322,7 @@ fn label(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Tells of changes in the directory. A mounted ConfigMap changes by swapping a link in it.
+/// Tells of changes in the directory. A mounted `ConfigMap` changes by swapping a link in it.
 fn watch(path: &Path, changes: UnboundedSender<()>) -> anyhow::Result<impl Watcher + use<>> {
     let tell = move |event: notify::Result<notify::Event>| {
         // Reading the files must not look like a change of them.

@@ -68,7 +68,8 @@ async fn ask(resolver: &TokioResolver, (name, port): &Name) -> Answer {
     match resolver.lookup_ip(&**name).await {
         Ok(found) => {
             let ttl = found.valid_until().saturating_duration_since(std::time::Instant::now());
-            let addresses: BTreeSet<_> = found.iter().map(|ip| SocketAddr::new(ip, *port)).collect();
+            let addresses: BTreeSet<_> =
+                found.iter().map(|ip| SocketAddr::new(ip, *port)).collect();
             Answer::Addresses(addresses.into_iter().collect(), ttl)
         }
         Err(error) if error.is_nx_domain() || error.is_no_records_found() => Answer::Unknown,

@@ -434,10 +434,13 @@ mod tests {
     #[test]
     fn at_equal_latency_requests_are_proportional_to_weight_at_any_load() {
         for method in [Method::Latency, Method::LeastRequests, Method::RoundRobin] {
-            for weights in [vec![1.0, 2.0], vec![1.0, 1.0, 1.0], vec![1.0, 2.0, 4.0, 1.0], vec![100.0, 1.0]] {
+            for weights in
+                [vec![1.0, 2.0], vec![1.0, 1.0, 1.0], vec![1.0, 2.0, 4.0, 1.0], vec![100.0, 1.0]]
+            {
                 for clients in [1, 2, 3, 5, 16, 64, 300] {
                     let rule = Rule { method, ..weighted(&weights) };
-                    let shares = Lab::new(rule, &vec![20 * MS; weights.len()]).closed(clients, 20_000);
+                    let shares =
+                        Lab::new(rule, &vec![20 * MS; weights.len()]).closed(clients, 20_000);
                     let total: f64 = weights.iter().sum();
                     for (share, weight) in shares.iter().zip(&weights) {
                         assert!(
@@ -513,7 +516,8 @@ mod tests {
             member.load.succeeded(now, 20 * MS, now);
         }
         let grown = Arc::new(weighted(&[1.0, 1.0, 1.0]));
-        let table = super::super::Table::build(&[grown], &super::super::Endpoints::default(), &table, now);
+        let table =
+            super::super::Table::build(&[grown], &super::super::Endpoints::default(), &table, now);
         let lab = Lab {
             route: Arc::clone(&table.routes[0]),
             rng: fastrand::Rng::with_seed(7),
@@ -572,7 +576,12 @@ mod tests {
         Ask { wanted, tried, may_probe: true, tunnel: false, now }
     }
 
-    fn pick_of(route: &Route, wanted: &[usize], tried: &Tried, now: Instant) -> Result<Pick, NoMember> {
+    fn pick_of(
+        route: &Route,
+        wanted: &[usize],
+        tried: &Tried,
+        now: Instant,
+    ) -> Result<Pick, NoMember> {
         pick(route, &ask(wanted, tried, now), &mut fastrand::Rng::with_seed(1))
     }
 

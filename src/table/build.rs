@@ -12,9 +12,7 @@ use super::path::HostPattern;
 use super::reverse::{Origin, Reversal, Scheme, Site};
 use super::sticky;
 use super::tally::RuleTally;
-use super::{
-    Backend, Budget, Entry, Group, Host, Member, Route, Rule, RuleId, Table, Target,
-};
+use super::{Backend, Budget, Entry, Group, Host, Member, Route, Rule, RuleId, Table, Target};
 
 /// The addresses of names, as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,7 +76,8 @@ impl Table {
         previous: &Self,
         now: Instant,
     ) -> Arc<Route> {
-        let addresses: Vec<_> = rule.entries.iter().map(|e| endpoints.addresses(&e.target)).collect();
+        let addresses: Vec<_> =
+            rule.entries.iter().map(|e| endpoints.addresses(&e.target)).collect();
         let before = previous.route(&rule.id);
         if let Some(before) = before.filter(|b| b.unchanged(rule, &addresses)) {
             for member in &before.members {
@@ -154,8 +153,8 @@ impl Route {
             let sums = running_sums(&members[from..]);
             groups.push(Group { range: from..members.len(), share, cursor, sums });
         }
-        let by_route = index(&members, |m| m.route.clone());
-        let by_token = index(&members, |m| m.token.clone());
+        let named = index(&members, |m| m.route.clone());
+        let issued = index(&members, |m| m.token.clone());
         let unresolved = (0..addresses.len()).filter(|entry| addresses[*entry].is_empty());
         Self {
             rule: Arc::clone(rule),
@@ -165,8 +164,8 @@ impl Route {
             dealer: before.map_or_else(Arc::<Dealer>::default, |b| Arc::clone(&b.dealer)),
             tally: before.map_or_else(Arc::<RuleTally>::default, |b| Arc::clone(&b.tally)),
             budget: before.map_or_else(Arc::<Budget>::default, |b| Arc::clone(&b.budget)),
-            by_route,
-            by_token,
+            named,
+            issued,
             members,
         }
     }
@@ -176,7 +175,8 @@ impl Route {
             .iter()
             .enumerate()
             .flat_map(|(entry, list)| list.iter().map(move |address| (entry, *address)));
-        Arc::ptr_eq(&self.rule, rule) && self.members.iter().map(|m| (m.entry, m.address)).eq(wanted)
+        Arc::ptr_eq(&self.rule, rule)
+            && self.members.iter().map(|m| (m.entry, m.address)).eq(wanted)
     }
 
     fn cursor_of(&self, load: &Arc<Load>) -> Option<Arc<Cursor>> {
@@ -261,4 +261,133 @@ fn index<K: Eq + std::hash::Hash>(
         }
     }
     map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{endpoints, entry, rule, weighted};
+    use super::super::path::RequestPath;
+    use super::super::{Found, State};
+    use super::*;
+
+    fn table(rules: Vec<Rule>) -> Table {
+        let rules: Vec<_> = rules.into_iter().map(Arc::new).collect();
+        Table::build(&rules, &Endpoints::default(), &Table::default(), Instant::now())
+    }
+
+    fn hosts(names: &[&str]) -> Vec<HostPattern> {
+        names.iter().map(|name| HostPattern::parse(name).unwrap()).collect()
+    }
+
+    fn found(table: &Table, host: &str, path: &str) -> String {
+        match table.find(host, &RequestPath::resolve(path).unwrap()) {
+            Found::Route(route) => route.rule.id.name.to_string(),
+            Found::UnknownHost => "unknown host".into(),
+            Found::UnknownPath => "unknown path".into(),
+        }
+    }
+
+    #[test]
+    fn the_most_specific_host_and_the_longest_prefix_win() {
+        let table = table(vec![
+            rule("root", "/"),
+            rule("static", "/static/"),
+            rule("css", "/static/css"),
+            Rule { hosts: hosts(&["*.site.com"]), ..rule("wild", "/") },
+            Rule { hosts: hosts(&["*.shop.site.com"]), ..rule("shop", "/") },
+        ]);
+        for (host, path, name) in [
+            ("www.site.com", "/", "root"),
+            ("www.site.com", "/static", "root"),
+            ("www.site.com", "/static/", "static"),
+            ("www.site.com", "/static/css", "css"),
+            ("www.site.com", "/static/css/a", "css"),
+            ("www.site.com", "/static/cssx", "static"),
+            ("www.site.com", "/%73tatic/x", "static"),
+            ("www.site.com", "/static/../secret", "root"),
+            ("a.site.com", "/", "wild"),
+            ("a.b.site.com", "/", "wild"),
+            ("a.shop.site.com", "/", "shop"),
+            ("site.com", "/", "unknown host"),
+            ("", "/", "unknown host"),
+        ] {
+            assert_eq!(found(&table, host, path), name, "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn a_host_without_the_path_falls_through_to_the_next_best() {
+        let table = table(vec![
+            rule("static", "/static/"),
+            Rule { hosts: hosts(&["*.site.com"]), ..rule("wild", "/app/") },
+            Rule { hosts: vec![HostPattern::Any], ..rule("any", "/any/") },
+        ]);
+        assert_eq!(found(&table, "www.site.com", "/app/x"), "wild");
+        assert_eq!(found(&table, "www.site.com", "/any/x"), "any");
+        assert_eq!(found(&table, "www.site.com", "/x"), "unknown path");
+        assert_eq!(found(&table, "other.org", "/any/"), "any");
+        assert_eq!(found(&table, "other.org", "/static/"), "unknown path");
+    }
+
+    #[test]
+    fn of_two_with_the_same_host_and_path_the_older_serves() {
+        let named = |name, created| Rule { created, ..rule(name, "/") };
+        let table = table(vec![named("b", Some(2)), named("c", Some(1)), named("a", None)]);
+        assert_eq!(found(&table, "www.site.com", "/"), "c");
+        let losers: Vec<_> = table.verdicts.iter().map(|v| v.rule.name.to_string()).collect();
+        assert_eq!(losers, ["b", "a"]);
+        assert!(table.verdicts.iter().all(|verdict| &*verdict.winner.name == "c"));
+    }
+
+    #[test]
+    fn without_times_the_first_by_name_serves_and_the_other_keeps_its_other_hosts() {
+        let both = Rule { hosts: hosts(&["www.site.com", "b.site.com"]), ..rule("b", "/") };
+        let table = table(vec![both, rule("a", "/")]);
+        assert_eq!(found(&table, "www.site.com", "/"), "a");
+        assert_eq!(found(&table, "b.site.com", "/"), "b");
+        assert_eq!(table.verdicts.len(), 1);
+    }
+
+    #[test]
+    fn every_address_of_a_name_is_a_member_and_a_name_without_one_is_unresolved() {
+        let named = |name: &str| {
+            let target = Target { host: Host::Name(name.into()), port: 80, tls: None };
+            Entry { target, ..entry(name, 1) }
+        };
+        let rule = Rule { entries: vec![named("one"), named("two")], ..rule("app", "/") };
+        let endpoints = endpoints(&[("one", 80, &["127.0.0.1:80", "[::1]:80"])]);
+        let table = Table::build(&[Arc::new(rule)], &endpoints, &Table::default(), Instant::now());
+        let route = &table.routes[0];
+        assert_eq!(route.members.len(), 2);
+        assert_eq!(route.unresolved, [1]);
+    }
+
+    #[test]
+    fn a_change_elsewhere_reuses_the_route_and_a_change_here_keeps_the_loads() {
+        let now = Instant::now();
+        let none = Endpoints::default();
+        let app = Arc::new(weighted(&[1.0, 1.0]));
+        let other = Arc::new(rule("other", "/other/"));
+        let first = Table::build(&[Arc::clone(&app)], &none, &Table::default(), now);
+        let second = Table::build(&[Arc::clone(&app), other], &none, &first, now);
+        assert!(Arc::ptr_eq(&first.routes[0], second.route(&app.id).unwrap()));
+        let mut changed = weighted(&[3.0, 1.0, 1.0]);
+        changed.entries[1].state = State::Draining;
+        let third = Table::build(&[Arc::new(changed)], &none, &second, now);
+        let (old, new) = (&first.routes[0], &third.routes[0]);
+        assert_eq!(new.members.len(), 3);
+        for (old, new) in old.members.iter().zip(&new.members) {
+            assert!(Arc::ptr_eq(&old.load, &new.load));
+            assert!(Arc::ptr_eq(&old.cursor, &new.cursor));
+        }
+        assert!(Arc::ptr_eq(&old.tally, &new.tally));
+    }
+
+    #[test]
+    fn rules_to_one_backend_learn_once() {
+        let rule = |name, path| Rule { entries: vec![entry("m", 1)], ..rule(name, path) };
+        let table = table(vec![rule("a", "/a"), rule("b", "/b")]);
+        let loads: Vec<_> = table.routes.iter().map(|r| &r.members[0].load).collect();
+        assert!(Arc::ptr_eq(loads[0], loads[1]));
+    }
 }

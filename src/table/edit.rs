@@ -45,8 +45,9 @@ impl Edits {
 /// # Errors
 /// Says what is wrong with the name.
 pub fn parse_name(text: &str) -> Result<HeaderName, String> {
-    let name = HeaderName::try_from(text)
-        .map_err(|_| format!("`{text}` is no header name: letters, digits and -, such as X-Team"))?;
+    let name = HeaderName::try_from(text).map_err(|_| {
+        format!("`{text}` is no header name: letters, digits and -, such as X-Team")
+    })?;
     if FORBIDDEN.contains(&name) {
         return Err(format!("`{text}` belongs to the connection and cannot be changed"));
     }

@@ -228,7 +228,9 @@ impl Load {
     /// before the first sample it is `mean`.
     #[must_use]
     pub fn latency(&self, mean: f64, now: Instant) -> f64 {
-        let Some((value, at)) = self.latency.get() else { return mean };
+        let Some((value, at)) = self.latency.get() else {
+            return mean;
+        };
         let idle = seconds_between(at, self.tick(now)) - IDLE_GRACE;
         if idle <= 0.0 { value } else { mean + (value - mean) * (-idle / IDLE_TAU).exp() }
     }
@@ -242,7 +244,9 @@ impl Load {
     /// The share of attempts that failed lately, 0 to 1; fades while nothing is tried.
     #[must_use]
     pub fn failure_rate(&self, now: Instant) -> f64 {
-        let Some((rate, at)) = self.failures.get() else { return 0.0 };
+        let Some((rate, at)) = self.failures.get() else {
+            return 0.0;
+        };
         if rate == 0.0 {
             return 0.0;
         }
@@ -327,7 +331,7 @@ impl Load {
     fn tick(&self, at: Instant) -> u32 {
         let ticks = at.saturating_duration_since(self.born).as_micros() / TICK_MICROS;
         // Wraps on purpose: only differences are used.
-        (ticks & u128::from(u32::MAX)) as u32
+        u32::try_from(ticks & u128::from(u32::MAX)).unwrap_or_default()
     }
 }
 
@@ -354,6 +358,7 @@ impl Decaying {
         (!value.is_nan()).then_some((f64::from(value), at))
     }
 
+    #[allow(clippy::cast_possible_truncation)] // Seven digits are plenty for an estimate.
     fn sample(&self, sample: f64, tick: u32, tau: f64, least: f64) {
         let update = |old| {
             let (value, at) = unpack(old);
@@ -377,6 +382,7 @@ fn pack(value: f32, tick: u32) -> u64 {
     u64::from(value.to_bits()) << 32 | u64::from(tick)
 }
 
+#[allow(clippy::cast_possible_truncation)] // Each half is taken on purpose.
 fn unpack(word: u64) -> (f32, u32) {
     (f32::from_bits((word >> 32) as u32), word as u32)
 }

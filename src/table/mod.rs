@@ -281,8 +281,8 @@ pub struct Route {
     pub tally: Arc<RuleTally>,
     /// What may be sent again.
     pub budget: Arc<Budget>,
-    by_route: HashMap<Arc<str>, Vec<usize>>,
-    by_token: HashMap<Box<str>, Vec<usize>>,
+    named: HashMap<Arc<str>, Vec<usize>>,
+    issued: HashMap<Box<str>, Vec<usize>>,
 }
 
 /// What a request says about its member.
@@ -300,12 +300,14 @@ impl Route {
     #[must_use]
     pub fn wish(&self, path: &str, query: Option<&str>, headers: &HeaderMap) -> Wish<'_> {
         let mut wish = Wish { named: false, members: &[] };
-        let Some(sticky) = &self.rule.sticky else { return wish };
+        let Some(sticky) = &self.rule.sticky else {
+            return wish;
+        };
         for wanted in sticky.wanted(path, query, headers) {
             wish.named = true;
             let members = match &wanted {
-                Wanted::Route(route) => self.by_route.get(route.as_ref()),
-                Wanted::Issued(token) => self.by_token.get(*token),
+                Wanted::Route(route) => self.named.get(route.as_ref()),
+                Wanted::Issued(token) => self.issued.get(*token),
             };
             if let Some(members) = members {
                 wish.members = members;

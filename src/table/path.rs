@@ -233,7 +233,8 @@ pub fn unjoin<'p>(member_path: &str, path: &'p str) -> Option<&'p str> {
 pub fn candidates(plain: &str, deepest: usize) -> impl Iterator<Item = &str> {
     let bytes = plain.as_bytes();
     let end = plain.match_indices('/').nth(deepest).map_or(plain.len(), |(at, _)| at);
-    let boundary = move |at: &usize| bytes[at - 1] == b'/' || bytes.get(*at).is_none_or(|b| *b == b'/');
+    let boundary =
+        move |at: &usize| bytes[at - 1] == b'/' || bytes.get(*at).is_none_or(|b| *b == b'/');
     (1..=end).rev().filter(boundary).map(|at| &plain[..at])
 }
 
@@ -321,7 +322,9 @@ impl std::error::Error for MalformedHost {}
 /// When it is malformed.
 pub fn host_of(authority: &str) -> Result<Cow<'_, str>, MalformedHost> {
     let (host, port) = split_port(authority)?;
-    if !port.is_empty() && (port.parse::<u16>().is_err() || !port.bytes().all(|b| b.is_ascii_digit())) {
+    if !port.is_empty()
+        && (port.parse::<u16>().is_err() || !port.bytes().all(|b| b.is_ascii_digit()))
+    {
         return Err(MalformedHost);
     }
     if let Some(inner) = host.strip_prefix('[') {
@@ -502,7 +505,9 @@ mod tests {
         ] {
             assert_eq!(host_of(authority).unwrap(), host);
         }
-        for authority in ["", ":80", "a b", "a/b", "u@h", "h:99999", "h:x", "a:1:2", "[::1", "[::1]x:1", "h:+1"] {
+        for authority in
+            ["", ":80", "a b", "a/b", "u@h", "h:99999", "h:x", "a:1:2", "[::1", "[::1]x:1", "h:+1"]
+        {
             assert_eq!(host_of(authority), Err(MalformedHost), "{authority}");
         }
     }
@@ -513,7 +518,9 @@ mod tests {
         assert_eq!(parse("WWW.Site.com.").unwrap(), "www.site.com");
         assert_eq!(parse("*.site.com").unwrap(), "*.site.com");
         assert_eq!(parse("::1").unwrap(), "[::1]");
-        for text in ["", "*", "*x.com", "a.*.com", "a..b", "http://a", "a:80", "a/b", "-a.com", "a b"] {
+        for text in
+            ["", "*", "*x.com", "a.*.com", "a..b", "http://a", "a:80", "a/b", "-a.com", "a b"]
+        {
             assert!(parse(text).unwrap_err().contains("www.site.com"), "{text}");
         }
     }
@@ -527,7 +534,8 @@ mod tests {
     }
 
     fn segments() -> impl Strategy<Value = String> {
-        "(/[a-z0-9%~._-]{0,4}){0,4}/?".prop_map(|path| if path.starts_with('/') { path } else { "/".into() })
+        "(/[a-z0-9%~._-]{0,4}){0,4}/?"
+            .prop_map(|path| if path.starts_with('/') { path } else { "/".into() })
     }
 
     proptest! {

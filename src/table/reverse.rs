@@ -170,11 +170,13 @@ impl Rules {
         let wrong = |text: &str| {
             format!("`{text}` must be an http or https URL without query, or a path such as /app/")
         };
-        let base = |text: &str| !text.contains(['?', '#', ' ', '\\']) && HeaderValue::from_str(text).is_ok();
+        let base = |text: &str| {
+            !text.contains(['?', '#', ' ', '\\']) && HeaderValue::from_str(text).is_ok()
+        };
         if !base(from) {
             return Err(wrong(from));
         }
-        let absolute = |text: &str| Url::parse(text).filter(|url| url.scheme.is_some()).is_some();
+        let absolute = |text: &str| Url::parse(text).is_some_and(|url| url.scheme.is_some());
         let local = |text: &str| text.starts_with('/') && !text.starts_with("//");
         if !base(to) || !(absolute(to) || local(to)) {
             return Err(wrong(to));
@@ -270,7 +272,9 @@ impl Reversal {
 
 /// Replaces the values for which `change` has another; those that are no text stay.
 fn edit(headers: &mut HeaderMap, name: &HeaderName, change: impl Fn(&str) -> Option<String>) {
-    let http::header::Entry::Occupied(mut entry) = headers.entry(name) else { return };
+    let http::header::Entry::Occupied(mut entry) = headers.entry(name) else {
+        return;
+    };
     for value in entry.iter_mut() {
         let new = value.to_str().ok().and_then(&change);
         if let Some(new) = new.and_then(|new| HeaderValue::try_from(new).ok()) {
@@ -299,13 +303,10 @@ impl Answer<'_> {
     }
 
     fn by_site(&self, url: &Url<'_>) -> Option<String> {
-        let own = |site: &&Site| url.is_at(&site.origin);
-        let of_member = self.reversal.sites.iter().filter(own);
-        let of_member = of_member.clone().next().is_some().then(|| {
-            of_member.filter_map(|site| path::unjoin(&site.path, url.path)).next()
-        });
-        if let Some(rest) = of_member {
-            return Some(self.public.url(&self.reversal.prefix.public(rest?)) + url.tail);
+        let mut own = self.reversal.sites.iter().filter(|site| url.is_at(&site.origin)).peekable();
+        if own.peek().is_some() {
+            let rest = own.find_map(|site| path::unjoin(&site.path, url.path))?;
+            return Some(self.public.url(&self.reversal.prefix.public(rest)) + url.tail);
         }
         if !self.host_kept || !self.public.names(url) {
             return None;
@@ -327,7 +328,11 @@ impl Answer<'_> {
         let by_rule = self.reversal.rules.locations.iter().find_map(|(from, to)| {
             let From::Path(from) = from else { return None };
             let rest = path::unjoin(from, path)?;
-            Some(if to.starts_with('/') { path::join(to, rest).into_owned() } else { base(to, rest) })
+            Some(if to.starts_with('/') {
+                path::join(to, rest).into_owned()
+            } else {
+                base(to, rest)
+            })
         });
         let by_site = || {
             let rest = path::unjoin(&self.site.path, path).filter(|_| self.moves())?;
@@ -349,7 +354,9 @@ impl Answer<'_> {
         let at = refresh_url(value)?;
         let (before, url) = value.split_at(at);
         let quote = url.chars().next().filter(|c| matches!(c, '"' | '\''));
-        let Some(quote) = quote else { return Some(format!("{before}{}", self.location(url)?)) };
+        let Some(quote) = quote else {
+            return Some(format!("{before}{}", self.location(url)?));
+        };
         let (inner, after) = url[1..].split_once(quote)?;
         Some(format!("{before}{quote}{}{quote}{after}", self.location(inner)?))
     }
@@ -413,7 +420,8 @@ impl Answer<'_> {
         let urls = names.iter().flat_map(|name| headers.get_all(name));
         let urls = urls.filter(|value| value.to_str().is_ok_and(|text| self.names_member(text)));
         let cookies = headers.get_all(SET_COOKIE).iter();
-        let cookies = cookies.filter(|value| value.to_str().is_ok_and(|text| self.cookie_leaks(text)));
+        let cookies =
+            cookies.filter(|value| value.to_str().is_ok_and(|text| self.cookie_leaks(text)));
         urls.count() + cookies.count()
     }
 
@@ -426,7 +434,8 @@ impl Answer<'_> {
     fn names_member(&self, text: &str) -> bool {
         text.match_indices("//").any(|(at, _)| {
             let rest = &text[at + 2..];
-            let end = rest.find(['/', '?', '#', '>', '"', '\'', ' ', ';', ',']).unwrap_or(rest.len());
+            let end =
+                rest.find(['/', '?', '#', '>', '"', '\'', ' ', ';', ',']).unwrap_or(rest.len());
             let authority = rest[..end].rsplit('@').next().unwrap_or_default();
             path::host_of(authority).is_ok_and(|host| self.is_internal(&host))
         })
@@ -520,7 +529,10 @@ mod tests {
     #[test]
     fn every_members_address_becomes_the_public_one() {
         for (from, to) in [
-            ("http://app1.site.com/login?next=%2Fa&b=1#frag", "http://www.site.com/login?next=%2Fa&b=1#frag"),
+            (
+                "http://app1.site.com/login?next=%2Fa&b=1#frag",
+                "http://www.site.com/login?next=%2Fa&b=1#frag",
+            ),
             ("http://APP1.SITE.COM/Login", "http://www.site.com/Login"),
             ("http://app1.site.com", "http://www.site.com/"),
             ("http://app1.site.com?x", "http://www.site.com/?x"),
@@ -580,7 +592,11 @@ mod tests {
             ("uri", "<http://app1.site.com/a>", "<http://www.site.com/a>"),
             ("refresh", "0; url=http://app1.site.com/a", "0; url=http://www.site.com/a"),
             ("refresh", "5;URL='http://app1.site.com/a'", "5;URL='http://www.site.com/a'"),
-            ("refresh", "5; url = \"http://app1.site.com/a\" x", "5; url = \"http://www.site.com/a\" x"),
+            (
+                "refresh",
+                "5; url = \"http://app1.site.com/a\" x",
+                "5; url = \"http://www.site.com/a\" x",
+            ),
             ("refresh", "5", "5"),
         ] {
             assert_eq!(app().field(name, from).0, to);
@@ -606,7 +622,10 @@ mod tests {
         let setup = Setup { kept: true, scheme: Scheme::Https, ..fixed() };
         assert_eq!(setup.location("http://www.site.com/media/x"), "https://www.site.com/static/x");
         assert_eq!(setup.location("http://www.site.com/static/x"), "https://www.site.com/static/x");
-        assert_eq!(setup.location("http://www.site.com:81/media/x"), "http://www.site.com:81/media/x");
+        assert_eq!(
+            setup.location("http://www.site.com:81/media/x"),
+            "http://www.site.com:81/media/x"
+        );
         let plain = Setup { kept: true, ..app() };
         assert_eq!(plain.location("http://www.site.com/x"), "http://www.site.com/x");
     }
@@ -643,8 +662,14 @@ mod tests {
     #[test]
     fn the_domain_of_a_members_cookie_becomes_the_public_host() {
         for (from, to) in [
-            ("sessionid=abc!app1; Domain=app1.site.com; Path=/", "sessionid=abc!app1; Domain=www.site.com; Path=/"),
-            ("a=b; DOMAIN=app1.site.com; Secure; SameSite=Lax", "a=b; DOMAIN=www.site.com; Secure; SameSite=Lax"),
+            (
+                "sessionid=abc!app1; Domain=app1.site.com; Path=/",
+                "sessionid=abc!app1; Domain=www.site.com; Path=/",
+            ),
+            (
+                "a=b; DOMAIN=app1.site.com; Secure; SameSite=Lax",
+                "a=b; DOMAIN=www.site.com; Secure; SameSite=Lax",
+            ),
             ("a=b; Domain=.app1.site.com", "a=b; Domain=www.site.com"),
             ("a=b; Domain=app1.site.com.evil.org", "a=b; Domain=app1.site.com.evil.org"),
             ("a=b; Path=/", "a=b; Path=/"),
@@ -674,7 +699,10 @@ mod tests {
         let below = setup("/app/", &["http://app1.site.com/"]);
         assert_eq!(below.cookie("a=b; Path=/"), "a=b; Path=/app/");
         assert_eq!(below.cookie("a=b; Path=/x"), "a=b; Path=/app/x");
-        assert_eq!(setup("/app", &["http://app1.site.com/"]).cookie("a=b; Path=/"), "a=b; Path=/app");
+        assert_eq!(
+            setup("/app", &["http://app1.site.com/"]).cookie("a=b; Path=/"),
+            "a=b; Path=/app"
+        );
     }
 
     #[test]
@@ -690,7 +718,10 @@ mod tests {
     fn what_still_names_a_member_is_counted() {
         assert_eq!(app().field("location", "http://app1.site.com/login").1, 0);
         assert_eq!(app().field("location", "https://app1.site.com/login").1, 1);
-        assert_eq!(app().field("location", "http://www.site.com/?to=http://app2.site.com:81/").1, 1);
+        assert_eq!(
+            app().field("location", "http://www.site.com/?to=http://app2.site.com:81/").1,
+            1
+        );
         assert_eq!(app().field("link", "<http://app1.site.com/a.css>; rel=preload").1, 1);
         assert_eq!(app().field("location", "http://app1.site.com.evil.org/").1, 0);
         assert_eq!(fixed().field("location", "http://static1.site.com/other").1, 1);

@@ -13,10 +13,7 @@ const PATTERN_LIMIT: usize = 1 << 20;
 /// Bytes that the cache of one search may take; there is one for each thread.
 const SEARCH_LIMIT: usize = 1 << 18;
 /// Fixed, so that all replicas and releases issue the same tokens. It is no secret.
-const TOKEN_KEY: [u64; 2] = [
-    u64::from_le_bytes(*b"gibbon.d"),
-    u64::from_le_bytes(*b"ev/token"),
-];
+const TOKEN_KEY: [u64; 2] = [u64::from_le_bytes(*b"gibbon.d"), u64::from_le_bytes(*b"ev/token")];
 
 /// How requests of one rule name their member.
 #[derive(Clone, Debug)]
@@ -161,10 +158,7 @@ fn complaint(error: &regex::Error) -> String {
         return format!("the pattern is too large: compiled, it takes more than {limit} bytes");
     }
     let text = error.to_string();
-    let reason = text
-        .lines()
-        .rev()
-        .find_map(|line| line.strip_prefix("error: "));
+    let reason = text.lines().rev().find_map(|line| line.strip_prefix("error: "));
     reason.unwrap_or(&text).to_owned()
 }
 
@@ -206,9 +200,7 @@ fn cookie<'r>(pair: &'r [u8], name: &[u8]) -> Option<&'r str> {
         return None;
     }
     let value = right[1..].trim_ascii();
-    let quoted = value
-        .strip_prefix(b"\"")
-        .and_then(|value| value.strip_suffix(b"\""));
+    let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
     str::from_utf8(quoted.unwrap_or(value)).ok()
 }
 
@@ -240,9 +232,7 @@ impl Issue {
     pub fn check(&self) -> Result<(), String> {
         let name = &self.name;
         if !is_token(name) {
-            return Err(format!(
-                "`{name}` is no cookie name: letters, digits, - and _"
-            ));
+            return Err(format!("`{name}` is no cookie name: letters, digits, - and _"));
         }
         if !is_path(&self.path) {
             return Err("a cookie's path starts with / and has no semicolon".to_owned());
@@ -280,10 +270,7 @@ fn is_token(name: &str) -> bool {
 }
 
 fn is_path(path: &str) -> bool {
-    path.starts_with('/')
-        && path
-            .bytes()
-            .all(|byte| matches!(byte, b' '..=b'~') && byte != b';')
+    path.starts_with('/') && path.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b';')
 }
 
 impl SameSite {
@@ -393,24 +380,14 @@ mod tests {
             Wanted::Route(route) => String::from(route),
             Wanted::Issued(token) => format!("#{token}"),
         };
-        sticky
-            .wanted(path, query, &cookie_headers(cookies))
-            .map(text)
-            .collect()
+        sticky.wanted(path, query, &cookie_headers(cookies)).map(text).collect()
     }
 
     /// Routes named by a cookie field, the same by pattern and by separator.
     fn by_cookie(field: &str) -> Vec<String> {
-        let by_separator = Sticky {
-            extract: Extract::Separator("!".into()),
-            ..sticky()
-        };
+        let by_separator = Sticky { extract: Extract::Separator("!".into()), ..sticky() };
         let routes = named(&sticky(), "/", &[field.as_bytes()]);
-        assert_eq!(
-            routes,
-            named(&by_separator, "/", &[field.as_bytes()]),
-            "{field}"
-        );
+        assert_eq!(routes, named(&by_separator, "/", &[field.as_bytes()]), "{field}");
         routes
     }
 
@@ -432,10 +409,7 @@ mod tests {
     #[test]
     fn a_value_without_a_route_names_nothing() {
         for value in ["DATA", "DATA!", "", "DATA.app1", "\"\"", "!"] {
-            assert!(
-                by_cookie(&format!("sessionid={value}")).is_empty(),
-                "{value}"
-            );
+            assert!(by_cookie(&format!("sessionid={value}")).is_empty(), "{value}");
         }
         assert!(by_cookie("sessionid").is_empty());
         assert!(by_cookie("").is_empty());
@@ -443,13 +417,7 @@ mod tests {
 
     #[test]
     fn a_cookie_counts_by_its_exact_name() {
-        for name in [
-            "xsessionid",
-            "sessionid2",
-            "SessionID",
-            "x= sessionid",
-            "x sessionid",
-        ] {
+        for name in ["xsessionid", "sessionid2", "SessionID", "x= sessionid", "x sessionid"] {
             assert!(by_cookie(&format!("{name}=DATA!app1")).is_empty(), "{name}");
         }
         // Not a separator of cookies: the comma is part of a value.
@@ -474,10 +442,7 @@ mod tests {
     #[test]
     fn of_two_cookies_the_first_with_a_route_comes_first() {
         assert_eq!(by_cookie("sessionid=DATA; sessionid=D!app2"), ["app2"]);
-        assert_eq!(
-            by_cookie("sessionid=D!app1; sessionid=D!app2"),
-            ["app1", "app2"]
-        );
+        assert_eq!(by_cookie("sessionid=D!app1; sessionid=D!app2"), ["app1", "app2"]);
     }
 
     #[test]
@@ -497,15 +462,8 @@ mod tests {
         assert_eq!(by_url("/a;sessionid=D!app2"), ["app2"]);
         assert_eq!(by_url("/a;sessionid=D!app2;x=y/b"), ["app2"]);
         assert_eq!(by_url("/a;x=y;sessionid=D!app2/b/c"), ["app2"]);
-        assert_eq!(
-            by_url("/;sessionid=D!app1/;sessionid=D!app2"),
-            ["app1", "app2"]
-        );
-        for path in [
-            "/sessionid=D!app2",
-            "/a;xsessionid=D!app2",
-            "/a;SESSIONID=D!app2",
-        ] {
+        assert_eq!(by_url("/;sessionid=D!app1/;sessionid=D!app2"), ["app1", "app2"]);
+        for path in ["/sessionid=D!app2", "/a;xsessionid=D!app2", "/a;SESSIONID=D!app2"] {
             assert!(by_url(path).is_empty(), "{path}");
         }
     }
@@ -514,13 +472,7 @@ mod tests {
     fn a_query_parameter_counts_by_its_whole_name() {
         assert_eq!(by_url("/?sessionid=D!app2"), ["app2"]);
         assert_eq!(by_url("/?x=y&sessionid=D!app2&z=1"), ["app2"]);
-        for query in [
-            "mysessionid=D!app2",
-            "x=sessionid=D!app2",
-            "x=y;sessionid=D!app2",
-            "",
-            "&",
-        ] {
+        for query in ["mysessionid=D!app2", "x=sessionid=D!app2", "x=y;sessionid=D!app2", "", "&"] {
             assert!(by_url(&format!("/?{query}")).is_empty(), "{query}");
         }
         assert_eq!(by_url("/?sessionid=D!app2;x=y"), ["app2;x=y"]);
@@ -528,10 +480,7 @@ mod tests {
 
     #[test]
     fn a_value_in_a_url_is_percent_decoded() {
-        assert_eq!(
-            by_url("/a;sessionid=D%21app%32?sessionid=D%21app1"),
-            ["app2", "app1"]
-        );
+        assert_eq!(by_url("/a;sessionid=D%21app%32?sessionid=D%21app1"), ["app2", "app1"]);
         assert_eq!(by_url("/?sessionid=D!50%"), ["50%"]);
         assert_eq!(by_url("/?sessionid=D!50%2"), ["50%2"]);
         assert_eq!(by_url("/?sessionid=D!%+1%zz%C3%A4"), ["%+1%zzä"]);
@@ -542,9 +491,8 @@ mod tests {
     fn only_what_was_encoded_is_copied() {
         let (sticky, headers) = (sticky(), HeaderMap::new());
         let wanted = sticky.wanted("/", Some("sessionid=D!app2&sessionid=D%21app2"), &headers);
-        let owned: Vec<_> = wanted
-            .map(|wanted| matches!(wanted, Wanted::Route(Cow::Owned(_))))
-            .collect();
+        let owned: Vec<_> =
+            wanted.map(|wanted| matches!(wanted, Wanted::Route(Cow::Owned(_)))).collect();
         assert_eq!(owned, [false, true]);
     }
 
@@ -552,10 +500,7 @@ mod tests {
     fn the_url_comes_before_the_cookie_and_does_not_hide_it() {
         let cookies: [&[u8]; 1] = [b"gibbon=0123; sessionid=D!app1"];
         let both = |target| named(&sticky(), target, &cookies);
-        assert_eq!(
-            both("/a;sessionid=D!app3?sessionid=D!app2"),
-            ["app3", "app2", "app1", "#0123"]
-        );
+        assert_eq!(both("/a;sessionid=D!app3?sessionid=D!app2"), ["app3", "app2", "app1", "#0123"]);
         assert_eq!(both("/?sessionid=D"), ["app1", "#0123"]);
         assert_eq!(both("/?sessionid=&z=1"), ["app1", "#0123"]);
         assert_eq!(both("/?sessionid=D!app9"), ["app9", "app1", "#0123"]);
@@ -563,12 +508,7 @@ mod tests {
 
     #[test]
     fn what_is_not_configured_is_not_looked_at() {
-        let nothing = Sticky {
-            cookie: None,
-            parameter: None,
-            issue: None,
-            ..sticky()
-        };
+        let nothing = Sticky { cookie: None, parameter: None, issue: None, ..sticky() };
         let cookies: [&[u8]; 1] = [b"gibbon=0123; sessionid=D!app1; =D!app2"];
         assert!(named(&nothing, "/;sessionid=D!app1?sessionid=D!app1", &cookies).is_empty());
     }
@@ -579,10 +519,7 @@ mod tests {
             let extract = Extract::regex(pattern).unwrap();
             extract.route(value).map(str::to_owned)
         };
-        assert_eq!(
-            route("^(.)-(?<route>.+)$", "x-app1").as_deref(),
-            Some("app1")
-        );
+        assert_eq!(route("^(.)-(?<route>.+)$", "x-app1").as_deref(), Some("app1"));
         assert_eq!(route("(?P<other>a).(b)", "a-b").as_deref(), Some("a"));
         assert_eq!(route("app[0-9]", "xx-app1-yy").as_deref(), Some("app1"));
         assert_eq!(route("!([^!]*)$", "a!b!app1").as_deref(), Some("app1"));
@@ -595,10 +532,7 @@ mod tests {
     fn without_pattern_and_separator_the_whole_value_is_the_route() {
         assert_eq!(Extract::Whole.route("app1"), Some("app1"));
         assert_eq!(Extract::Whole.route(""), None);
-        assert_eq!(
-            Extract::Separator("::".into()).route("a:b::app::1"),
-            Some("app::1")
-        );
+        assert_eq!(Extract::Separator("::".into()).route("a:b::app::1"), Some("app::1"));
     }
 
     #[test]
@@ -613,21 +547,14 @@ mod tests {
 
     #[test]
     fn a_pattern_that_takes_too_much_memory_is_refused() {
-        assert!(
-            Extract::regex("(?:a{1000}){1000}")
-                .unwrap_err()
-                .contains("too large")
-        );
+        assert!(Extract::regex("(?:a{1000}){1000}").unwrap_err().contains("too large"));
         assert!(Extract::regex(r"\w{100}\w{100}\w{100}\w{100}").is_err());
         assert!(Extract::regex(&"(".repeat(10_000)).is_err());
     }
 
     #[test]
     fn an_issued_cookie_has_the_attributes_asked_for() {
-        assert_eq!(
-            issue().set_cookie("0f"),
-            "gibbon=0f; Path=/; SameSite=Lax; HttpOnly"
-        );
+        assert_eq!(issue().set_cookie("0f"), "gibbon=0f; Path=/; SameSite=Lax; HttpOnly");
         let all = Issue {
             path: "/shop".into(),
             same_site: SameSite::None,
@@ -638,85 +565,36 @@ mod tests {
         };
         let expected = "gibbon=0f; Path=/shop; Max-Age=3600; SameSite=None; Secure";
         assert_eq!(all.set_cookie("0f"), expected);
-        let strict = Issue {
-            same_site: SameSite::Strict,
-            ..issue()
-        };
-        assert!(
-            strict
-                .set_cookie("0f")
-                .to_str()
-                .unwrap()
-                .contains("SameSite=Strict")
-        );
+        let strict = Issue { same_site: SameSite::Strict, ..issue() };
+        assert!(strict.set_cookie("0f").to_str().unwrap().contains("SameSite=Strict"));
     }
 
     #[test]
     fn a_cookie_that_browsers_refuse_is_refused_first() {
         assert_eq!(issue().check(), Ok(()));
         let bad = [
-            Issue {
-                name: "".into(),
-                ..issue()
-            },
-            Issue {
-                name: "a;b".into(),
-                ..issue()
-            },
-            Issue {
-                path: "shop".into(),
-                ..issue()
-            },
-            Issue {
-                path: "/a; Domain=evil".into(),
-                ..issue()
-            },
-            Issue {
-                path: "/a\r\n".into(),
-                ..issue()
-            },
-            Issue {
-                same_site: SameSite::None,
-                ..issue()
-            },
-            Issue {
-                name: "__Secure-g".into(),
-                ..issue()
-            },
-            Issue {
-                name: "__Host-g".into(),
-                secure: true,
-                path: "/a".into(),
-                ..issue()
-            },
+            Issue { name: "".into(), ..issue() },
+            Issue { name: "a;b".into(), ..issue() },
+            Issue { path: "shop".into(), ..issue() },
+            Issue { path: "/a; Domain=evil".into(), ..issue() },
+            Issue { path: "/a\r\n".into(), ..issue() },
+            Issue { same_site: SameSite::None, ..issue() },
+            Issue { name: "__Secure-g".into(), ..issue() },
+            Issue { name: "__Host-g".into(), secure: true, path: "/a".into(), ..issue() },
         ];
         for issue in bad {
             assert!(issue.check().is_err(), "{issue:?}");
         }
-        let host = Issue {
-            name: "__Host-g".into(),
-            secure: true,
-            ..issue()
-        };
+        let host = Issue { name: "__Host-g".into(), secure: true, ..issue() };
         assert_eq!(host.check(), Ok(()));
-        assert_eq!(
-            Issue {
-                path: "/a\r\n".into(),
-                ..issue()
-            }
-            .set_cookie("0f"),
-            ""
-        );
+        assert_eq!(Issue { path: "/a\r\n".into(), ..issue() }.set_cookie("0f"), "");
     }
 
     #[test]
     fn an_issued_cookie_that_comes_back_names_its_token() {
         let token = token("site", "app", "app1");
         let field = format!("x=y; gibbon={token}");
-        assert_eq!(
-            named(&sticky(), "/", &[field.as_bytes()]),
-            [format!("#{token}")]
-        );
+        assert_eq!(named(&sticky(), "/", &[field.as_bytes()]), [format!("#{token}")]);
         assert!(named(&sticky(), "/", &[b"gibbon=; gibbon=\"\""]).is_empty());
     }
 
@@ -740,15 +618,8 @@ mod tests {
             token("", "", ""),
         ];
         for (index, token) in tokens.iter().enumerate() {
-            assert!(
-                token.len() == 16 && !tokens[..index].contains(token),
-                "{tokens:?}"
-            );
-            assert!(
-                token
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-            );
+            assert!(token.len() == 16 && !tokens[..index].contains(token), "{tokens:?}");
+            assert!(token.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
         }
     }
 

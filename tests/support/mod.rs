@@ -1,6 +1,7 @@
 //! A Gibbon on loopback, members that do as they are told, and clients that see every byte.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::format_push_string)]
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -96,7 +97,7 @@ pub struct Member {
     pub connections: Arc<AtomicUsize>,
     script: Script,
     stop: Arc<AtomicBool>,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
+    streams: Arc<Mutex<HashMap<usize, TcpStream>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -153,7 +154,7 @@ impl Member {
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
-        for stream in self.streams.lock().unwrap().drain(..) {
+        for (_, stream) in self.streams.lock().unwrap().drain() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -174,10 +175,15 @@ impl Member {
                 if stop.load(SeqCst) {
                     return;
                 }
-                connections.fetch_add(1, SeqCst);
-                streams.lock().unwrap().push(stream.try_clone().unwrap());
+                let number = connections.fetch_add(1, SeqCst);
+                streams.lock().unwrap().insert(number, stream.try_clone().unwrap());
                 let (received, script) = (Arc::clone(&received), Arc::clone(&script));
-                std::thread::spawn(move || serve(stream, &received, &script));
+                let streams = Arc::clone(&streams);
+                std::thread::spawn(move || {
+                    serve(stream, &received, &script);
+                    // The last handle is dropped here, so that a reset is one.
+                    streams.lock().unwrap().remove(&number);
+                });
             }
         }));
     }
@@ -420,9 +426,9 @@ impl Default for Options {
                 patience: Patience {
                     head: Duration::from_secs(10),
                     idle: Duration::from_secs(75),
-                    write: Duration::from_secs(60),
+                    write: Duration::from_mins(1),
                 },
-                body_timeout: Duration::from_secs(60),
+                body_timeout: Duration::from_mins(1),
                 workers: 1,
             },
             grace: Duration::from_secs(5),

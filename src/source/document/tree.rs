@@ -67,11 +67,7 @@ fn options() -> Options {
 
 fn fault(error: &serde_saphyr::Error, lines_before: usize) -> Fault {
     let line = error.location().map_or(1, |place| line(&place)).max(1);
-    Fault::new(
-        line + lines_before,
-        "",
-        DefaultMessageFormatter.format_message(error),
-    )
+    Fault::new(line + lines_before, "", DefaultMessageFormatter.format_message(error))
 }
 
 fn line(place: &serde_saphyr::Location) -> usize {
@@ -131,11 +127,7 @@ impl Node {
 
 /// The path of a key of the map at `path`.
 pub(super) fn key_path(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// The path of an item of the list at `path`.
@@ -161,10 +153,7 @@ impl fmt::Display for Value {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self {
-            line: line(&spanned.referenced),
-            value: spanned.value,
-        })
+        Ok(Self { line: line(&spanned.referenced), value: spanned.value })
     }
 }
 
@@ -222,11 +211,7 @@ impl<'de> Visitor<'de> for AnyValue {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some((key, node)) = map.next_entry::<Spanned<String>, Node>()? {
-            entries.push(Entry {
-                line: line(&key.referenced),
-                key: key.value,
-                node,
-            });
+            entries.push(Entry { line: line(&key.referenced), key: key.value, node });
         }
         Ok(Value::Map(entries))
     }

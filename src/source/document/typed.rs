@@ -18,11 +18,7 @@ use super::tree::{Entry, Node, Value, item_path, key_path};
 /// first value that is not what the type wants is a fault too, and then there is no result.
 pub(super) fn read<T: DeserializeOwned>(root: &Node, faults: &mut Vec<Fault>) -> Option<T> {
     let found = RefCell::new(Vec::new());
-    let reader = Reader {
-        node: root,
-        path: String::new(),
-        faults: &found,
-    };
+    let reader = Reader { node: root, path: String::new(), faults: &found };
     let result = T::deserialize(reader).map_err(|error| error.at("", root.line));
     faults.append(&mut found.into_inner());
     match result {
@@ -83,19 +79,10 @@ impl de::Error for Error {
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         let expected = plain(&expected.to_string());
-        let scalar = matches!(
-            found,
-            Unexpected::Bool(_) | Unexpected::Signed(_) | Unexpected::Float(_)
-        );
-        let advice = if scalar && expected == "a text" {
-            ": put it in quotes"
-        } else {
-            ""
-        };
-        Self::custom(format!(
-            "expected {expected}, found {}{advice}",
-            shown(found)
-        ))
+        let scalar =
+            matches!(found, Unexpected::Bool(_) | Unexpected::Signed(_) | Unexpected::Float(_));
+        let advice = if scalar && expected == "a text" { ": put it in quotes" } else { "" };
+        Self::custom(format!("expected {expected}, found {}{advice}", shown(found)))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -133,22 +120,12 @@ fn shown(found: Unexpected<'_>) -> String {
 
 impl<'t> Reader<'t> {
     fn child(&self, node: &'t Node, path: String) -> Self {
-        Self {
-            node,
-            path,
-            faults: self.faults,
-        }
+        Self { node, path, faults: self.faults }
     }
 
     fn fields(self, entries: &'t [Entry], known: Option<&'static [&'static str]>) -> Fields<'t> {
         let (entries, seen) = (entries.iter(), BTreeSet::new());
-        Fields {
-            entries,
-            known,
-            seen,
-            next: None,
-            parent: self,
-        }
+        Fields { entries, known, seen, next: None, parent: self }
     }
 
     fn unlike(&self, expected: &str) -> Error {
@@ -169,10 +146,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             Value::Unsigned(value) => visitor.visit_u64(*value),
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Text(value) => visitor.visit_str(value),
-            Value::List(items) => visitor.visit_seq(Items {
-                items: items.iter().enumerate(),
-                parent: self,
-            }),
+            Value::List(items) => {
+                visitor.visit_seq(Items { items: items.iter().enumerate(), parent: self })
+            }
             Value::Map(entries) => visitor.visit_map(self.fields(entries, None)),
         }
     }
@@ -236,9 +212,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
         };
         let path = item_path(&self.parent.path, index);
         let reader = self.parent.child(item, path.clone());
-        seed.deserialize(reader)
-            .map(Some)
-            .map_err(|error| error.at(&path, item.line))
+        seed.deserialize(reader).map(Some).map_err(|error| error.at(&path, item.line))
     }
 }
 
@@ -251,10 +225,7 @@ impl<'t> Fields<'t> {
             _ => return true,
         };
         let field = key_path(&self.parent.path, &entry.key);
-        self.parent
-            .faults
-            .borrow_mut()
-            .push(Fault::new(entry.line, field, message));
+        self.parent.faults.borrow_mut().push(Fault::new(entry.line, field, message));
         false
     }
 }
@@ -277,14 +248,10 @@ impl<'de> MapAccess<'de> for Fields<'_> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let entry = self
-            .next
-            .take()
-            .ok_or_else(|| de::Error::custom("a value without a key"))?;
+        let entry = self.next.take().ok_or_else(|| de::Error::custom("a value without a key"))?;
         let path = key_path(&self.parent.path, &entry.key);
         let reader = self.parent.child(&entry.node, path.clone());
-        seed.deserialize(reader)
-            .map_err(|error| error.at(&path, entry.line))
+        seed.deserialize(reader).map_err(|error| error.at(&path, entry.line))
     }
 }
 
