@@ -1,0 +1,231 @@
+//! The program itself: signals and shutdown, `check`, `crd`, logs.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Act, Client, Member, balancer, data, eventually, member, ok};
+
+const GIBBON: &str = env!("CARGO_BIN_EXE_gibbon");
+
+/// `gibbon serve` as a process of its own.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    admin: SocketAddr,
+    directory: PathBuf,
+}
+
+impl Process {
+    fn start(name: &str, yaml: &str, flags: &[&str]) -> Self {
+        let directory = std::env::temp_dir().join(format!("gibbon-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("b.yaml"), yaml).unwrap();
+        let [address, admin] = [free(), free()];
+        let child = Command::new(GIBBON)
+            .args(["serve", "--files", directory.to_str().unwrap(), "--workers", "2"])
+            .args(["--listen", &address.to_string(), "--admin", &admin.to_string()])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let process = Self { child, address, admin, directory };
+        eventually(|| TcpStream::connect(admin).ok());
+        eventually(|| (process.page("/readyz") == 200).then_some(()));
+        process
+    }
+
+    fn page(&self, path: &str) -> u16 {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        Client::new(self.admin).send(request).read().map_or(0, |seen| seen.status)
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    fn exit(&mut self) -> Option<i32> {
+        eventually(|| self.child.try_wait().unwrap()).code()
+    }
+
+    fn output(&mut self) -> (String, String) {
+        let (mut out, mut err) = (String::new(), String::new());
+        self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (out, err)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n";
+
+#[test]
+fn at_sigterm_it_goes_on_accepting_for_the_delay_and_then_finishes_what_runs() {
+    let slow = Member::new(Act::After(Duration::from_secs(2), Box::new(ok("late"))));
+    let yaml = balancer(&[member(slow.address, "")], "");
+    let mut process = Process::start("term", &yaml, &["--shutdown-delay", "1s"]);
+    process.signal("-TERM");
+    eventually(|| (process.page("/readyz") == 503).then_some(()));
+    let mut client = Client::new(process.address);
+    client.send(GET);
+    eventually(|| (slow.count() == 1).then_some(()));
+    let seen = client.read().expect("the request is finished");
+    assert_eq!((seen.status, seen.header("connection")), (200, Some("close")));
+    assert!(TcpStream::connect(process.address).is_err());
+    assert_eq!(process.exit(), Some(0));
+}
+
+#[test]
+fn idle_connections_do_not_hold_up_the_end() {
+    let app = Member::new(ok("x"));
+    let mut process = Process::start("idle", &balancer(&[member(app.address, "")], ""), &[]);
+    let mut client = Client::new(process.address);
+    assert_eq!(client.send(GET).read().unwrap().status, 200);
+    let silent = Client::new(process.address);
+    let before = Instant::now();
+    process.signal("-INT");
+    assert_eq!(process.exit(), Some(0));
+    assert!(before.elapsed() < Duration::from_secs(10));
+    assert!(client.is_closed());
+    drop(silent);
+}
+
+#[test]
+fn what_does_not_end_in_time_is_cut_and_the_exit_code_is_0() {
+    let silent = Member::new(Act::Silence);
+    let yaml = balancer(&[member(silent.address, "")], "");
+    let mut process = Process::start("cut", &yaml, &["--shutdown-grace", "300ms"]);
+    let mut client = Client::new(process.address);
+    client.send(GET);
+    eventually(|| (silent.count() == 1).then_some(()));
+    process.signal("-TERM");
+    assert_eq!(process.exit(), Some(0));
+    assert!(process.output().1.contains("cut"));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let silent = Member::new(Act::Silence);
+    let yaml = balancer(&[member(silent.address, "")], "");
+    let mut process = Process::start("second", &yaml, &["--shutdown-grace", "1h"]);
+    let mut client = Client::new(process.address);
+    client.send(GET);
+    eventually(|| (silent.count() == 1).then_some(()));
+    process.signal("-TERM");
+    eventually(|| (process.page("/readyz") == 503).then_some(()));
+    process.signal("-TERM");
+    assert_eq!(process.exit(), Some(1));
+}
+
+#[test]
+fn the_access_log_has_a_line_a_request() {
+    let app = Member::new(ok("hello"));
+    let yaml = balancer(&[member(app.address, "name: one")], "");
+    let mut process = Process::start("log", &yaml, &["--access-log", "json"]);
+    Client::new(process.address).send(GET).read().unwrap();
+    let unknown = "GET /x HTTP/1.1\r\nHost: other.org\r\n\r\n";
+    Client::new(process.address).send(unknown).read().unwrap();
+    process.signal("-TERM");
+    process.exit();
+    let (out, _) = process.output();
+    let lines: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!(lines.len(), 2, "{out}");
+    assert_eq!(lines[0]["status"], 200);
+    assert_eq!(lines[0]["balancer"], "site/app");
+    assert_eq!(lines[0]["member"], format!("one {}", app.address));
+    assert_eq!((&lines[0]["attempts"], &lines[0]["session"]), (&1.into(), &"new".into()));
+    assert_eq!((&lines[0]["sent"], &lines[0]["cut"]), (&5.into(), &false.into()));
+    assert!(lines[0]["latency"].as_f64().unwrap() <= lines[0]["duration"].as_f64().unwrap());
+    assert_eq!((&lines[1]["status"], &lines[1]["reason"]), (&404.into(), &"unknown_host".into()));
+}
+
+#[test]
+fn an_address_in_use_is_named_with_its_flag() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = Command::new(GIBBON)
+        .args(["serve", "--files", ".", "--listen", &address, "--admin", "127.0.0.1:0"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && text.contains(&format!("--listen {address}")), "{text}");
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_an_error() {
+    let output = Command::new(GIBBON)
+        .args(["serve", "--files", "/nowhere/at/all", "--listen", "127.0.0.1:0"])
+        .args(["--admin", "127.0.0.1:0"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && text.contains("/nowhere/at/all"), "{text}");
+}
+
+fn check(path: &PathBuf) -> (Output, String) {
+    let output = Command::new(GIBBON).arg("check").arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    (output, text)
+}
+
+#[test]
+fn check_refuses_each_bad_balancer_with_file_line_and_field() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(data("balancers/bad")).unwrap() {
+        let path = entry.unwrap().path();
+        let comments: Vec<String> = BufReader::new(std::fs::File::open(&path).unwrap())
+            .lines()
+            .map_while(Result::ok)
+            .take_while(|line| line.starts_with('#'))
+            .collect();
+        let (output, text) = check(&path);
+        assert_eq!(output.status.code(), Some(1), "{}: {text}", path.display());
+        let wanted = |what: &str| {
+            let prefix = format!("# {what}: ");
+            comments.iter().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
+        };
+        let (field, message) = (wanted("field"), wanted("message"));
+        assert!(!field.is_empty() && !message.is_empty(), "{} says nothing", path.display());
+        let line = text.lines().find(|line| line.contains(&format!(" {field}: ")));
+        let line = line.unwrap_or_else(|| panic!("{}: no {field} in {text}", path.display()));
+        assert!(line.starts_with(&format!("{}:", path.display())), "{line}");
+        assert!(line.contains(&message), "{}: {line}", path.display());
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn check_accepts_each_good_balancer_and_every_example() {
+    for path in [data("balancers/good"), data("../examples/site")] {
+        let (output, text) = check(&path);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.contains(", 0 faults"), "{text}");
+    }
+}
+
+#[test]
+fn the_committed_definition_is_what_crd_prints() {
+    let output = Command::new(GIBBON).arg("crd").output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let committed = std::fs::read_to_string(data("../crds/balancer.yaml")).unwrap();
+    assert!(printed == committed, "run: gibbon crd > crds/balancer.yaml");
+}
