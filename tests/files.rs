@@ -76,7 +76,8 @@ fn a_file_that_is_invalid_at_the_start_does_not_keep_the_rest_from_being_served(
 
 #[test]
 fn services_are_refused_with_a_reason() {
-    let gibbon = Gibbon::start(&named("app", "/", &["service: {name: app, port: http}".into()], ""));
+    let gibbon =
+        Gibbon::start(&named("app", "/", &["service: {name: app, port: http}".into()], ""));
     let text = gibbon.page("/readyz?verbose").text();
     assert!(text.contains("spec.members[0].service: ") && text.contains("cluster"), "{text}");
     assert_eq!(gibbon.get(HOST, "/").status, 404);
@@ -90,7 +91,10 @@ fn of_two_balancers_for_the_same_host_and_path_the_first_by_name_serves() {
     gibbon.write("zzz.yaml", &named("a", "/", &[member(a.address, "")], ""));
     becomes(&gibbon, "/", "a");
     let conflict = &gibbon.table()["conflicts"][0];
-    assert_eq!((&conflict["balancer"], &conflict["servedBy"]), (&"site/b".into(), &"site/a".into()));
+    assert_eq!(
+        (&conflict["balancer"], &conflict["servedBy"]),
+        (&"site/b".into(), &"site/a".into())
+    );
     std::fs::remove_file(gibbon.directory.join("zzz.yaml")).unwrap();
     becomes(&gibbon, "/", "b");
 }
@@ -120,7 +124,8 @@ fn a_mounted_config_map_is_followed() {
         let yaml = named("mounted", "/mounted/", &[member_line], "");
         std::fs::write(folder.join("mounted.yaml"), yaml).unwrap();
         symlink(&folder, gibbon.directory.join("..data_tmp")).unwrap();
-        std::fs::rename(gibbon.directory.join("..data_tmp"), gibbon.directory.join("..data")).unwrap();
+        std::fs::rename(gibbon.directory.join("..data_tmp"), gibbon.directory.join("..data"))
+            .unwrap();
     };
     publish("1", member(one.address, ""));
     symlink("..data/mounted.yaml", gibbon.directory.join("mounted.yaml")).unwrap();

@@ -93,7 +93,11 @@ fn the_table_is_pure() {
             let own = ["super", "self", "crate"].contains(&root.as_str());
             let local = own || root.chars().next().is_some_and(char::is_uppercase);
             let sibling = src().join("table").join(format!("{root}.rs")).exists();
-            assert!(local || sibling || PURE.contains(&root.as_str()), "{}: {line}", path.display());
+            assert!(
+                local || sibling || PURE.contains(&root.as_str()),
+                "{}: {line}",
+                path.display()
+            );
         }
         for clock in ["Instant::now()", "SystemTime::now()", "async fn", "fastrand::Rng::new()"] {
             let code = text.split("#[cfg(test)]").next().unwrap();

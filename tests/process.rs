@@ -200,7 +200,11 @@ fn check_refuses_each_bad_balancer_with_file_line_and_field() {
         assert_eq!(output.status.code(), Some(1), "{}: {text}", path.display());
         let wanted = |what: &str| {
             let prefix = format!("# {what}: ");
-            comments.iter().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
+            comments
+                .iter()
+                .find_map(|line| line.strip_prefix(&prefix))
+                .unwrap_or_default()
+                .to_owned()
         };
         let (field, message) = (wanted("field"), wanted("message"));
         assert!(!field.is_empty() && !message.is_empty(), "{} says nothing", path.display());

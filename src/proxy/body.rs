@@ -302,6 +302,15 @@ pub trait Watch {
     fn ended(&mut self, result: Result<(), DownloadError>);
 }
 
+/// How long a member's body may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Within {
+    /// Without a byte, while the client waits for one.
+    pub silence: Duration,
+    /// Altogether.
+    pub deadline: Option<Instant>,
+}
+
 /// A response's body.
 #[derive(Debug)]
 pub enum Body<W> {
@@ -317,21 +326,21 @@ pub struct Download<W> {
     incoming: Incoming,
     alarm: Alarm,
     waiting_since: Option<Instant>,
-    patience: Duration,
+    within: Within,
     ended: bool,
     watch: W,
 }
 
 impl<W> Body<W> {
-    /// A member's body, no longer silent than `patience` while the client waits for it.
-    pub fn member(incoming: Incoming, patience: Duration, watch: W) -> Self {
+    /// A member's body, within limits.
+    pub fn member(incoming: Incoming, within: Within, watch: W) -> Self {
         let alarm = Alarm::default();
         let ended = false;
         Self::Member(Box::new(Download {
             incoming,
             alarm,
             waiting_since: None,
-            patience,
+            within,
             ended,
             watch,
         }))
@@ -364,7 +373,9 @@ impl<W: Watch> Download<W> {
             }
             Poll::Pending => {
                 let since = *self.waiting_since.get_or_insert_with(Instant::now);
-                ready!(self.alarm.poll(since + self.patience, cx));
+                let silent = since + self.within.silence;
+                let until = self.within.deadline.map_or(silent, |deadline| deadline.min(silent));
+                ready!(self.alarm.poll(until, cx));
                 self.fail(DownloadError::Timeout)
             }
         }

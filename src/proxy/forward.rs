@@ -14,7 +14,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::body::{self, Body, Upload, UploadError};
+use super::body::{self, Body, Upload, UploadError, Within};
 use super::error::Error;
 use super::headers::{self, Hop};
 use super::io::Activity;
@@ -58,7 +58,7 @@ pub async fn serve(
     let expects = request.headers().contains_key(header::EXPECT);
     let journey = Journey { worker: &worker, peer, trusted, client };
     match journey.travel(request, &mut visit).await {
-        Ok(Outcome::Member(response, patience)) => from_member(response, patience, visit),
+        Ok(Outcome::Member(response, within)) => from_member(response, within, visit),
         Ok(Outcome::Own(response)) => own(response, visit, None),
         Ok(Outcome::Upgraded(response, upgrade)) => upgraded(response, upgrade, visit),
         Err(error) => {
@@ -98,12 +98,12 @@ fn own(response: Response<Bytes>, mut visit: Visit, reason: Option<&'static str>
     response.map(|bytes| Body::Own(Some(bytes), Some(visit)))
 }
 
-fn from_member(response: Response<Incoming>, patience: Duration, mut visit: Visit) -> Answer {
+fn from_member(response: Response<Incoming>, within: Within, mut visit: Visit) -> Answer {
     visit.answered(response.status(), None);
     if hyper::body::Body::is_end_stream(response.body()) {
         visit.complete();
     }
-    response.map(|incoming| Body::member(incoming, patience, visit))
+    response.map(|incoming| Body::member(incoming, within, visit))
 }
 
 /// Sends the 101 on, and carries bytes from then on.
@@ -127,7 +127,7 @@ struct Upgrade {
 
 /// What a request has led to.
 enum Outcome {
-    Member(Response<Incoming>, Duration),
+    Member(Response<Incoming>, Within),
     Own(Response<Bytes>),
     Upgraded(Response<()>, Upgrade),
 }
@@ -253,7 +253,7 @@ impl Journey<'_> {
             terms: Terms {
                 connect: rule.timeouts.connect,
                 response: rule.timeouts.response,
-                deadline: rule.timeouts.request.map(|whole| visit.begun() + whole),
+                deadline: deadline(route, visit),
                 tls: &self.worker.shared.tls,
             },
             idempotent: headers::is_idempotent(&parts.method),
@@ -299,7 +299,8 @@ impl Journey<'_> {
         }
         visit.connection = Some(connection);
         *response.version_mut() = Version::HTTP_11;
-        Ok(Outcome::Member(response, route.rule.timeouts.response))
+        let silence = route.rule.timeouts.response;
+        Ok(Outcome::Member(response, Within { silence, deadline: deadline(route, visit) }))
     }
 
     /// Changes the response's headers: reversal, the rule's edits, Gibbon's own cookie.
@@ -540,6 +541,11 @@ fn options() -> Response<Bytes> {
     let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     response.headers_mut().insert(header::ALLOW, allow);
     response
+}
+
+/// When the request has taken all the time that its rule gives it.
+fn deadline(route: &Route, visit: &Visit) -> Option<Instant> {
+    route.rule.timeouts.request.map(|whole| visit.begun() + whole)
 }
 
 /// How the session fared with this pick.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, Uri};
 use ipnet::IpNet;
@@ -32,6 +33,8 @@ const MAX_EDITS: usize = 64;
 const MAX_NETWORKS: usize = 256;
 const MAX_STATUSES: usize = 16;
 const MAX_WEIGHT: u16 = 10_000;
+/// What a timeout of 0 stands for: longer than anything lives, and short enough to add to a time.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Where a Balancer was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +100,7 @@ fn read(balancer: &api::Balancer, place: Place, problems: &mut Problems) -> Opti
     let entries = entries(spec, place, problems);
     let sticky = spec.sticky.as_ref().map(|sticky| self::sticky(sticky, &spec.path, problems));
     let failover = failover(&spec.failover.clone().unwrap_or_default(), problems);
-    let timeouts = timeouts(&spec.timeouts.clone().unwrap_or_default(), problems);
+    let timeouts = timeouts(&spec.timeouts.clone().unwrap_or_default());
     let reverse = reverse(&spec.reverse.clone().unwrap_or_default(), problems);
     let headers = spec.headers.clone().unwrap_or_default();
     let request_headers = edits(headers.request.as_ref(), "spec.headers.request", problems);
@@ -538,21 +541,13 @@ fn failover(failover: &api::Failover, problems: &mut Problems) -> Failover {
     }
 }
 
-fn timeouts(timeouts: &api::Timeouts, problems: &mut Problems) -> Timeouts {
-    let needed = [
-        ("connect", Some(timeouts.connect)),
-        ("response", Some(timeouts.response)),
-        ("request", timeouts.request),
-        ("idle", Some(timeouts.idle)),
-    ];
-    for (name, _) in needed.iter().filter(|(_, time)| time.is_some_and(|t| t.get().is_zero())) {
-        problems.add(format!("spec.timeouts.{name}"), "must be longer than 0, such as 2s");
-    }
+fn timeouts(timeouts: &api::Timeouts) -> Timeouts {
+    let limit = |time: api::Duration| if time.get().is_zero() { FOREVER } else { time.get() };
     Timeouts {
-        connect: timeouts.connect.get(),
-        response: timeouts.response.get(),
-        request: timeouts.request.map(|time| time.get()),
-        idle: timeouts.idle.get(),
+        connect: limit(timeouts.connect),
+        response: limit(timeouts.response),
+        request: timeouts.request.map(|whole| whole.get()).filter(|whole| !whole.is_zero()),
+        idle: limit(timeouts.idle),
     }
 }
 
