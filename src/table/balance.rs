@@ -676,6 +676,30 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// Each member's latency is another at each request: nobody is shut out for good by what it
+        /// once said, and nobody gets nearly all.
+        #[test]
+        fn no_sequence_of_latencies_starves_or_floods(
+            sequence in proptest::collection::vec(1u64..1000, 2..60),
+            members in 2usize..6,
+            clients in 1usize..12,
+        ) {
+            let mut lab = Lab::new(weighted(&vec![1.0; members]), &vec![MS; members]);
+            let mut latencies = sequence.iter().cycle().map(|ms| Duration::from_millis(*ms));
+            for request in 0..3000 {
+                let next = latencies.next().unwrap();
+                lab.latencies[request % members] = next;
+                lab.start();
+                if lab.running.len() >= clients {
+                    lab.finish();
+                }
+            }
+            for served in &lab.served {
+                let part = f64::from(*served) * members as f64 / 3000.0;
+                proptest::prop_assert!(part > 0.01 && part < 0.99 * members as f64, "{:?}", lab.served);
+            }
+        }
+
         /// Whatever members say and however long they take, each healthy one keeps a part.
         #[test]
         fn nobody_is_starved_or_flooded(
