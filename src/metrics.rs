@@ -260,7 +260,7 @@ impl Families {
             ("member", &*member.name),
             ("address", address.as_str()),
         ];
-        let tally = &member.load.tally;
+        let tally = &member.tally;
         self.count(8, &labels, tally.requests.get());
         for failure in Failure::ALL.into_iter().filter(|f| tally.failures(*f) > 0) {
             let [a, b, c, d] = labels;

@@ -44,8 +44,8 @@ fn route(route: &Route, now: Instant) -> Value {
 
 fn member(route: &Route, member: &Member, now: Instant) -> Value {
     let load = &member.load;
-    let failures = Failure::ALL.into_iter().filter(|f| load.tally.failures(*f) > 0);
-    let failures = failures.map(|f| (f.reason().to_owned(), json!(load.tally.failures(f))));
+    let failures = Failure::ALL.into_iter().filter(|f| member.tally.failures(*f) > 0);
+    let failures = failures.map(|f| (f.reason().to_owned(), json!(member.tally.failures(f))));
     let entry = &route.rule.entries[member.entry];
     json!({
         "name": *member.name,
@@ -64,7 +64,7 @@ fn member(route: &Route, member: &Member, now: Instant) -> Value {
         "inFlight": load.in_flight(),
         "latencySeconds": route.estimate(member, now),
         "failureRate": load.failure_rate(now),
-        "requests": load.tally.requests.get(),
+        "requests": member.tally.requests.get(),
         "failures": failures.collect::<serde_json::Map<_, _>>(),
     })
 }

@@ -395,7 +395,7 @@ impl Attempts<'_> {
             self.route.tally.retries.inc();
         }
         let member = &self.route.members[pick.member];
-        let in_flight = InFlight::begin(&member.load, pick.probe, Instant::now());
+        let in_flight = InFlight::begin(member, pick.probe, Instant::now());
         let request = self.ready.request(self.route, member);
         match upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await {
             Ok(reply) => {

@@ -173,7 +173,7 @@ pub async fn send(
             return Err(Failed { failure, request: Some(Box::new(request)), reused: false });
         }
     };
-    member.load.tally.connections.inc();
+    member.tally.connections.inc();
     exchange(pool, key, sender, request, false, terms).await
 }
 

@@ -16,13 +16,14 @@ use super::upstream::Connection;
 use crate::metrics::Open;
 use crate::table::balance::Pick;
 use crate::table::load::{Failure, Load};
-use crate::table::tally::Session;
+use crate::table::tally::{MemberTally, Session};
 use crate::table::{Member, Route};
 
 /// A request under way at a member: counted from its making to its drop.
 #[derive(Debug)]
 pub struct InFlight {
     load: Arc<Load>,
+    tally: Arc<MemberTally>,
     probe: bool,
     sent: Instant,
 }
@@ -30,10 +31,11 @@ pub struct InFlight {
 impl InFlight {
     /// An attempt begins; `probe` if it is to find out whether the member is back.
     #[must_use]
-    pub fn begin(load: &Arc<Load>, probe: bool, now: Instant) -> Self {
-        load.begin();
-        load.tally.requests.inc();
-        Self { load: Arc::clone(load), probe, sent: now }
+    pub fn begin(member: &Member, probe: bool, now: Instant) -> Self {
+        member.load.begin();
+        member.tally.requests.inc();
+        let (load, tally) = (Arc::clone(&member.load), Arc::clone(&member.tally));
+        Self { load, tally, probe, sent: now }
     }
 
     /// The member answered well.
@@ -45,6 +47,7 @@ impl InFlight {
     /// The attempt failed; says how long the member is excluded, if it is.
     pub fn failed(&mut self, failure: Failure, first: Duration, now: Instant) -> Option<Duration> {
         self.probe = false;
+        self.tally.failed(failure);
         self.load.failed(failure, self.sent, first, now)
     }
 

@@ -11,7 +11,7 @@ use super::load::Load;
 use super::path::HostPattern;
 use super::reverse::{Origin, Reversal, Scheme, Site};
 use super::sticky;
-use super::tally::RuleTally;
+use super::tally::{MemberTally, RuleTally};
 use super::{Backend, Budget, Entry, Group, Host, Member, Route, Rule, RuleId, Table, Target};
 
 /// The addresses of names, as far as they are known.
@@ -145,8 +145,10 @@ impl Route {
                 for address in &addresses[entry] {
                     let target = rule.entries[entry].target.clone();
                     let load = load(Backend { target, address: *address });
-                    let own = before.and_then(|b| b.cursor_of(&load));
-                    let own = own.unwrap_or_else(|| Arc::new(Cursor::joining(&cursor)));
+                    let own = before.and_then(|b| b.kept(&load));
+                    let own = own.unwrap_or_else(|| {
+                        (Arc::new(Cursor::joining(&cursor)), Arc::<MemberTally>::default())
+                    });
                     members.push(member(rule, entry, groups.len(), *address, load, own));
                 }
             }
@@ -179,11 +181,15 @@ impl Route {
             && self.members.iter().map(|m| (m.entry, m.address)).eq(wanted)
     }
 
-    fn cursor_of(&self, load: &Arc<Load>) -> Option<Arc<Cursor>> {
+    /// What this rule knows of a backend besides its load.
+    fn kept(&self, load: &Arc<Load>) -> Option<Kept> {
         let member = self.members.iter().find(|m| Arc::ptr_eq(&m.load, load))?;
-        Some(Arc::clone(&member.cursor))
+        Some((Arc::clone(&member.cursor), Arc::clone(&member.tally)))
     }
 }
+
+/// What a rule keeps of a member when its table changes.
+type Kept = (Arc<Cursor>, Arc<MemberTally>);
 
 /// Without shares all entries are one group; with shares each is one of its own.
 fn shares(entries: &[Entry]) -> Vec<(f64, Range<usize>)> {
@@ -200,7 +206,7 @@ fn member(
     group: usize,
     address: SocketAddr,
     load: Arc<Load>,
-    cursor: Arc<Cursor>,
+    (cursor, tally): Kept,
 ) -> Member {
     let of = &rule.entries[entry];
     let issues = rule.sticky.as_ref().is_some_and(|sticky| sticky.issue.is_some());
@@ -222,6 +228,7 @@ fn member(
         site: site(of),
         load,
         cursor,
+        tally,
     }
 }
 

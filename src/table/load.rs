@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::tally::MemberTally;
-
 /// Time constant of the latency estimate: how long a sample keeps 1/e of its say.
 const LATENCY_TAU: f64 = 5.0;
 /// Time constant of the failure rate, in seconds.
@@ -114,8 +112,6 @@ pub struct Load {
     excluded_until: AtomicU64,
     probing_until: AtomicU64,
     exclusion: Mutex<Exclusion>,
-    /// What has happened so far, for metrics.
-    pub tally: MemberTally,
 }
 
 #[derive(Debug, Default)]
@@ -141,7 +137,6 @@ impl Load {
             excluded_until: AtomicU64::new(0),
             probing_until: AtomicU64::new(0),
             exclusion: Mutex::default(),
-            tally: MemberTally::default(),
         }
     }
 
@@ -212,7 +207,6 @@ impl Load {
         first: Duration,
         now: Instant,
     ) -> Option<Duration> {
-        self.tally.failed(failure);
         self.failures.sample(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
         if failure == Failure::Status {
             self.answered(sent);

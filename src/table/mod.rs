@@ -34,7 +34,7 @@ use load::Load;
 use path::{HostPattern, Prefix, RequestPath};
 use reverse::{Reversal, Site};
 use sticky::{Sticky, Wanted};
-use tally::RuleTally;
+use tally::{MemberTally, RuleTally};
 
 pub use build::{Endpoints, Verdict};
 
@@ -234,6 +234,8 @@ pub struct Member {
     pub load: Arc<Load>,
     /// What this rule has given it.
     pub cursor: Arc<Cursor>,
+    /// What has come of it.
+    pub tally: Arc<MemberTally>,
 }
 
 /// Members that are drawn together.
