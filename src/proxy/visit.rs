@@ -223,7 +223,10 @@ impl Watch for Visit {
                 self.reason = Some(failure.reason());
                 self.busy.cut();
                 let first = self.route.as_ref().map(|route| route.rule.failover.exclude_for);
-                if let Some(mut in_flight) = self.in_flight.take() {
+                let in_flight = self.in_flight.take();
+                // A body that the client broke off takes the member's connection with it.
+                let blameless = self.upload.as_ref().is_some_and(|upload| upload.error().is_some());
+                if let Some(mut in_flight) = in_flight.filter(|_| !blameless) {
                     in_flight.failed(failure, first.unwrap_or_default(), Instant::now());
                 }
                 self.connection = None;
