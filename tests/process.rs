@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -178,6 +178,40 @@ fn a_directory_that_is_not_there_is_an_error() {
         .unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && text.contains("/nowhere/at/all"), "{text}");
+}
+
+/// Reads one request with a body of this length, forgets it, and answers.
+fn sink(length: u64) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::with_capacity(1 << 20, stream.try_clone().unwrap());
+        support::read_head(&mut reader).unwrap();
+        let read = std::io::copy(&mut reader.take(length), &mut std::io::sink()).unwrap();
+        stream.write_all(&support::response("200 OK", &[], &read.to_string())).unwrap();
+    });
+    address
+}
+
+#[test]
+fn a_gibibyte_goes_to_the_member_that_takes_over_and_is_not_kept() {
+    let length = 1 << 30;
+    let members = [member(Member::dead(), "route: dead"), member(sink(length), "route: sink")];
+    let process = Process::start("large", &balancer(&members, "sticky: {cookie: s}"), &[]);
+    let mut client = Client::new(process.address);
+    client.send("POST / HTTP/1.1\r\nHost: www.site.com\r\nCookie: s=dead\r\n");
+    client.send(format!("Content-Length: {length}\r\n\r\n"));
+    let block = vec![7; 1 << 20];
+    for _ in 0..length >> 20 {
+        client.send(&block);
+    }
+    let seen = client.read().expect("an answer");
+    assert_eq!((seen.status, seen.text()), (200, length.to_string()));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 100_000, "{peak} kB");
 }
 
 fn check(path: &PathBuf) -> (Output, String) {
