@@ -18,18 +18,6 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// What is logged: error, warn, info, debug, trace, or a list such as `info,gibbon=debug`
-    #[arg(long, env = "GIBBON_LOG", global = true, default_value = "info", value_name = "LEVEL")]
-    pub log: String,
-    /// How the log is written
-    #[arg(
-        long,
-        env = "GIBBON_LOG_FORMAT",
-        global = true,
-        default_value = "text",
-        value_name = "FORMAT"
-    )]
-    pub log_format: LogFormat,
 }
 
 /// A subcommand.
@@ -101,6 +89,12 @@ pub struct Serve {
     /// Network whose X-Forwarded-* fields are believed; may be given several times
     #[arg(long, env = "GIBBON_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxies: Vec<IpNet>,
+    /// What is logged: error, warn, info, debug, trace, or a list such as `info,gibbon=debug`
+    #[arg(long, env = "GIBBON_LOG", default_value = "info", value_name = "LEVEL")]
+    pub log: String,
+    /// How the log is written
+    #[arg(long, env = "GIBBON_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
     /// How requests are logged, to standard output
     #[arg(long, env = "GIBBON_ACCESS_LOG", value_name = "FORMAT", default_value = "off")]
     pub access_log: AccessLogFormat,
@@ -198,10 +192,28 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::proxy::Settings;
 
     #[test]
     fn the_flags_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_flags_defaults_are_those_of_the_settings() {
+        let cli = Cli::try_parse_from(["gibbon", "serve", "--files", "."]).unwrap();
+        let Command::Serve(serve) = cli.command else { panic!("not serve") };
+        let settings = Settings::default();
+        assert_eq!(
+            (serve.max_connections, serve.max_head, serve.max_headers, serve.workers),
+            (settings.max_connections, settings.max_head, settings.max_headers, settings.workers)
+        );
+        let patience = settings.patience;
+        assert_eq!((serve.head_timeout, serve.idle_timeout), (patience.head, patience.idle));
+        assert_eq!(
+            (serve.body_timeout, serve.body_timeout),
+            (settings.body_timeout, patience.write)
+        );
     }
 
     #[test]

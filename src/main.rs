@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(serve) => {
-            start_log(&cli.log, cli.log_format)?;
+            start_log(&serve.log, serve.log_format)?;
             block_on(self::serve(*serve))?;
         }
         Command::Demo(demo) => block_on(demo::run(demo))?,
@@ -100,7 +100,6 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
 }
 
 fn settings(serve: &Serve) -> Settings {
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Settings {
         trusted: Networks::new(serve.trusted_proxies.clone()),
         max_connections: serve.max_connections,
@@ -112,7 +111,7 @@ fn settings(serve: &Serve) -> Settings {
             write: serve.body_timeout,
         },
         body_timeout: serve.body_timeout,
-        workers: if serve.workers == 0 { cores() } else { serve.workers },
+        workers: serve.workers,
     }
 }
 

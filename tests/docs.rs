@@ -94,15 +94,6 @@ fn flags(text: &mut String) {
             let _ = writeln!(text, "| `{name}` | {env} | {default} | {} |", cell(&help));
         }
     }
-    text.push_str(
-        "\n## All subcommands\n\n| flag | environment | default | meaning |\n|---|---|---|---|\n",
-    );
-    for argument in Cli::command().get_arguments().filter(|a| a.get_env().is_some()) {
-        let (long, env) = (argument.get_long().unwrap(), argument.get_env().unwrap());
-        let default = argument.get_default_values()[0].to_string_lossy();
-        let help = cell(&argument.get_help().unwrap().to_string());
-        let _ = writeln!(text, "| `--{long}` | `{}` | {default} | {help} |", env.to_string_lossy());
-    }
 }
 
 /// From a Gibbon that has served, failed and refused something, so that every family has a series.

@@ -256,7 +256,7 @@ fn an_outage_is_not_multiplied() {
 }
 
 #[test]
-fn shares_hold_and_a_retry_stays_in_its_group_while_it_can() {
+fn shares_hold() {
     let stable = Member::new(ok("stable"));
     let canary = Member::new(ok("canary"));
     let members = [member(stable.address, "share: 90"), member(canary.address, "share: 10")];

@@ -214,6 +214,35 @@ fn a_gibibyte_goes_to_the_member_that_takes_over_and_is_not_kept() {
     assert!(peak < 100_000, "{peak} kB");
 }
 
+#[test]
+fn the_demo_shows_lines_where_there_is_no_terminal_and_ends_by_itself() {
+    let [address, admin] = [free(), free()];
+    let mut demo = Command::new(GIBBON)
+        .args(["demo", "--for", "6s", "--listen", &address.to_string()])
+        .args(["--admin", &admin.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually(|| TcpStream::connect(address).ok());
+    let ask = |path: &str, more: &str| {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: www.site.com\r\n{more}Connection: close\r\n\r\n");
+        Client::new(address).send(request).read().unwrap()
+    };
+    eventually(|| (ask("/", "").status == 200).then_some(()));
+    let login = ask("/login", "Cookie: sessionid=x!app2\r\n");
+    assert_eq!(login.header("location"), Some("http://www.site.com/welcome"));
+    let new = ask("/", "");
+    let cookie = new.header("set-cookie").unwrap();
+    assert!(cookie.contains("!app") && cookie.contains("Domain=www.site.com"), "{cookie}");
+    assert!(ask("/static/a.png", "").text().contains("/media/a.png"));
+    assert!(eventually(|| demo.try_wait().unwrap()).success());
+    let mut out = String::new();
+    demo.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert!(out.contains("curl -i --resolve www.site.com:"), "{out}");
+    assert!(out.lines().last().unwrap().contains(" 0 errors seen"), "{out}");
+}
+
 fn check(path: &PathBuf) -> (Output, String) {
     let output = Command::new(GIBBON).arg("check").arg(path).output().unwrap();
     let text = String::from_utf8(output.stdout.clone()).unwrap();

@@ -24,12 +24,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::app::{self, App, Config};
 use crate::args::Demo;
-use crate::health::Health;
 use crate::proxy::Settings;
-use crate::proxy::io::Patience;
 use crate::source::names::{Answer, Resolver};
 use crate::table::Table;
-use crate::table::access::Networks;
 use members::Members;
 use picture::{History, Picture};
 use screen::{Pressed, Screen};
@@ -53,14 +50,14 @@ const TTL: Duration = Duration::from_secs(30);
 pub async fn run(args: Demo) -> anyhow::Result<()> {
     let members = Members::start().context("the members cannot be started")?;
     let files = Files::write().context("the Balancers cannot be written")?;
-    let app = app::build(config(&args, &members, &files)?).await.map_err(explain)?;
+    let app = app::build(config(&args, &members, &files)).await.map_err(explain)?;
     let mut show = Show::new(&app, members, &files);
     let health = Arc::clone(&app.health);
     let mut shown = Ok(());
     let stop = async {
         shown = tokio::select! {
             ended = ended(args.r#for) => ended,
-            shown = show.run(&args, &health) => shown,
+            shown = show.run(&args, || health.is_ready()) => shown,
         };
         Duration::ZERO
     };
@@ -107,7 +104,7 @@ fn explain(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-fn config(args: &Demo, members: &Members, files: &Files) -> anyhow::Result<Config> {
+fn config(args: &Demo, members: &Members, files: &Files) -> Config {
     let resolver = Resolver::default();
     for member in &members.all {
         resolver.fix(&member.host(), 80, Answer::Addresses(vec![member.address], TTL));
@@ -116,34 +113,17 @@ fn config(args: &Demo, members: &Members, files: &Files) -> anyhow::Result<Confi
     let tls = rustls::ClientConfig::builder()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    Ok(Config {
+    Config {
         files: files.0.clone(),
         listen: vec![args.listen],
         admin: args.admin,
         open_table: false,
-        settings: settings()?,
+        settings: Settings::default(),
         access_log: None,
         tls: Some(tls),
         resolver,
         shutdown_grace: GRACE,
-    })
-}
-
-/// As `gibbon serve` has them without flags.
-fn settings() -> anyhow::Result<Settings> {
-    Ok(Settings {
-        trusted: Networks::new(Vec::new()),
-        max_connections: 20_000,
-        max_head: 65_536,
-        max_headers: 100,
-        patience: Patience {
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
-            write: Duration::from_secs(60),
-        },
-        body_timeout: Duration::from_secs(60),
-        workers: std::thread::available_parallelism()?.get(),
-    })
+    }
 }
 
 /// What is shown, and what can be touched.
@@ -173,8 +153,8 @@ impl Show {
     }
 
     /// Sends visitors as soon as the site is up, and shows what happens.
-    async fn run(&mut self, args: &Demo, health: &Health) -> anyhow::Result<()> {
-        while !health.is_ready() {
+    async fn run(&mut self, args: &Demo, ready: impl Fn() -> bool) -> anyhow::Result<()> {
+        while !ready() {
             sleep(Duration::from_millis(5)).await;
         }
         let _traffic = traffic::start(self.public, args.rate, &self.visits)?;

@@ -64,8 +64,27 @@ pub struct Settings {
     pub patience: Patience,
     /// How long a client may be silent within a request's body.
     pub body_timeout: Duration,
-    /// Worker threads.
+    /// Worker threads; 0 is one for each core that the process may use.
     pub workers: usize,
+}
+
+impl Default for Settings {
+    /// What `gibbon serve` does without flags.
+    fn default() -> Self {
+        Self {
+            trusted: Networks::default(),
+            max_connections: 20_000,
+            max_head: 64 * 1024,
+            max_headers: 100,
+            patience: Patience {
+                head: Duration::from_secs(10),
+                idle: Duration::from_secs(75),
+                write: Duration::from_secs(60),
+            },
+            body_timeout: Duration::from_secs(60),
+            workers: 0,
+        }
+    }
 }
 
 /// What all workers share.
@@ -144,7 +163,12 @@ impl Proxy {
         let open = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::new();
         let mut lanes = Vec::new();
-        for number in 0..shared.settings.workers.max(1) {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let workers = match shared.settings.workers {
+            0 => cores(),
+            workers => workers,
+        };
+        for number in 0..workers {
             let (sender, sockets) = unbounded_channel();
             let load = Arc::new(AtomicUsize::new(0));
             lanes.push(Lane { sockets: sender, load });

@@ -234,12 +234,18 @@ fn group(route: &Route, ask: &Ask<'_>, fits: &impl Fn(usize) -> bool) -> Option<
     if let Some(last) = last.filter(able) {
         return Some(last);
     }
-    let total: f64 = (0..route.groups.len()).filter(able).map(|g| route.groups[g].share).sum();
+    let shared = || (0..route.groups.len()).filter(|g| route.groups[*g].share > 0.0 && able(g));
+    let total: f64 = shared().map(|group| route.groups[group].share).sum();
+    if total == 0.0 {
+        return None;
+    }
     let mut left = route.dealer.draw() * total;
-    (0..route.groups.len()).filter(able).filter(|g| route.groups[*g].share > 0.0).find(|g| {
-        left -= route.groups[*g].share;
+    let found = shared().find(|group| {
+        left -= route.groups[*group].share;
         left < 0.0
-    })
+    });
+    // Rounding may leave a crumb of the last share.
+    found.or_else(|| shared().next_back())
 }
 
 /// The fitting member of the group that will be done soonest and has not had more than its part.
@@ -356,10 +362,10 @@ pub(super) fn mean<'m>(members: impl Iterator<Item = &'m Member>) -> f64 {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::fixture::{entry, route, rule, weighted};
+    use super::super::fixture::{endpoints, entry, route, rule, weighted};
     use super::super::load::Failure;
     use super::super::sticky::{Extract, Sticky};
-    use super::super::{Entry, Rule};
+    use super::super::{Endpoints, Entry, Host, Rule, Table, Target};
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -506,18 +512,12 @@ mod tests {
     fn a_new_member_begins_with_a_tenth_of_its_part() {
         let now = Instant::now();
         let first = Arc::new(weighted(&[1.0, 1.0]));
-        let table = super::super::Table::build(
-            &[first],
-            &super::super::Endpoints::default(),
-            &super::super::Table::default(),
-            now,
-        );
+        let table = Table::build(&[first], &Endpoints::default(), &Table::default(), now);
         for member in &table.routes[0].members {
             member.load.succeeded(now, 20 * MS, now);
         }
         let grown = Arc::new(weighted(&[1.0, 1.0, 1.0]));
-        let table =
-            super::super::Table::build(&[grown], &super::super::Endpoints::default(), &table, now);
+        let table = Table::build(&[grown], &Endpoints::default(), &table, now);
         let lab = Lab {
             route: Arc::clone(&table.routes[0]),
             rng: fastrand::Rng::with_seed(7),
@@ -570,6 +570,25 @@ mod tests {
         };
         let shares = Lab::new(rule, &[MS, MS]).closed(4, 100);
         assert_eq!(shares, [1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_retry_stays_in_its_group_while_it_can() {
+        let now = Instant::now();
+        let name = |name: &str| Target { host: Host::Name(name.into()), port: 80, tls: None };
+        let shared =
+            |name_, share| Entry { target: name(name_), share: Some(share), ..entry(name_, 1) };
+        let rule = Rule { entries: vec![shared("a", 1.0), shared("b", 99.0)], ..rule("app", "/") };
+        let endpoints =
+            endpoints(&[("a", 80, &["127.0.0.1:1", "127.0.0.1:2"]), ("b", 80, &["127.0.0.1:3"])]);
+        let table = Table::build(&[Arc::new(rule)], &endpoints, &Table::default(), now);
+        let mut tried = Tried::default();
+        tried.add(0);
+        for _ in 0..20 {
+            assert_eq!(pick_of(&table.routes[0], &[], &tried, now).unwrap().member, 1);
+        }
+        tried.add(1);
+        assert_eq!(pick_of(&table.routes[0], &[], &tried, now).unwrap().member, 2);
     }
 
     fn ask<'a>(wanted: &'a [usize], tried: &'a Tried, now: Instant) -> Ask<'a> {

@@ -215,7 +215,7 @@ impl Load {
         let in_a_row = self.in_a_row.fetch_add(1, Relaxed).saturating_add(1);
         let probed = self.excluded_until.load(Relaxed) != 0;
         let excludes = failure.excludes_at_once() || probed || in_a_row >= FAILURES_TO_EXCLUDE;
-        (excludes && !first.is_zero()).then(|| self.exclude(sent, first, now))
+        (excludes && !first.is_zero()).then(|| self.exclude(first, now))
     }
 
     /// The estimate: seconds to the response head. An idle one relaxes towards `mean`, and
@@ -290,12 +290,13 @@ impl Load {
         self.probing_until.store(0, Relaxed);
     }
 
-    fn exclude(&self, sent: Instant, first: Duration, now: Instant) -> Duration {
+    fn exclude(&self, first: Duration, now: Instant) -> Duration {
         let mut exclusion = self.exclusion.lock().unwrap_or_else(PoisonError::into_inner);
         let until = self.excluded_until.load(Relaxed);
         let now = self.micros(now);
-        // Requests that were under way when the exclusion began tell nothing new.
-        if until > now && self.micros(sent) <= exclusion.since {
+        // Neither what was under way when it began nor what was tried because everybody is excluded
+        // tells anything new: only a failed probe makes the next interval longer.
+        if until > now {
             return Duration::from_micros(until - now);
         }
         let growth = 1u32.checked_shl(exclusion.level).unwrap_or(EXCLUDE_GROWTH);
@@ -476,11 +477,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_an_exclusion_neither_lengthens_nor_ends_it() {
+    fn failures_during_an_exclusion_do_not_lengthen_it_and_old_answers_do_not_end_it() {
         let (load, sent) = load();
         let now = sent + SECOND;
         assert_eq!(load.failed(Failure::Refused, sent, FIRST, now), Some(FIRST));
         assert_eq!(load.failed(Failure::Refused, sent, FIRST, now + SECOND), Some(4 * SECOND));
+        let later = now + SECOND;
+        assert_eq!(load.failed(Failure::Refused, later, FIRST, later), Some(4 * SECOND));
         load.succeeded(sent, SECOND, now + SECOND);
         assert_eq!(load.admission(now + SECOND), Admission::Excluded(4 * SECOND));
     }

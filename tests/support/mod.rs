@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use gibbon::app::{self, Config};
 use gibbon::proxy::Settings;
-use gibbon::proxy::io::Patience;
 use gibbon::source::names::{Answer, Resolver};
 use gibbon::table::access::{Networks, parse_network};
 use tokio::runtime::{Builder, LocalOptions};
@@ -418,19 +417,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            settings: Settings {
-                trusted: Networks::default(),
-                max_connections: 5000,
-                max_head: 65_536,
-                max_headers: 100,
-                patience: Patience {
-                    head: Duration::from_secs(10),
-                    idle: Duration::from_secs(75),
-                    write: Duration::from_mins(1),
-                },
-                body_timeout: Duration::from_mins(1),
-                workers: 1,
-            },
+            settings: Settings { workers: 1, ..Settings::default() },
             grace: Duration::from_secs(5),
             names: Vec::new(),
             tls: None,
