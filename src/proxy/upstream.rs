@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, Request, Response};
@@ -15,11 +16,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio::time::timeout_at;
 
 use super::body::Upload;
 use super::headers;
-use super::io::MemberStream;
+use super::io::{Alarm, MemberStream};
 use crate::table::Member;
 use crate::table::load::Failure;
 
@@ -32,8 +33,6 @@ const IDLE_MOST: Duration = Duration::from_secs(60);
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
 /// Idle connections kept to one member by one worker.
 const IDLE_PER_MEMBER: usize = 64;
-/// A connection that is not free this long after its response ended is dropped.
-const SETTLE: Duration = Duration::from_secs(5);
 /// Fields a member's response may have, and bytes of its head.
 const MAX_HEADERS: usize = 128;
 const MAX_HEAD: usize = 128 * 1024;
@@ -65,34 +64,38 @@ pub struct Reply {
 /// A connection to a member that is in use.
 #[derive(Debug)]
 pub struct Connection {
-    sender: SendRequest<Upload>,
+    wire: Wire,
     pool: Rc<Pool>,
     member: u64,
     idle: Duration,
 }
 
 impl Connection {
-    /// Keeps the connection for the next request, as soon as it is really free.
-    pub fn give_back(mut self) {
-        if self.idle.is_zero() {
-            return;
+    /// Keeps the connection for the next request.
+    pub fn give_back(self) {
+        if !self.idle.is_zero() {
+            let until = Instant::now() + self.idle;
+            self.pool.keep(self.member, Idle { wire: self.wire, until });
         }
-        tokio::task::spawn_local(async move {
-            if let Ok(Ok(())) = timeout(SETTLE, self.sender.ready()).await {
-                let until = Instant::now() + self.idle;
-                self.pool.keep(self.member, Idle { sender: self.sender, until });
-            }
-        });
     }
+}
+
+/// The way to send on a connection, with a timer that stays with it: to set one anew for each
+/// request would cost more than most of what else is done.
+#[derive(Debug)]
+struct Wire {
+    sender: SendRequest<Upload>,
+    alarm: Alarm,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<Upload>,
+    wire: Wire,
     until: Instant,
 }
 
-/// A worker's idle connections, newest last.
+/// A worker's kept connections, newest last. One may still be busy with the end of its request, and
+/// is left alone until it is really free.
 #[derive(Debug, Default)]
 pub struct Pool(RefCell<HashMap<u64, Vec<Idle>>>);
 
@@ -106,29 +109,19 @@ impl Pool {
         kept.push(idle);
     }
 
-    fn take(&self, member: u64, now: Instant) -> Option<SendRequest<Upload>> {
+    fn take(&self, member: u64, now: Instant) -> Option<Wire> {
         let mut pool = self.0.borrow_mut();
         let kept = pool.get_mut(&member)?;
-        while let Some(idle) = kept.pop() {
-            if idle.until > now && idle.sender.is_ready() {
-                return Some(idle.sender);
-            }
-        }
-        None
+        let free = kept.iter().rposition(|idle| idle.until > now && idle.wire.sender.is_ready());
+        free.map(|at| kept.remove(at).wire)
     }
 
     /// Closes what has been idle for too long.
     pub fn sweep(&self, now: Instant) {
         self.0.borrow_mut().retain(|_, kept| {
-            kept.retain(|idle| idle.until > now && !idle.sender.is_closed());
+            kept.retain(|idle| idle.until > now && !idle.wire.sender.is_closed());
             !kept.is_empty()
         });
-    }
-
-    /// Idle connections, all members together.
-    #[must_use]
-    pub fn idle(&self) -> usize {
-        self.0.borrow().values().map(Vec::len).sum()
     }
 }
 
@@ -158,11 +151,11 @@ pub async fn send(
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
     let key = member.load.id();
-    while !fresh && let Some(sender) = pool.take(key, Instant::now()) {
+    while !fresh && let Some(wire) = pool.take(key, Instant::now()) {
         // Lets the connection see what the member has sent or closed meanwhile: stale bytes must
         // not be taken for the answer, and a closed connection must not swallow the request.
         tokio::task::yield_now().await;
-        match exchange(pool, key, sender, request, true, terms).await {
+        match exchange(pool, key, wire, request, true, terms).await {
             Err(Failed { request: Some(back), .. }) => request = *back,
             done => return done,
         }
@@ -174,13 +167,13 @@ pub async fn send(
         }
     };
     member.tally.connections.inc();
-    exchange(pool, key, sender, request, false, terms).await
+    exchange(pool, key, Wire { sender, alarm: Alarm::default() }, request, false, terms).await
 }
 
 async fn exchange(
     pool: &Rc<Pool>,
     member: u64,
-    mut sender: SendRequest<Upload>,
+    mut wire: Wire,
     request: Request<Upload>,
     reused: bool,
     terms: &Terms<'_>,
@@ -188,18 +181,19 @@ async fn exchange(
     let upload = request.body().clone();
     upload.begin();
     let lost = |failure| Failed { failure, request: None, reused };
-    let response = tokio::select! {
-        biased;
-        response = sender.try_send_request(request) => response,
-        () = silence(&upload, terms) => return Err(lost(Failure::Timeout)),
-    };
-    match response {
+    let mut sent = std::pin::pin!(wire.sender.try_send_request(request));
+    let answer = std::future::poll_fn(|cx| match sent.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => poll_silence(&upload, terms, &mut wire.alarm, cx).map(|()| None),
+    });
+    let Some(answer) = answer.await else { return Err(lost(Failure::Timeout)) };
+    match answer {
         Ok(response) if !headers::is_framed_once(response.headers()) => {
             Err(lost(Failure::Protocol))
         }
         Ok(response) => {
             let idle = idle_time(response.headers());
-            let connection = Connection { sender, pool: Rc::clone(pool), member, idle };
+            let connection = Connection { wire, pool: Rc::clone(pool), member, idle };
             Ok(Reply { asked: upload.moved(), response, connection })
         }
         Err(mut error) => {
@@ -209,18 +203,23 @@ async fn exchange(
     }
 }
 
-/// Ends when the member has been silent for too long, or the request's time is over. While the
+/// Ready when the member has been silent for too long, or the request's time is over. While the
 /// client is still sending, it is not the member that is silent.
-async fn silence(upload: &Upload, terms: &Terms<'_>) {
+fn poll_silence(
+    upload: &Upload,
+    terms: &Terms<'_>,
+    alarm: &mut Alarm,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
     loop {
         let now = Instant::now();
         let since = if upload.waits_for_client() { now } else { upload.moved() };
         let silent = since + terms.response;
         let until = terms.deadline.map_or(silent, |deadline| deadline.min(silent));
         if until <= now {
-            return;
+            return Poll::Ready(());
         }
-        sleep_until(until.into()).await;
+        ready!(alarm.poll(until, cx));
     }
 }
 
