@@ -516,7 +516,7 @@ fn authority(parts: &Parts) -> Result<Cow<'static, str>, Error> {
     if hosts.next().is_some() {
         return Err(Error::BadRequest("there is more than one Host"));
     }
-    if host.is_none() && parts.version == Version::HTTP_11 {
+    if host.is_none_or(HeaderValue::is_empty) && parts.version == Version::HTTP_11 {
         return Err(Error::BadRequest("there is no Host"));
     }
     let host = host.map(HeaderValue::to_str).transpose();

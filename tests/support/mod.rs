@@ -386,6 +386,11 @@ impl Client {
         matches!(self.reader.read(&mut [0]), Ok(0) | Err(_))
     }
 
+    /// Fills the buffer.
+    pub fn read_exact(&mut self, buffer: &mut [u8]) {
+        self.reader.read_exact(buffer).unwrap();
+    }
+
     /// What is there until the end.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();

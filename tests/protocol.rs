@@ -1,0 +1,489 @@
+//! HTTP itself: upgrades, trailers, 100-continue, HTTP/1.0, HTTP/2, framing, slow and silent clients.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use support::{Act, Gibbon, Member, Options, balancer, eventually, member, ok, response};
+
+const HOST: &str = "www.site.com";
+
+fn one(act: Act) -> (Member, Gibbon) {
+    let app = Member::new(act);
+    let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], ""));
+    (app, gibbon)
+}
+
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
+
+#[test]
+fn a_websocket_is_a_tunnel_after_the_101() {
+    let (app, gibbon) = one(Act::Echo(SWITCH.into()));
+    let mut client = gibbon.client();
+    client.send("GET /ws HTTP/1.1\r\nHost: www.site.com\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\nearly");
+    let seen = client.read().unwrap();
+    assert_eq!(seen.status, 101);
+    assert_eq!(seen.header("upgrade"), Some("websocket"));
+    assert_eq!(seen.header("connection"), Some("upgrade"));
+    client.send(" bytes");
+    let mut echo = [0; 11];
+    client.read_exact(&mut echo);
+    assert_eq!(&echo, b"early bytes");
+    assert_eq!(app.received()[0].header("upgrade"), Some("websocket"));
+    assert_eq!(gibbon.metric("gibbon_tunnels_open"), Some(1.0));
+    assert_eq!(gibbon.metric("gibbon_member_in_flight{"), Some(0.0));
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(client.is_closed());
+    eventually(|| (gibbon.metric("gibbon_tunnels_open") == Some(0.0)).then_some(()));
+}
+
+#[test]
+fn an_upgrade_that_the_member_declines_stays_http() {
+    let (_app, gibbon) = one(ok("plain"));
+    let mut client = gibbon.client();
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        assert_eq!(client.read().unwrap().text(), "plain");
+    }
+}
+
+#[test]
+fn a_101_that_nobody_asked_for_is_502() {
+    let (_app, gibbon) = one(Act::Write(SWITCH.into()));
+    assert_eq!(gibbon.get(HOST, "/").status, 502);
+}
+
+#[test]
+fn trailers_pass_both_ways() {
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\nHost: evil\r\n\r\n";
+    let (app, gibbon) = one(Act::Write(answer.into()));
+    let mut client = gibbon.client();
+    client.send("POST / HTTP/1.1\r\nHost: www.site.com\r\nTE: trailers\r\nConnection: TE\r\nTrailer: X-Check\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("3\r\nabc\r\n0\r\nX-Check: 9\r\nContent-Length: 1\r\n\r\n");
+    let seen = client.read().unwrap();
+    assert_eq!(seen.text(), "hi");
+    assert_eq!(seen.trailers, [("x-sum".to_owned(), "7".to_owned())]);
+    let received = &app.received()[0];
+    assert_eq!((received.body.as_slice(), received.header("te")), (&b"abc"[..], Some("trailers")));
+    assert_eq!(received.trailers, [("x-check".to_owned(), "9".to_owned())]);
+}
+
+#[test]
+fn the_body_waits_for_the_members_100() {
+    let (app, gibbon) = one(Act::Continue(response("200 OK", &[], "done")));
+    let mut client = gibbon.client();
+    client.send("POST / HTTP/1.1\r\nHost: www.site.com\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 100);
+    client.send("body");
+    assert_eq!(client.read().unwrap().text(), "done");
+    assert_eq!(app.received()[0].body, b"body");
+    assert_eq!(app.received()[0].header("expect"), Some("100-continue"));
+}
+
+#[test]
+fn an_early_refusal_reaches_a_client_that_waits_for_100() {
+    let (_app, gibbon) = one(Act::BeforeBody(response("417 Expectation Failed", &[], "no")));
+    let mut client = gibbon.client();
+    client.send("POST / HTTP/1.1\r\nHost: www.site.com\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 417);
+    let mut client = gibbon.client();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: other.org\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
+    );
+    assert_eq!(client.read().unwrap().status, 404);
+}
+
+#[test]
+fn a_post_that_waits_for_100_goes_to_another_member_when_the_first_closes() {
+    let bad = Member::new(Act::Close);
+    let good = Member::new(Act::Continue(response("200 OK", &[], "good")));
+    let members = [member(bad.address, "route: a"), member(good.address, "route: b")];
+    let gibbon = Gibbon::start(&balancer(&members, "sticky: {cookie: s}"));
+    let mut client = gibbon.client();
+    client.send("PUT / HTTP/1.1\r\nHost: www.site.com\r\nCookie: s=a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 100);
+    assert_eq!(client.send("body").read().unwrap().text(), "good");
+    assert_eq!(good.received()[0].body, b"body");
+}
+
+#[test]
+fn other_interim_answers_are_dropped() {
+    let answer =
+        [&b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"[..], &response("200 OK", &[], "x")];
+    let (_app, gibbon) = one(Act::Write(answer.concat()));
+    assert_eq!(gibbon.get(HOST, "/").status, 200);
+}
+
+#[test]
+fn http_1_0_is_served_with_and_without_keep_alive_and_host() {
+    let app = Member::new(ok("hello"));
+    let any = balancer(&[member(app.address, "")], "").replace("  hosts: [www.site.com]\n", "");
+    let gibbon = Gibbon::start(&any);
+    let mut client = gibbon.client();
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        assert_eq!(client.read().unwrap().text(), "hello");
+    }
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.read().unwrap().text(), "hello");
+    assert!(client.is_closed());
+    assert!(app.received()[0].line.ends_with("HTTP/1.1"));
+}
+
+#[test]
+fn a_head_has_the_length_and_no_body() {
+    let (app, gibbon) = one(Act::Write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec()));
+    let seen = gibbon.ask("HEAD", HOST, "/", &[]);
+    assert_eq!((seen.status, seen.header("content-length")), (200, Some("5")));
+    assert!(app.received()[0].line.starts_with("HEAD "));
+}
+
+#[test]
+fn hosts_and_targets_are_strict() {
+    let (app, gibbon) = one(ok("x"));
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: www.site.com\r\nHost: www.site.com\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: www.site.com/x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: user@www.site.com\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: \r\n\r\n", 400),
+        ("GET http://www.site.com/ HTTP/1.1\r\n\r\n", 400),
+        ("GET http://other.org/ HTTP/1.1\r\nHost: www.site.com\r\n\r\n", 404),
+        ("GET /a\\b HTTP/1.1\r\nHost: www.site.com\r\n\r\n", 400),
+        ("CONNECT www.site.com:80 HTTP/1.1\r\nHost: www.site.com\r\n\r\n", 405),
+        ("TRACE / HTTP/1.1\r\nHost: www.site.com\r\n\r\n", 405),
+        ("OPTIONS * HTTP/1.1\r\nHost: www.site.com\r\n\r\n", 200),
+    ] {
+        let mut client = gibbon.client();
+        assert_eq!(client.send(request).read().map(|seen| seen.status), Some(status), "{request}");
+    }
+    assert_eq!(app.count(), 0);
+    let mut client = gibbon.client();
+    client.send("GET http://www.site.com/x?y HTTP/1.1\r\nHost: other.org\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 200);
+    assert_eq!(app.received()[0].target(), "/x?y");
+}
+
+/// Requests whose length two servers could understand differently, or that are malformed.
+const AMBIGUOUS: [&str; 19] = [
+    "Content-Length: 5\r\nTransfer-Encoding: chunked",
+    "Transfer-Encoding: chunked\r\nContent-Length: 5",
+    "Content-Length: 5\r\nContent-Length: 6",
+    "Content-Length: 5, 5",
+    "Content-Length: +5",
+    "Content-Length: -1",
+    "Content-Length:",
+    "Transfer-Encoding: gzip, chunked",
+    "Transfer-Encoding: chunked, chunked",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    "Transfer-Encoding: chunked, gzip",
+    "Transfer-Encoding: identity",
+    "Transfer-Encoding: xchunked",
+    "Transfer-Encoding : chunked",
+    "Content-Length : 5",
+    "X: a\rb\r\nContent-Length: 5",
+    "X: a\r\n folded\r\nContent-Length: 5",
+    "X: a\0b\r\nContent-Length: 5",
+    " Content-Length: 5",
+];
+
+#[test]
+fn ambiguous_requests_end_their_connection_and_smuggle_nothing() {
+    for fields in AMBIGUOUS {
+        let (app, gibbon) = one(ok("x"));
+        let mut client = gibbon.client();
+        client.send(format!("POST / HTTP/1.1\r\nHost: www.site.com\r\n{fields}\r\n\r\n"));
+        let _ = client
+            .stream
+            .write_all(b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+        let seen = client.read().unwrap_or_else(|| panic!("{fields}: no answer"));
+        let resolved = fields.contains("Content-Length: 5") && fields.contains("chunked");
+        assert!(
+            seen.status == 400 || (resolved && seen.status == 200),
+            "{fields}: {}",
+            seen.status
+        );
+        assert!(client.is_closed(), "{fields}");
+        let received = app.received();
+        assert!(received.iter().all(|r| r.target() == "/"), "{fields}: {received:?}");
+        for request in received {
+            let both = request.header("content-length").and(request.header("transfer-encoding"));
+            assert!(both.is_none(), "{fields}: {request:?}");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_turns_out_malformed_is_400_and_ends_the_members_connection() {
+    for chunk in ["zz\r\n", "-1\r\nabc\r\n", "3\r\nabcX", "3 3\r\nabc\r\n"] {
+        let (app, gibbon) = one(ok("x"));
+        let mut client = gibbon.client();
+        client.send("POST / HTTP/1.1\r\nHost: www.site.com\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n");
+        client.send(chunk);
+        assert_eq!(client.read().unwrap().status, 400, "{chunk:?}");
+        assert!(client.is_closed());
+        eventually(|| (app.count() == 1).then_some(()));
+        assert_eq!(gibbon.metric("gibbon_member_failure_rate{"), Some(0.0));
+    }
+}
+
+#[test]
+fn ambiguous_answers_are_502_and_their_connection_is_not_used_again() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
+    ] {
+        let (app, gibbon) = one(Act::Write(answer.into()));
+        for number in 1..=2 {
+            assert_eq!(gibbon.get(HOST, "/").status, 502, "{answer:?}");
+            assert_eq!(
+                app.connections.load(std::sync::atomic::Ordering::SeqCst),
+                number,
+                "{answer:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bytes_after_an_answer_are_nobody_elses_answer() {
+    let twice = [response("200 OK", &[], "one"), response("200 OK", &[], "stolen")].concat();
+    let (_app, gibbon) = one(Act::Write(twice));
+    for _ in 0..5 {
+        assert_eq!(gibbon.get(HOST, "/").text(), "one");
+    }
+}
+
+#[test]
+fn bodies_have_a_limit() {
+    let app = Member::new(ok("x"));
+    let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], "limits: {requestBody: 10}"));
+    assert_eq!(gibbon.post(HOST, "/", b"0123456789").status, 200);
+    assert_eq!(gibbon.post(HOST, "/", b"0123456789a").status, 413);
+    let mut client = gibbon.client();
+    client.send("POST / HTTP/1.1\r\nHost: www.site.com\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("8\r\n01234567\r\n8\r\n01234567\r\n0\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 413);
+    let big = vec![0; 3_000_000];
+    assert_eq!(gibbon.post(HOST, "/", &big).status, 413);
+}
+
+fn impatient(idle: u64) -> Options {
+    let mut options = Options::default();
+    options.settings.patience.head = Duration::from_millis(400);
+    options.settings.patience.idle = Duration::from_millis(idle);
+    options.settings.body_timeout = Duration::from_millis(400);
+    options.settings.patience.write = Duration::from_millis(400);
+    options
+}
+
+#[test]
+fn a_thousand_silent_clients_and_a_thousand_half_prefaces_hold_nobody_up() {
+    let app = Member::new(ok("x"));
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(60_000));
+    let mut silent = Vec::new();
+    for number in 0..2000 {
+        let mut stream = TcpStream::connect(gibbon.address).unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"PRI ").unwrap();
+        }
+        silent.push(stream);
+    }
+    assert_eq!(gibbon.get(HOST, "/").status, 200);
+    for mut stream in silent {
+        stream.set_read_timeout(Some(support::LIMIT)).unwrap();
+        assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+    }
+    eventually(|| (gibbon.metric("gibbon_connections_open") == Some(0.0)).then_some(()));
+}
+
+#[test]
+fn slow_heads_and_idle_connections_are_cut_off() {
+    let app = Member::new(ok("x"));
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(700));
+    let mut slow = gibbon.client();
+    slow.send("GET / HTTP/1.1\r\nHost: www");
+    assert!(slow.is_closed());
+    let mut idle = gibbon.client();
+    idle.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+    assert_eq!(idle.read().unwrap().status, 200);
+    let before = Instant::now();
+    assert!(idle.is_closed());
+    assert!(before.elapsed() > Duration::from_millis(500));
+    let mut second = gibbon.client();
+    second.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+    assert_eq!(second.read().unwrap().status, 200);
+    second.send("GET / HTTP/1.1\r\nHo");
+    assert!(second.is_closed());
+}
+
+#[test]
+fn a_client_that_stalls_in_its_body_is_408_and_no_failure_of_the_member() {
+    let app = Member::new(ok("x"));
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(60_000));
+    let mut client = gibbon.client();
+    client.send("POST / HTTP/1.1\r\nHost: www.site.com\r\nContent-Length: 10\r\n\r\nhalf");
+    assert_eq!(client.read().unwrap().status, 408);
+    assert_eq!(gibbon.metric("gibbon_member_failure_rate{"), Some(0.0));
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let big = "x".repeat(64 << 20);
+    let app = Member::new(ok(&big));
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(60_000));
+    let mut client = gibbon.client();
+    client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+    eventually(|| (gibbon.metric("gibbon_aborted_requests_total{") == Some(1.0)).then_some(()));
+    assert_eq!(gibbon.metric("gibbon_member_failure_rate{"), Some(0.0));
+}
+
+#[test]
+fn requests_in_a_row_are_answered_in_order_on_one_member_connection() {
+    let app = Member::with(|request| ok(request.target()));
+    let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], ""));
+    let mut client = gibbon.client();
+    let many: String =
+        (0..10).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: www.site.com\r\n\r\n")).collect();
+    client.send(many);
+    for number in 0..10 {
+        assert_eq!(client.read().unwrap().text(), format!("/{number}"));
+    }
+    assert_eq!(app.connections.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_request_that_goes_round_in_circles_is_508() {
+    let gibbon =
+        Gibbon::start(&balancer(&["url: 'http://self.internal/'".into()], "preserveHost: true"));
+    let second = Duration::from_secs(1);
+    let answer = gibbon::source::names::Answer::Addresses(vec![gibbon.address], second);
+    gibbon.resolver.fix("self.internal", 80, answer);
+    eventually(|| (gibbon.get(HOST, "/").status == 508).then_some(()));
+}
+
+#[test]
+fn rules_change_headers_redirect_and_shut_out() {
+    let app =
+        Member::new(Act::Write(response("200 OK", &[("Server", "app"), ("X-Old", "1")], "x")));
+    let edits = "headers:\n  request: {set: [{name: X-Team, value: blue}], remove: [X-Secret]}\n  response: {remove: [X-Old], add: [{name: Vary, value: Cookie}]}";
+    let yaml = [
+        balancer(&[member(app.address, "")], edits),
+        support::named("old", "/old/", &[], "redirect: {to: /new/, status: 301}"),
+        support::named(
+            "away",
+            "/away",
+            &[],
+            "redirect: {to: 'https://www.site.org/x', keepPath: false}",
+        ),
+        support::named(
+            "inner",
+            "/inner/",
+            &[member(app.address, "")],
+            "access: {allow: [10.0.0.0/8]}",
+        ),
+    ]
+    .join("---\n");
+    let gibbon = Gibbon::with(&yaml, Options::default().trusting());
+    let seen = gibbon.ask("GET", HOST, "/", &[("X-Secret", "s"), ("X-Team", "red")]);
+    assert_eq!(
+        (seen.header("x-old"), seen.header("vary"), seen.header("server")),
+        (None, Some("Cookie"), Some("app"))
+    );
+    let received = &app.received()[0];
+    assert_eq!((received.all("x-team"), received.header("x-secret")), (vec!["blue"], None));
+    let seen = gibbon.get(HOST, "/old/a%20b?c=d");
+    assert_eq!(
+        (seen.status, seen.header("location")),
+        (301, Some("http://www.site.com/new/a%20b?c=d"))
+    );
+    let seen = gibbon.get(HOST, "/away/x?y");
+    assert_eq!((seen.status, seen.header("location")), (308, Some("https://www.site.org/x")));
+    assert_eq!(gibbon.get(HOST, "/inner/").status, 403);
+    let from =
+        |client: &str| gibbon.ask("GET", HOST, "/inner/", &[("X-Forwarded-For", client)]).status;
+    assert_eq!((from("10.1.2.3"), from("11.1.2.3"), from("10.1.2.3, 11.0.0.1")), (200, 403, 403));
+}
+
+#[test]
+fn trusted_peers_say_how_the_client_addressed_the_site() {
+    let app = Member::with(|request| {
+        let host = request.header("host").unwrap();
+        Act::Write(response("302 Found", &[("Location", &format!("http://{host}/login"))], ""))
+    });
+    let gibbon =
+        Gibbon::with(&balancer(&[member(app.address, "")], ""), Options::default().trusting());
+    let said = [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "shop.example.org")];
+    let seen = gibbon.ask("GET", HOST, "/", &said);
+    assert_eq!(seen.header("location"), Some("https://shop.example.org/login"));
+    let kept = Gibbon::with(
+        &balancer(&[member(app.address, "")], "preserveHost: true"),
+        Options::default(),
+    );
+    let seen = kept.ask("GET", "www.site.com:8080", "/", &said);
+    assert_eq!(seen.header("location"), Some("http://www.site.com:8080/login"));
+    assert_eq!(app.received().last().unwrap().header("host"), Some("www.site.com:8080"));
+}
+
+#[test]
+fn http_2_with_prior_knowledge_is_served_and_its_cookies_are_joined() {
+    let (app, gibbon) = one(ok("hi"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        use http_body_util::{BodyExt, Full};
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+        let stream = tokio::net::TcpStream::connect(gibbon.address).await.unwrap();
+        let handshake =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        for text in ["", "hello"] {
+            let request = http::Request::post("http://www.site.com/x?y")
+                .header("cookie", "a=b")
+                .header("cookie", "c=d")
+                .body(Full::new(bytes::Bytes::from(text)))
+                .unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, "hi");
+        }
+        let unknown = http::Request::get("http://other.org/").body(Full::default()).unwrap();
+        assert_eq!(sender.send_request(unknown).await.unwrap().status(), 404);
+    });
+    assert_eq!(app.received()[1].body, b"hello");
+    let received = &app.received()[0];
+    assert_eq!(
+        (received.line.as_str(), received.header("host")),
+        ("POST /x?y HTTP/1.1", Some(app.address.to_string().as_str()))
+    );
+    assert_eq!(
+        (received.all("cookie"), received.header("content-length")),
+        (vec!["a=b; c=d"], Some("0"))
+    );
+}
+
+#[test]
+fn too_many_connections_are_refused_and_counted() {
+    let app = Member::new(ok("x"));
+    let mut options = Options::default();
+    options.settings.max_connections = 2;
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), options);
+    let mut held = [gibbon.client(), gibbon.client()];
+    for client in &mut held {
+        client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+        assert_eq!(client.read().unwrap().status, 200);
+    }
+    assert!(gibbon.client().is_closed());
+    assert_eq!(gibbon.metric("gibbon_connections_refused_total"), Some(1.0));
+    drop(held);
+    eventually(|| gibbon.client().send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n").read());
+}
