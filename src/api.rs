@@ -4,7 +4,7 @@
 //! no API server.
 
 mod scalar;
-mod schema;
+pub(crate) mod schema;
 
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::JsonSchema;

@@ -351,9 +351,9 @@ fn requests_in_a_row_are_answered_in_order_on_one_member_connection() {
     let app = Member::with(|request| ok(request.target()));
     let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], ""));
     let mut client = gibbon.client();
-    let many: String =
-        (0..10).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: www.site.com\r\n\r\n")).collect();
-    client.send(many);
+    for number in 0..10 {
+        client.send(format!("GET /{number} HTTP/1.1\r\nHost: www.site.com\r\n\r\n"));
+    }
     for number in 0..10 {
         assert_eq!(client.read().unwrap().text(), format!("/{number}"));
     }

@@ -10,94 +10,98 @@ use super::Duration;
 use super::scalar::DURATION;
 
 /// A CEL expression that must hold, and what is said otherwise.
-pub(super) type Rule<'a> = (&'a str, &'a str);
+pub(crate) type Rule<'a> = (&'a str, &'a str);
 
 const RULES: &str = "x-kubernetes-validations";
 
-const HOST: Rule = (
+pub(crate) const HOST: Rule<'static> = (
     "self.matches('^([*][.])?[0-9A-Za-z]([-0-9A-Za-z]{0,61}[0-9A-Za-z])?\
      ([.][0-9A-Za-z]([-0-9A-Za-z]{0,61}[0-9A-Za-z])?)*$')",
     "must be a host name such as www.site.com, or a wildcard such as *.site.com, without scheme, \
      port and path",
 );
-const HOSTS_ONCE: Rule = (
+pub(crate) const HOSTS_ONCE: Rule<'static> = (
     "self.all(h, self.exists_one(g, g.lowerAscii() == h.lowerAscii()))",
     "must have each host once",
 );
-const DOMAIN: Rule = (
+pub(crate) const DOMAIN: Rule<'static> = (
     "self.matches('^[.]?[0-9A-Za-z]([-.0-9A-Za-z]*[0-9A-Za-z])?$')",
     "must be a domain such as www.site.com",
 );
 
-const ROOTED: Rule = ("self.startsWith('/')", "must begin with /, such as /static/");
-const ONE_SLASH: Rule = ("!self.contains('//')", "must not contain //");
-const NO_DOTS: Rule =
+pub(crate) const ROOTED: Rule<'static> =
+    ("self.startsWith('/')", "must begin with /, such as /static/");
+pub(crate) const ONE_SLASH: Rule<'static> = ("!self.contains('//')", "must not contain //");
+pub(crate) const NO_DOTS: Rule<'static> =
     ("!self.matches('/([.]|%2[eE]){1,2}(/|$)')", "must not contain the segments . and ..");
-const PATH_CHARACTERS: Rule = (
+pub(crate) const PATH_CHARACTERS: Rule<'static> = (
     r"!self.matches(r'[^!-~]|[?#*;\\]')",
     r"must not contain spaces, ?, #, *, ;, \ and what is not ASCII: percent-encode it",
 );
-const ESCAPES: Rule = (
+pub(crate) const ESCAPES: Rule<'static> = (
     "!self.matches('%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)')",
     "must have two hexadecimal digits after each %",
 );
 
-const HTTP_URL: Rule = (
+pub(crate) const HTTP_URL: Rule<'static> = (
     "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",
     "must be an absolute http or https URL, such as http://app1.site.com:8080/",
 );
-const URL_OR_PATH: Rule = (
+pub(crate) const URL_OR_PATH: Rule<'static> = (
     "self.startsWith('/') ? !self.startsWith('//') : isURL(self) \
      && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",
     "must be an absolute http or https URL, or a path that begins with one /",
 );
 /// CEL's URLs hide the user, the query and the fragment, so the text is searched.
-const NO_USER: Rule =
+pub(crate) const NO_USER: Rule<'static> =
     ("!self.contains('@')", "must not contain a user, nor an @ elsewhere: write %40");
-const NO_QUERY: Rule = ("!self.matches('[?#]')", "must not contain a query or a fragment");
-const URL_CHARACTERS: Rule = (
+pub(crate) const NO_QUERY: Rule<'static> =
+    ("!self.matches('[?#]')", "must not contain a query or a fragment");
+pub(crate) const URL_CHARACTERS: Rule<'static> = (
     r"!self.matches(r'[^!-~]|\\')",
     r"must not contain spaces, \ and what is not ASCII: percent-encode it",
 );
 
-const MEMBER_NAME: Rule = (
+pub(crate) const MEMBER_NAME: Rule<'static> = (
     "self.matches('^[0-9A-Za-z]([-._0-9A-Za-z]*[0-9A-Za-z])?$')",
     "must be of letters, digits, -, . and _, and begin and end with a letter or digit",
 );
-const SERVICE_NAME: Rule = (
+pub(crate) const SERVICE_NAME: Rule<'static> = (
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     "must be the name of a Service: small letters, digits and -",
 );
-const PRINTABLE: Rule =
+pub(crate) const PRINTABLE: Rule<'static> =
     ("self.matches('^[!-~]+$')", "must be printable ASCII without spaces, at least one character");
-const COOKIE_NAME: Rule = (TOKEN, "must be the name of a cookie, such as JSESSIONID");
-const PARAMETER_NAME: Rule = (
+pub(crate) const COOKIE_NAME: Rule<'static> =
+    (TOKEN, "must be the name of a cookie, such as JSESSIONID");
+pub(crate) const PARAMETER_NAME: Rule<'static> = (
     "self.matches('^[-._~0-9A-Za-z]+$')",
     "must be the name of a parameter: letters, digits, -, ., _ and ~",
 );
 /// A comparison, for `|| true` would swallow the error of what does not compile.
-const COMPILES: Rule =
+pub(crate) const COMPILES: Rule<'static> =
     ("''.matches(self) in [true, false]", "must be a regular expression in RE2 syntax");
-const HAS_GROUP: Rule = (
+pub(crate) const HAS_GROUP: Rule<'static> = (
     r"self.matches(r'(^|[^\\])(\\\\)*[(]([?]P?<|[^?])')",
     "must have a group that is the route, such as !(.*)$",
 );
 
-const HEADER_NAME: Rule = (TOKEN, "must be the name of a header, such as X-Site");
-const HEADER_IS_FREE: Rule = (
+pub(crate) const HEADER_NAME: Rule<'static> =
+    (TOKEN, "must be the name of a header, such as X-Site");
+pub(crate) const HEADER_IS_FREE: Rule<'static> = (
     "!(self.lowerAscii() in ['connection', 'content-length', 'host', 'keep-alive', \
      'proxy-authenticate', 'proxy-authorization', 'proxy-connection', 'te', 'trailer', \
      'transfer-encoding', 'upgrade'])",
     "must not be Host (see preserveHost), nor a header of the connection or the framing",
 );
-const HEADER_VALUE: Rule = (
+pub(crate) const HEADER_VALUE: Rule<'static> = (
     r"self.matches(r'^[^\x00-\x08\x0a-\x1f\x7f]*$')",
     "must not contain line breaks and other control characters",
 );
 const TOKEN: &str = r#"self.matches("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")"#;
 
 /// Not `isCIDR`: Kubernetes 1.30 has it only for what is already stored.
-const NETWORK: Rule = (
+pub(crate) const NETWORK: Rule<'static> = (
     "self.matches('^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])([.]|/|$)){4}') \
      && self.matches('^([0-9]+[.]){3}[0-9]+(/(3[0-2]|[12]?[0-9]))?$') \
      || self.matches('^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?$')",

@@ -3,7 +3,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Fields that belong to one connection or to the framing; a rule must not touch them.
-const FORBIDDEN: [HeaderName; 8] = [
+const FORBIDDEN: [HeaderName; 11] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::HOST,
@@ -11,7 +11,10 @@ const FORBIDDEN: [HeaderName; 8] = [
     header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
     HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
 ];
 
 /// What to change: first `remove`, then `set`, then `add`.
@@ -40,6 +43,12 @@ impl Edits {
     }
 }
 
+/// Whether a field belongs to the connection or the framing.
+#[must_use]
+pub fn is_of_the_connection(name: &str) -> bool {
+    FORBIDDEN.iter().any(|forbidden| forbidden.as_str().eq_ignore_ascii_case(name))
+}
+
 /// Reads a field name that a rule may change.
 ///
 /// # Errors
@@ -48,7 +57,7 @@ pub fn parse_name(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::try_from(text).map_err(|_| {
         format!("`{text}` is no header name: letters, digits and -, such as X-Team")
     })?;
-    if FORBIDDEN.contains(&name) {
+    if is_of_the_connection(text) {
         return Err(format!("`{text}` belongs to the connection and cannot be changed"));
     }
     Ok(name)

@@ -97,7 +97,7 @@ fn without_dots(raw: &str) -> Cow<'_, str> {
 }
 
 /// How many dots a segment consists of: one or two, or it is no dot segment.
-fn dots(segment: &str) -> Option<u8> {
+pub(crate) fn dots(segment: &str) -> Option<u8> {
     if segment.len() > 6 || segment.is_empty() {
         return None;
     }

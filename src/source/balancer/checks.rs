@@ -1,0 +1,142 @@
+//! The schema's rules on texts, for Balancers that no API server has seen: each pairs a rule of
+//! [`crate::api::schema`], for its message, with the same in Rust.
+
+use http::Uri;
+use http::header::{HeaderName, HeaderValue};
+
+use crate::api::schema::{self, Rule};
+use crate::table::access::parse_network;
+use crate::table::path::{self, HostPattern};
+use crate::table::sticky::Extract;
+
+/// A rule, and whether a text keeps it.
+type Check = (Rule<'static>, fn(&str) -> bool);
+
+/// How long a text may be, and the rules that it must keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Text(usize, &'static [Check]);
+
+const ROOTED: Check = (schema::ROOTED, |text| text.starts_with('/'));
+const ONE_SLASH: Check = (schema::ONE_SLASH, |text| !text.contains("//"));
+const NO_DOTS: Check =
+    (schema::NO_DOTS, |text| !text.split('/').skip(1).any(|part| path::dots(part).is_some()));
+const PATH_CHARACTERS: Check = (schema::PATH_CHARACTERS, |text| {
+    is_printable(text) && !text.contains(['?', '#', '*', ';', '\\'])
+});
+const ESCAPES: Check = (schema::ESCAPES, has_whole_escapes);
+const HTTP_URL: Check = (schema::HTTP_URL, is_url);
+const URL_OR_PATH: Check = (schema::URL_OR_PATH, |text| {
+    if text.starts_with('/') { !text.starts_with("//") } else { is_url(text) }
+});
+const NO_USER: Check = (schema::NO_USER, |text| !text.contains('@'));
+const NO_QUERY: Check = (schema::NO_QUERY, |text| !text.contains(['?', '#']));
+const URL_CHARACTERS: Check =
+    (schema::URL_CHARACTERS, |text| is_printable(text) && !text.contains('\\'));
+const PRINTABLE: Check = (schema::PRINTABLE, |text| !text.is_empty() && is_printable(text));
+const HAS_GROUP: Check =
+    (schema::HAS_GROUP, |text| !matches!(Extract::regex(text), Ok(Extract::Regex(_, 0))));
+
+/// `spec.hosts[]`.
+pub const HOST: Text = Text(253, &[(schema::HOST, is_host)]);
+/// `spec.path`, `spec.members[].path`.
+pub const PATH: Text = Text(1024, &[ROOTED, ONE_SLASH, NO_DOTS, PATH_CHARACTERS, ESCAPES]);
+/// Paths of cookies.
+pub const COOKIE_PATH: Text = Text(1024, &[ROOTED, PATH_CHARACTERS]);
+/// `spec.members[].url`.
+pub const MEMBER_URL: Text = Text(2048, &[HTTP_URL, NO_USER, NO_QUERY, URL_CHARACTERS, NO_DOTS]);
+/// `spec.redirect.to`.
+pub const REDIRECT: Text = Text(2048, &[URL_OR_PATH, NO_USER, URL_CHARACTERS]);
+/// Both sides of `spec.reverse.locations[]`.
+pub const LOCATION: Text = Text(2048, &[URL_OR_PATH, NO_USER, NO_QUERY, URL_CHARACTERS]);
+/// Both sides of `spec.reverse.cookieDomains[]`.
+pub const DOMAIN: Text = Text(253, &[(schema::DOMAIN, is_domain)]);
+/// `spec.members[].name`.
+pub const MEMBER_NAME: Text = Text(63, &[(schema::MEMBER_NAME, |text| has_ends(text, "-._"))]);
+/// `spec.members[].service.name`.
+pub const SERVICE_NAME: Text = Text(63, &[(schema::SERVICE_NAME, is_label)]);
+/// `spec.members[].route`.
+pub const ROUTE: Text = Text(128, &[PRINTABLE]);
+/// `spec.sticky.separator`.
+pub const SEPARATOR: Text = Text(8, &[PRINTABLE]);
+/// Names of cookies.
+pub const COOKIE_NAME: Text = Text(128, &[(schema::COOKIE_NAME, is_token)]);
+/// `spec.sticky.parameter`.
+pub const PARAMETER_NAME: Text = Text(128, &[(schema::PARAMETER_NAME, is_parameter)]);
+/// `spec.sticky.routeRegex`, besides that it compiles.
+pub const REGEX: Text = Text(512, &[HAS_GROUP]);
+/// Names of headers.
+pub const HEADER_NAME: Text =
+    Text(128, &[(schema::HEADER_NAME, is_token), (schema::HEADER_IS_FREE, is_free)]);
+/// Values of headers.
+pub const HEADER_VALUE: Text =
+    Text(4096, &[(schema::HEADER_VALUE, |t| HeaderValue::from_str(t).is_ok())]);
+/// `spec.access`.
+pub const NETWORK: Text = Text(49, &[(schema::NETWORK, |text| parse_network(text).is_ok())]);
+
+impl Text {
+    /// What is wrong with a text.
+    pub fn faults(self, text: &str) -> impl Iterator<Item = String> {
+        let Self(most, checks) = self;
+        let length = text.chars().count();
+        let long =
+            (length > most).then(|| format!("must have at most {most} characters, not {length}"));
+        let broken = checks.iter().filter(move |(_, keeps)| !keeps(text));
+        long.into_iter().chain(broken.map(|((_, message), _)| (*message).to_owned()))
+    }
+}
+
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn has_whole_escapes(text: &str) -> bool {
+    let whole = |(at, _)| {
+        text.as_bytes()
+            .get(at + 1..at + 3)
+            .is_some_and(|hex: &[u8]| hex.iter().all(u8::is_ascii_hexdigit))
+    };
+    text.match_indices('%').all(whole)
+}
+
+fn is_url(text: &str) -> bool {
+    let web = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https"));
+    // What only this rule's neighbours refuse is no fault of the URL's form.
+    let plain = |c: char| if c.is_ascii_graphic() && c != '\\' { c } else { '-' };
+    let text: String = text.chars().map(plain).collect();
+    let uri = text.parse::<Uri>();
+    has_whole_escapes(&text)
+        && uri.is_ok_and(|uri| web(&uri) && uri.host().is_some_and(|h| !h.is_empty()))
+}
+
+fn is_host(text: &str) -> bool {
+    HostPattern::parse(text).is_ok() && !text.ends_with('.') && !text.contains(['_', ':', '['])
+}
+
+fn is_domain(text: &str) -> bool {
+    has_ends(text.strip_prefix('.').unwrap_or(text), "-.")
+}
+
+/// Letters, digits and these marks; no mark at either end.
+fn has_ends(text: &str, marks: &str) -> bool {
+    let mark = |c: char| marks.contains(c);
+    let fits = |c: char| c.is_ascii_alphanumeric() || mark(c);
+    !text.is_empty() && text.chars().all(fits) && !text.starts_with(mark) && !text.ends_with(mark)
+}
+
+fn is_label(text: &str) -> bool {
+    has_ends(text, "-") && !text.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+/// A token of RFC 9110, which is what cookies and headers may be called.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && HeaderName::try_from(text).is_ok()
+}
+
+fn is_parameter(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    !text.is_empty() && text.bytes().all(fits)
+}
+
+fn is_free(text: &str) -> bool {
+    !crate::table::edit::is_of_the_connection(text)
+}

@@ -1,0 +1,223 @@
+//! `spec.members`: where they are, what they are for, how they are told apart.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderValue, Uri};
+use rustls::pki_types::ServerName;
+
+use super::Place;
+use super::checks;
+use super::problems::Problems;
+use crate::api;
+use crate::table::path::HostPattern;
+use crate::table::{Entry, Host, State, Target};
+
+const MAX_MEMBERS: usize = 512;
+const MAX_WEIGHT: u16 = 10_000;
+
+/// Reads `spec.members`.
+pub fn entries(spec: &api::BalancerSpec, place: Place, problems: &mut Problems) -> Vec<Entry> {
+    problems.at_most("spec.members", spec.members.len(), MAX_MEMBERS);
+    match (spec.redirect.is_some(), spec.members.is_empty()) {
+        (false, true) => problems.add(
+            "spec.members",
+            "must have at least one member, unless spec.redirect answers instead",
+        ),
+        (true, false) => problems.add(
+            "spec.redirect",
+            "must not be beside spec.members: a Balancer redirects or forwards, not both",
+        ),
+        _ => {}
+    }
+    shares(&spec.members, problems);
+    let mut names = HashSet::new();
+    if !spec.members.iter().filter_map(|m| m.name.as_ref()).all(|name| names.insert(name)) {
+        problems.add("spec.members", "must have unique names");
+    }
+    let entry = |(at, member)| self::entry(at, member, place, problems);
+    let mut entries: Vec<_> = spec.members.iter().enumerate().filter_map(entry).collect();
+    tell_apart(&mut entries, &spec.members);
+    entries
+}
+
+fn shares(members: &[api::Member], problems: &mut Problems) {
+    let shared = members.iter().filter(|member| member.share.is_some()).count();
+    if shared > 0 && shared < members.len() {
+        problems.add("spec.members", "must all have a share, or none of them");
+    } else if shared > 0 && members.iter().all(|member| member.share == Some(0)) {
+        problems.add("spec.members", "must have at least one share above 0");
+    }
+}
+
+/// A derived name that occurs twice gets its port.
+fn tell_apart(entries: &mut [Entry], members: &[api::Member]) {
+    let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
+    for entry in &*entries {
+        *counts.entry(Arc::clone(&entry.name)).or_default() += 1;
+    }
+    for (entry, member) in entries.iter_mut().zip(members) {
+        if member.name.is_none() && counts.get(&entry.name).is_some_and(|count| *count > 1) {
+            entry.name = format!("{}:{}", entry.name, entry.target.port).into();
+        }
+    }
+}
+
+fn entry(at: usize, member: &api::Member, place: Place, problems: &mut Problems) -> Option<Entry> {
+    let field = |name: &str| format!("spec.members[{at}].{name}");
+    if let Some(name) = &member.name {
+        problems.text(&field("name"), name, checks::MEMBER_NAME);
+    }
+    if !(1..=MAX_WEIGHT).contains(&member.weight) {
+        problems.add(field("weight"), format!("must be from 1 to {MAX_WEIGHT}"));
+    }
+    if member.share.is_some_and(|share| share > MAX_WEIGHT) {
+        problems.add(field("share"), format!("must be from 0 to {MAX_WEIGHT}"));
+    }
+    if let Some(route) = &member.route {
+        problems.text(&field("route"), route, checks::ROUTE);
+    }
+    if member.route.is_some() && member.route_from.is_some() {
+        problems.add(field("route"), "must not be beside routeFrom: a member has one route");
+    }
+    if let Some(path) = &member.path {
+        problems.text(&field("path"), path, checks::PATH);
+    }
+    let url = url(at, member, place, problems)?;
+    let (target, path) = problems.read(&field("url"), url, checks::MEMBER_URL, member_url)?;
+    let host = HeaderValue::try_from(host_field(&target)).ok();
+    Some(Entry {
+        name: member.name.clone().unwrap_or_else(|| host_name(&target)).into(),
+        path,
+        host: host?,
+        route: member.route.as_deref().map(Into::into),
+        weight: f64::from(member.weight),
+        share: member.share.map(f64::from),
+        state: match member.state {
+            api::State::Active => State::Active,
+            api::State::Standby => State::Standby,
+            api::State::Draining => State::Draining,
+            api::State::Disabled => State::Disabled,
+        },
+        target,
+    })
+}
+
+/// The member's URL, if it has one and nothing that does not go with it.
+fn url<'m>(
+    at: usize,
+    member: &'m api::Member,
+    place: Place,
+    problems: &mut Problems,
+) -> Option<&'m str> {
+    let field = |name: &str| format!("spec.members[{at}].{name}");
+    match (&member.url, &member.service, place) {
+        (Some(url), None, _) => {
+            beside_url(at, member, problems);
+            Some(url)
+        }
+        (None, Some(service), Place::File) => {
+            problems.text(&field("service.name"), &service.name, checks::SERVICE_NAME);
+            problems.add(
+                field("service"),
+                "Services are known in a cluster only: give a url in files, such as \
+                 http://app1.site.com/",
+            );
+            None
+        }
+        _ => {
+            problems.add(format!("spec.members[{at}]"), "must have either url or service");
+            None
+        }
+    }
+}
+
+fn beside_url(at: usize, member: &api::Member, problems: &mut Problems) {
+    let field = |name: &str| format!("spec.members[{at}].{name}");
+    if member.path.is_some() {
+        problems.add(
+            field("path"),
+            "must not be beside url: write the path into the URL, such as \
+             http://app1.site.com/media/",
+        );
+    }
+    if member.route_from.is_some() {
+        problems.add(
+            field("routeFrom"),
+            "must not be beside url: a URL has no pods, give its route itself",
+        );
+    }
+}
+
+/// Reads a member's URL that keeps the schema's rules: where it is, and under which path.
+fn member_url(text: &str) -> Result<(Target, Box<str>), String> {
+    let uri: Uri = text.parse().map_err(|_| "must be an http or https URL")?;
+    let tls = uri.scheme_str() == Some("https");
+    let authority = uri.authority().ok_or("must name a host")?;
+    let port = match authority.port() {
+        Some(port) => port.as_u16(),
+        None if authority.as_str() == authority.host() => default_port(tls),
+        None => 0,
+    };
+    if port == 0 {
+        return Err("must have a port from 1 to 65535, or none".to_owned());
+    }
+    let host = member_host(authority.host()).ok_or(
+        "must name a host, or write an address in full: 127.0.0.1 or [::1], not as one number",
+    )?;
+    let path = uri.path();
+    if path.contains("//") {
+        return Err("must have a path without //".to_owned());
+    }
+    let name = || server_name(&host).ok_or("must name a host that a certificate can have");
+    let tls = if tls { Some(name()?) } else { None };
+    Ok((Target { host, port, tls }, path.into()))
+}
+
+const fn default_port(tls: bool) -> u16 {
+    if tls { 443 } else { 80 }
+}
+
+/// A name or an address; no number that some resolvers take for an address (`0x7f.1`).
+fn member_host(text: &str) -> Option<Host> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        let bracketed = bare.len() < text.len();
+        return (address.is_ipv6() == bracketed).then_some(Host::Address(address));
+    }
+    let HostPattern::Exact(name) = HostPattern::parse(text).ok()? else { return None };
+    let last = name.rsplit('.').next()?;
+    let hex = last.strip_prefix("0x").unwrap_or(last);
+    let numeric = hex.bytes().all(|b| b.is_ascii_digit())
+        || (hex.len() < last.len() && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    (!numeric).then(|| Host::Name(name.as_ref().into()))
+}
+
+fn server_name(host: &Host) -> Option<ServerName<'static>> {
+    match host {
+        Host::Name(name) => ServerName::try_from(name.to_string()).ok(),
+        Host::Address(address) => Some(ServerName::from(*address)),
+    }
+}
+
+fn host_name(target: &Target) -> String {
+    match &target.host {
+        Host::Name(name) => name.to_string(),
+        Host::Address(address) => address.to_string(),
+    }
+}
+
+/// The Host field that a member expects: without the port that its scheme implies.
+fn host_field(target: &Target) -> String {
+    let host = match &target.host {
+        Host::Name(name) => name.to_string(),
+        Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+        Host::Address(address) => address.to_string(),
+    };
+    if target.port == default_port(target.tls.is_some()) {
+        host
+    } else {
+        format!("{host}:{}", target.port)
+    }
+}

@@ -1,0 +1,75 @@
+//! What is wrong with a Balancer, by field.
+
+use std::fmt;
+
+use super::checks::Text;
+
+/// What is wrong with a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The field, such as `spec.members[2].url`.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// Collects problems while a Balancer is read.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// The value, unless anything is wrong.
+    pub fn unless_any<T>(self, value: Option<T>) -> Result<T, Vec<Problem>> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(self.0),
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Something is wrong.
+    pub fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { field: field.into(), message: message.into() });
+    }
+
+    /// The value, or a problem.
+    pub fn take<T>(&mut self, field: impl Into<String>, result: Result<T, String>) -> Option<T> {
+        result.map_err(|message| self.add(field, message)).ok()
+    }
+
+    /// Whether a text keeps its rules.
+    pub fn text(&mut self, field: &str, text: &str, rules: Text) -> bool {
+        let before = self.count();
+        rules.faults(text).for_each(|message| self.add(field, message));
+        self.count() == before
+    }
+
+    /// What a text stands for, if it keeps its rules.
+    pub fn read<T>(
+        &mut self,
+        field: &str,
+        text: &str,
+        rules: Text,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let good = self.text(field, text, rules);
+        good.then(|| self.take(field, parse(text))).flatten()
+    }
+
+    /// A list has this many items at most.
+    pub fn at_most(&mut self, field: &str, count: usize, most: usize) {
+        if count > most {
+            self.add(field, format!("must have at most {most} items, not {count}"));
+        }
+    }
+}
