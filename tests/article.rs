@@ -150,6 +150,22 @@ fn a6_redirects_of_all_four_come_out_as_urls_of_the_site() {
 }
 
 #[test]
+fn what_one_part_of_the_site_says_of_another_is_reversed_too() {
+    let site = Site::new();
+    let redirect = |to: &str| Act::Write(response("302 Found", &[("Location", to)], ""));
+    for member in &site.apps {
+        member.act(redirect("http://static2.site.com/media/css/a.css"));
+    }
+    let seen = site.gibbon.get(HOST, "/x");
+    assert_eq!(seen.header("location"), Some("http://www.site.com/static/css/a.css"));
+    for member in &site.statics {
+        member.act(redirect("http://app1.site.com/login"));
+    }
+    let seen = site.gibbon.get(HOST, "/static/a.png");
+    assert_eq!(seen.header("location"), Some("http://www.site.com/login"));
+}
+
+#[test]
 fn a7_cookies_for_a_servers_own_domain_are_for_the_site() {
     let site = Site::new();
     for member in ["app1", "app2"] {

@@ -25,7 +25,7 @@ use super::{Worker, tunnel};
 use crate::table::balance::{self, Ask, NoMember, Pick, Tried};
 use crate::table::load::Failure;
 use crate::table::path::{self, RequestPath};
-use crate::table::reverse::{Public, Scheme};
+use crate::table::reverse::{Address, Public, Said, Scheme};
 use crate::table::tally::Session;
 use crate::table::{Found, Member, Redirect, Route, Wish};
 
@@ -313,9 +313,20 @@ impl Journey<'_> {
         visit: &Visit,
     ) {
         if let Some(reversal) = &route.reversal {
-            let public = self.public(ready.authority);
-            let kept = route.rule.preserve_host;
-            let leaks = reversal.apply(headers, &public, &member.site, kept);
+            let elsewhere = |address: &Address<'_>| {
+                let host = host(ready.authority).ok()?;
+                let namespace = &route.rule.id.namespace;
+                self.worker.shared.table.load().public_path(&host, namespace, address)
+            };
+            let leaks = reversal.apply(
+                headers,
+                Said {
+                    public: &self.public(ready.authority),
+                    by: &member.site,
+                    host_kept: route.rule.preserve_host,
+                    elsewhere: &elsewhere,
+                },
+            );
             if leaks > 0 {
                 route.tally.leaks.add(leaks as u64);
             }

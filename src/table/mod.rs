@@ -32,7 +32,7 @@ use balance::{Cursor, Dealer, Method};
 use edit::Edits;
 use load::Load;
 use path::{HostPattern, Prefix, RequestPath};
-use reverse::{Reversal, Site};
+use reverse::{Address, Reversal, Site};
 use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
 
@@ -416,16 +416,37 @@ impl Table {
     /// the longest prefix; a host without a matching path falls through to the next best.
     #[must_use]
     pub fn find(&self, host: &str, path: &RequestPath<'_>) -> Found<'_> {
-        let exact = self.exact.get(host).into_iter();
-        let wild = path::wildcard_suffixes(host).filter_map(|suffix| self.wildcards.get(suffix));
         let mut known = false;
-        for paths in exact.chain(wild).chain(&self.any) {
+        for paths in self.paths(host) {
             known = true;
             if let Some(route) = paths.find(path) {
                 return Found::Route(route);
             }
         }
         if known { Found::UnknownPath } else { Found::UnknownHost }
+    }
+
+    /// The paths of a host, the most specific pattern first.
+    fn paths(&self, host: &str) -> impl Iterator<Item = &Paths> {
+        let exact = self.exact.get(host).into_iter();
+        let wild = path::wildcard_suffixes(host).filter_map(|suffix| self.wildcards.get(suffix));
+        exact.chain(wild).chain(&self.any)
+    }
+
+    /// The public path of an address that belongs to a member of any rule of this host and
+    /// namespace: what one part of a site says of another.
+    #[must_use]
+    pub fn public_path(
+        &self,
+        host: &str,
+        namespace: &str,
+        address: &Address<'_>,
+    ) -> Option<String> {
+        let routes = self.paths(host).flat_map(|paths| paths.routes.values());
+        let own = routes.filter(|route| *route.rule.id.namespace == *namespace);
+        let found = own.filter_map(|route| route.reversal.as_ref()?.public_path(address));
+        // The longest member path says most; of equals, the order of the map must not decide.
+        found.max_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1))).map(|(_, path)| path)
     }
 
     /// The route of a rule.

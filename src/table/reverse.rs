@@ -125,10 +125,12 @@ impl<'a> Url<'a> {
         self.port.is_none_or(|port| port == self.scheme.unwrap_or(Scheme::Http).default_port())
     }
 
+    fn address(&self) -> Address<'_> {
+        Address { scheme: self.scheme, host: &self.host, port: self.port, path: self.path }
+    }
+
     fn is_at(&self, origin: &Origin) -> bool {
-        let scheme = self.scheme.unwrap_or(origin.scheme);
-        let port = self.port.unwrap_or(scheme.default_port());
-        scheme == origin.scheme && port == origin.port && self.host == origin.host
+        self.address().is_at(origin)
     }
 }
 
@@ -231,12 +233,43 @@ pub struct Reversal {
     rules: Rules,
 }
 
+/// What a response says of itself, and how it was asked for.
+#[derive(Clone, Copy)]
+pub struct Said<'a> {
+    /// How the client addressed the site.
+    pub public: &'a Public<'a>,
+    /// The member that answered.
+    pub by: &'a Site,
+    /// The member was asked with the client's Host, so that it may speak of that as its own.
+    pub host_kept: bool,
+    /// The public path of an address that belongs to another rule of the same site, if to any.
+    pub elsewhere: &'a dyn Fn(&Address<'_>) -> Option<String>,
+}
+
+/// Where a URL points.
+#[derive(Clone, Copy, Debug)]
+pub struct Address<'a> {
+    scheme: Option<Scheme>,
+    host: &'a str,
+    port: Option<u16>,
+    path: &'a str,
+}
+
+impl Address<'_> {
+    fn is_at(&self, origin: &Origin) -> bool {
+        let scheme = self.scheme.unwrap_or(origin.scheme);
+        let port = self.port.unwrap_or(scheme.default_port());
+        scheme == origin.scheme && port == origin.port && self.host == origin.host
+    }
+}
+
 /// One response on its way to the client.
 struct Answer<'a> {
     reversal: &'a Reversal,
     public: &'a Public<'a>,
     site: &'a Site,
     host_kept: bool,
+    elsewhere: &'a dyn Fn(&Address<'_>) -> Option<String>,
 }
 
 impl Reversal {
@@ -249,17 +282,21 @@ impl Reversal {
         Self { prefix: prefix.clone(), sites, rules }
     }
 
+    /// The public path of an address of this rule's members, and how much of it was the member's.
+    #[must_use]
+    pub fn public_path(&self, address: &Address<'_>) -> Option<(usize, String)> {
+        let own = self.sites.iter().filter(|site| address.is_at(&site.origin));
+        let mut found =
+            own.filter_map(|site| Some((site, path::unjoin(&site.path, address.path)?)));
+        let (site, rest) = found.next()?;
+        Some((site.path.len(), self.prefix.public(rest)))
+    }
+
     /// Reverses Location, Content-Location, URI, Destination, Refresh and Set-Cookie in place.
-    /// `host_kept` says that the member was asked with the client's Host, so that it may speak of
-    /// that as its own. Returns how many fields still name a member's own host afterwards.
-    pub fn apply(
-        &self,
-        headers: &mut HeaderMap,
-        public: &Public<'_>,
-        answered_by: &Site,
-        host_kept: bool,
-    ) -> usize {
-        let answer = Answer { reversal: self, public, site: answered_by, host_kept };
+    /// Returns how many fields still name a member's own host afterwards.
+    pub fn apply(&self, headers: &mut HeaderMap, said: Said<'_>) -> usize {
+        let Said { public, by, host_kept, elsewhere } = said;
+        let answer = Answer { reversal: self, public, site: by, host_kept, elsewhere };
         for name in [LOCATION, CONTENT_LOCATION, DESTINATION] {
             edit(headers, &name, |value| answer.location(value));
         }
@@ -303,10 +340,9 @@ impl Answer<'_> {
     }
 
     fn by_site(&self, url: &Url<'_>) -> Option<String> {
-        let mut own = self.reversal.sites.iter().filter(|site| url.is_at(&site.origin)).peekable();
-        if own.peek().is_some() {
-            let rest = own.find_map(|site| path::unjoin(&site.path, url.path))?;
-            return Some(self.public.url(&self.reversal.prefix.public(rest)) + url.tail);
+        let own = self.reversal.public_path(&url.address()).map(|(_, path)| path);
+        if let Some(path) = own.or_else(|| (self.elsewhere)(&url.address())) {
+            return Some(self.public.url(&path) + url.tail);
         }
         if !self.host_kept || !self.public.names(url) {
             return None;
@@ -492,6 +528,10 @@ mod tests {
         scheme: Scheme,
     }
 
+    fn nowhere(_: &Address<'_>) -> Option<String> {
+        None
+    }
+
     fn setup(prefix: &str, members: &[&str]) -> Setup {
         let sites = members.iter().map(|url| site(url)).collect();
         let reversal = Reversal::new(&Prefix::parse(prefix).unwrap(), sites, Rules::default());
@@ -513,7 +553,9 @@ mod tests {
             headers.insert(&name, HeaderValue::try_from(value).unwrap());
             let public = Public { scheme: self.scheme, authority: self.authority };
             let site = self.reversal.sites[0].clone();
-            let leaks = self.reversal.apply(&mut headers, &public, &site, self.kept);
+            let said =
+                Said { public: &public, by: &site, host_kept: self.kept, elsewhere: &nowhere };
+            let leaks = self.reversal.apply(&mut headers, said);
             (headers[name].to_str().unwrap().to_owned(), leaks)
         }
 
@@ -612,7 +654,9 @@ mod tests {
         }
         let setup = app();
         let public = Public { scheme: Scheme::Http, authority: "www.site.com" };
-        setup.reversal.apply(&mut headers, &public, &setup.reversal.sites[0].clone(), false);
+        let by = &setup.reversal.sites[0];
+        let said = Said { public: &public, by, host_kept: false, elsewhere: &nowhere };
+        setup.reversal.apply(&mut headers, said);
         let values: Vec<_> = headers.get_all(LOCATION).iter().collect();
         assert_eq!(values, ["http://www.site.com/a", "http://www.site.com/b"]);
     }
@@ -769,7 +813,9 @@ mod tests {
                 headers.insert(&names[name], value);
                 let setup = fixed();
                 let public = Public { scheme: Scheme::Http, authority: "www.site.com" };
-                setup.reversal.apply(&mut headers, &public, &setup.reversal.sites[0].clone(), true);
+                let by = &setup.reversal.sites[0];
+                let said = Said { public: &public, by, host_kept: true, elsewhere: &nowhere };
+                setup.reversal.apply(&mut headers, said);
             }
         }
     }
