@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use support::{Act, Client, Member, balancer, data, eventually, member, ok};
@@ -89,6 +91,32 @@ fn at_sigterm_it_goes_on_accepting_for_the_delay_and_then_finishes_what_runs() {
     let seen = client.read().expect("the request is finished");
     assert_eq!((seen.status, seen.header("connection")), (200, Some("close")));
     assert!(TcpStream::connect(process.address).is_err());
+    assert_eq!(process.exit(), Some(0));
+}
+
+#[test]
+fn clients_that_leave_when_it_is_not_ready_lose_nothing() {
+    let app = Member::new(ok("x"));
+    let yaml = balancer(&[member(app.address, "")], "");
+    let mut process = Process::start("leave", &yaml, &["--shutdown-delay", "1s"]);
+    let (address, leave) = (process.address, Arc::new(AtomicBool::new(false)));
+    let client = || {
+        let leave = Arc::clone(&leave);
+        std::thread::spawn(move || {
+            let mut served = 0;
+            while !leave.load(SeqCst) {
+                let seen = Client::new(address).send(GET).read();
+                assert_eq!(seen.map(|seen| seen.status), Some(200), "request {served} was lost");
+                served += 1;
+            }
+        })
+    };
+    let clients = [(); 8].map(|()| client());
+    eventually(|| (app.count() > 200).then_some(()));
+    process.signal("-TERM");
+    eventually(|| (process.page("/readyz") == 503).then_some(()));
+    leave.store(true, SeqCst);
+    clients.into_iter().for_each(|client| client.join().unwrap());
     assert_eq!(process.exit(), Some(0));
 }
 

@@ -31,6 +31,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
 use crate::metrics::Metrics;
 use crate::table::Table;
@@ -44,6 +45,12 @@ use upstream::Pool;
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the acceptor rests when it can get no more file descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
+/// How long a new connection may take to say something when everything is about to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The listen queue is empty when nothing comes out of it for this long; and it is left alone after
+/// this time, however fast it fills.
+const QUEUE_EMPTY: Duration = Duration::from_millis(5);
+const QUEUE_LAST: Duration = Duration::from_millis(100);
 /// Bytes read ahead on a client's connection.
 const BUFFER: usize = 64 * 1024;
 /// HTTP/2 streams that one client connection may have open.
@@ -292,11 +299,12 @@ impl Acceptor {
             }
         }
         // What waits in the listen queue has been promised a connection: serve it too.
-        while let Ok(Ok(accepted)) =
-            tokio::time::timeout(Duration::from_millis(5), listener.accept()).await
-        {
-            self.hand_over(Ok(accepted)).await;
-        }
+        let empty_queue = async {
+            while let Ok(Ok(accepted)) = timeout(QUEUE_EMPTY, listener.accept()).await {
+                self.hand_over(Ok(accepted)).await;
+            }
+        };
+        let _ = timeout(QUEUE_LAST, empty_queue).await;
     }
 
     async fn hand_over(&self, accepted: std::io::Result<(TcpStream, SocketAddr)>) {
@@ -375,10 +383,15 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
     let _unimportant = stream.set_nodelay(true);
     let activity = Activity::new(settings.patience, Instant::now());
     let mut draining = phases.clone();
+    let too_late = async {
+        // If the sender is gone, so is the proxy.
+        let _ = draining.wait_for(|phase| *phase >= Phase::Draining).await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
     let greeting = tokio::select! {
+        biased;
         greeting = Client::greet(stream, Arc::clone(&activity)) => greeting,
-        // Nothing has been asked yet, and nothing will be lost.
-        _ = draining.wait_for(|phase| *phase >= Phase::Draining) => return,
+        () = too_late => return,
     };
     let Ok((client, http2)) = greeting else {
         return;
@@ -398,7 +411,9 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
 macro_rules! drive {
     ($connection:ident, $phases:ident) => {{
         let mut connection = std::pin::pin!($connection);
+        // The connection first: a request that has arrived is taken before its end is announced.
         tokio::select! {
+            biased;
             result = connection.as_mut() => return result,
             _ = $phases.wait_for(|phase| *phase >= Phase::Draining) => {}
         }
