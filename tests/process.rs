@@ -116,7 +116,9 @@ fn clients_that_leave_when_it_is_not_ready_lose_nothing() {
     process.signal("-TERM");
     eventually(|| (process.page("/readyz") == 503).then_some(()));
     leave.store(true, SeqCst);
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     assert_eq!(process.exit(), Some(0));
 }
 

@@ -15,6 +15,11 @@ use super::{Group, Member, Route, State};
 
 /// A member is never held slower than this multiple of the fastest: a floor of 1/40 under its share.
 const SLOWEST: f64 = 6.3;
+/// Members that are slower than the fastest by less than this factor count as equally fast: that much
+/// is chance, and would otherwise be amplified.
+const ALIKE: f64 = 1.25;
+/// Seconds that make no difference to anybody, and that are mostly the noise of the measurement.
+const UNFELT: f64 = 0.001;
 /// How many times the fastest member's latency a failure costs, beyond its own time.
 const FAILURE_COST: f64 = 13.0;
 /// How much having had more than one's part counts against requests in flight.
@@ -341,8 +346,9 @@ impl Pool {
             Method::RoundRobin => member.weight,
             Method::LeastRequests => member.weight * load.ramp(self.slow_start, now),
             Method::Latency => {
-                let latency = load.latency(self.mean, now).max(f64::MIN_POSITIVE);
-                let slower = (latency / self.fastest.max(f64::MIN_POSITIVE)).clamp(1.0, SLOWEST);
+                let latency = load.latency(self.mean, now);
+                let ratio = (latency + UNFELT) / (self.fastest + UNFELT);
+                let slower = (ratio / ALIKE).clamp(1.0, SLOWEST);
                 let cost = slower + FAILURE_COST * load.failure_rate(now);
                 member.weight * load.ramp(self.slow_start, now) / (cost * cost)
             }
