@@ -25,7 +25,7 @@ use super::io::Alarm;
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How much of a body that nobody wants is read, and for how long.
-const DRAIN_BYTES: usize = 1 << 20;
+const DRAIN_BYTES: usize = 64 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Why an upload ended early.
