@@ -338,7 +338,7 @@ pub fn condition(member: &Member, now: Instant) -> &'static str {
     match (member.state, member.load.admission(now)) {
         (State::Disabled, _) => State::Disabled.label(),
         (_, Admission::Excluded(_)) => "excluded",
-        (_, Admission::Probe) => "probing",
+        (_, Admission::Probe(_)) => "probing",
         (State::Active, Admission::Usable) => "usable",
         (state, Admission::Usable) => state.label(),
     }

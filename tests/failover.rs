@@ -182,6 +182,19 @@ fn an_excluding_status_is_delivered_and_its_member_is_left_alone_until_its_time_
 }
 
 #[test]
+fn a_member_comes_back_even_if_all_that_comes_is_posts() {
+    let mut app1 = Member::new(ok("app1"));
+    let app2 = Member::new(ok("app2"));
+    let gibbon = pair(&app1, &app2, "failover: {excludeFor: 200ms}");
+    app1.stop();
+    for _ in 0..10 {
+        assert_eq!(gibbon.post(HOST, "/", b"x").text(), "app2");
+    }
+    app1.start();
+    eventually(|| (gibbon.post(HOST, "/", b"x").text() == "app1").then_some(()));
+}
+
+#[test]
 fn other_5xx_are_delivered_and_exclude_nobody() {
     let ill = Member::new(Act::Write(response("500 Internal Server Error", &[], "ill")));
     let good = Member::new(ok("good"));

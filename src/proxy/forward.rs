@@ -421,7 +421,7 @@ impl Attempts<'_> {
         let ask = Ask {
             wanted: self.wish.members,
             tried: &self.tried,
-            may_probe: self.idempotent,
+            idempotent: self.idempotent,
             tunnel: self.ready.tunnel,
             now: Instant::now(),
         };

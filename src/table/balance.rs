@@ -26,6 +26,8 @@ const FAILURE_COST: f64 = 13.0;
 const FAIRNESS: f64 = 0.25;
 /// Requests that a member may be ahead or behind; more is forgotten, so that no member is flooded.
 const LAG: f64 = 32.0;
+/// How long requests that can be repeated have precedence in finding out if a member is back.
+const PRECEDENCE: Duration = Duration::from_secs(1);
 /// Groups with more members than this are sampled rather than scanned.
 const SCAN: usize = 64;
 /// How many members are drawn from a large group, by weight; twice the choices of two, because
@@ -111,8 +113,8 @@ pub struct Ask<'a> {
     pub wanted: &'a [usize],
     /// Members that failed this request already.
     pub tried: &'a Tried,
-    /// Whether the request may find out if an excluded member is back.
-    pub may_probe: bool,
+    /// Whether the request can be repeated, and so finds out best if an excluded member is back.
+    pub idempotent: bool,
     /// Whether the request asks for a tunnel; those are spread by their own count.
     pub tunnel: bool,
     /// The time.
@@ -179,23 +181,26 @@ fn own_member(route: &Route, ask: &Ask<'_>) -> Option<Pick> {
     let group = &route.groups[m.group];
     let pool = Pool::of(route, group, ask);
     book(m, &group.cursor, &pool, ask.now);
-    let probe = m.load.admission(ask.now) == Admission::Probe && m.load.begin_probe(ask.now);
+    let probe = is_due(m, ask) && m.load.begin_probe(ask.now);
     Some(Pick { member, session: Session::Hit, probe })
 }
 
 fn admits(member: &Member, ask: &Ask<'_>) -> bool {
+    member.load.admission(ask.now) == Admission::Usable || is_due(member, ask)
+}
+
+/// Whether this request may find out if the member is back. One that cannot be repeated leaves
+/// that to others for a while, but not for ever: there may be no others.
+fn is_due(member: &Member, ask: &Ask<'_>) -> bool {
     match member.load.admission(ask.now) {
-        Admission::Usable => true,
-        Admission::Probe => ask.may_probe,
-        Admission::Excluded(_) => false,
+        Admission::Probe(overdue) => ask.idempotent || overdue >= PRECEDENCE,
+        Admission::Usable | Admission::Excluded(_) => false,
     }
 }
 
 /// Active members first, then standbys; when all are excluded, those rather than nobody.
 fn any_member(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Option<(usize, bool)> {
-    if ask.may_probe
-        && let Some(member) = probe(route, ask)
-    {
+    if let Some(member) = probe(route, ask) {
         return Some((member, true));
     }
     let tiers = [
@@ -222,7 +227,7 @@ fn probe(route: &Route, ask: &Ask<'_>) -> Option<usize> {
         let m = &route.members[*index];
         m.state == State::Active
             && !ask.tried.has(*index)
-            && m.load.admission(ask.now) == Admission::Probe
+            && is_due(m, ask)
             && m.load.begin_probe(ask.now)
     };
     // A first attempt alone probes: a request that has failed already deserves a sure member.
@@ -406,7 +411,7 @@ mod tests {
         fn start(&mut self) {
             let tried = Tried::default();
             let ask =
-                Ask { wanted: &[], tried: &tried, may_probe: true, tunnel: false, now: self.now };
+                Ask { wanted: &[], tried: &tried, idempotent: true, tunnel: false, now: self.now };
             let pick = pick(&self.route, &ask, &mut self.rng).unwrap();
             self.route.members[pick.member].load.begin();
             self.served[pick.member] += 1;
@@ -598,7 +603,7 @@ mod tests {
     }
 
     fn ask<'a>(wanted: &'a [usize], tried: &'a Tried, now: Instant) -> Ask<'a> {
-        Ask { wanted, tried, may_probe: true, tunnel: false, now }
+        Ask { wanted, tried, idempotent: true, tunnel: false, now }
     }
 
     fn pick_of(
@@ -661,6 +666,20 @@ mod tests {
         let other = pick_of(&route, &[], &none, later).unwrap();
         assert!(other.probe && other.member != probe.member);
         assert!(!pick_of(&route, &[], &none, later).unwrap().probe);
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_repeated_probes_when_nobody_else_does() {
+        let now = Instant::now();
+        let route = route(weighted(&[1.0, 1.0]), now);
+        let first = Duration::from_secs(5);
+        route.members[0].load.failed(Failure::Refused, now, first, now);
+        let none = Tried::default();
+        let post = |now| Ask { idempotent: false, ..ask(&[], &none, now) };
+        let mut rng = fastrand::Rng::with_seed(1);
+        assert!(!pick(&route, &post(now + first), &mut rng).unwrap().probe);
+        let picked = pick(&route, &post(now + first + PRECEDENCE), &mut rng).unwrap();
+        assert!(picked.probe && picked.member == 0);
     }
 
     #[test]

@@ -92,8 +92,8 @@ impl Failure {
 pub enum Admission {
     /// Yes.
     Usable,
-    /// Its exclusion has run out, and one live request may find out whether it is back.
-    Probe,
+    /// Its exclusion ran out this long ago, and one live request may find out whether it is back.
+    Probe(Duration),
     /// No, not before this time has passed (zero while another request probes).
     Excluded(Duration),
 }
@@ -272,7 +272,7 @@ impl Load {
         if now < self.probing_until.load(Relaxed) {
             return Admission::Excluded(Duration::ZERO);
         }
-        Admission::Probe
+        Admission::Probe(Duration::from_micros(now - until))
     }
 
     /// Takes the one place of a probe; false if another request was quicker.
@@ -438,7 +438,7 @@ mod tests {
         let (load, now) = self::load();
         assert_eq!(load.failed(Failure::Refused, now, FIRST, now), Some(FIRST));
         assert_eq!(load.admission(now), Admission::Excluded(FIRST));
-        assert_eq!(load.admission(now + FIRST), Admission::Probe);
+        assert_eq!(load.admission(now + FIRST), Admission::Probe(Duration::ZERO));
     }
 
     #[test]
@@ -470,7 +470,7 @@ mod tests {
             assert_eq!(load.failed(Failure::Refused, now, FIRST, now), Some(FIRST * growth));
             now += FIRST * growth;
         }
-        assert_eq!(load.admission(now), Admission::Probe);
+        assert_eq!(load.admission(now), Admission::Probe(Duration::ZERO));
         load.succeeded(now, SECOND, now);
         assert_eq!(load.admission(now), Admission::Usable);
         assert_eq!(load.failed(Failure::Refused, now, FIRST, now), Some(FIRST));
