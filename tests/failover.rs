@@ -136,6 +136,7 @@ fn the_whole_of_a_request_can_be_limited() {
     let more = "timeouts: {request: 300ms}";
     let gibbon = Gibbon::start(&balancer(&[member(slow.address, "")], more));
     assert_eq!(gibbon.get(HOST, "/").status, 504);
+    assert!(gibbon.metric("gibbon_member_failure_rate{").is_some_and(|rate| rate > 0.0));
 }
 
 #[test]

@@ -443,6 +443,9 @@ impl Attempts<'_> {
             return Err(Error::Upload(error));
         }
         if self.terms.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if self.took_most_of_it(&in_flight) {
+                self.book(pick, &mut in_flight, failed.failure);
+            }
             return Err(Error::Deadline);
         }
         let broke = failed.failure == Failure::Reset;
@@ -452,15 +455,25 @@ impl Attempts<'_> {
             self.again = Some(pick);
             return if may_resend { Ok(()) } else { Err(Error::Member(failed.failure)) };
         }
-        let first = self.route.rule.failover.exclude_for;
-        let excluded = in_flight.failed(failed.failure, first, Instant::now());
-        let member = &self.route.members[pick.member];
-        report(self.route, member, failed.failure, excluded);
+        self.book(pick, &mut in_flight, failed.failure);
         self.tried.add(pick.member);
         let unseen = failed.request.is_some();
         self.last = if unseen { Error::NoMember } else { Error::Member(failed.failure) };
         let left = self.tried.count() < self.route.rule.failover.attempts;
         if left && (unseen || (may_resend && self.spend())) { Ok(()) } else { Err(self.last) }
+    }
+
+    fn book(&self, pick: Pick, in_flight: &mut InFlight, failure: Failure) {
+        let first = self.route.rule.failover.exclude_for;
+        let excluded = in_flight.failed(failure, first, Instant::now());
+        report(self.route, &self.route.members[pick.member], failure, excluded);
+    }
+
+    /// Whether the request's time was spent on waiting for this member, not for the client or
+    /// others before.
+    fn took_most_of_it(&self, in_flight: &InFlight) -> bool {
+        let whole = self.route.rule.timeouts.request.unwrap_or_default();
+        !self.ready.upload.waits_for_client() && in_flight.sent().elapsed() * 2 >= whole
     }
 
     /// Whether the retry budget allows for one more.

@@ -23,9 +23,11 @@ const EXCLUDE_GROWTH: u32 = 12;
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 /// Share of its weight with which a new member begins its slow start.
 const RAMP_FLOOR: f64 = 0.1;
-/// Length of a tick of the packed clocks: 32 bits of them last 76 hours, after which a forgotten
-/// estimate may look fresh once.
-const TICK_MICROS: u128 = 64;
+/// Ticks of the packed clocks are milliseconds: 32 bits of them last 49 days, after which a
+/// forgotten estimate looks fresh until the next sample.
+const TICKS_A_SECOND: f64 = 1000.0;
+/// A reader's clock may be this many ticks behind that of the last writer.
+const BEHIND: u32 = 60_000;
 
 /// What went wrong with one attempt at a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -181,9 +183,9 @@ impl Load {
     /// The member answered well, `latency` after it was asked at `sent`.
     pub fn succeeded(&self, sent: Instant, latency: Duration, now: Instant) {
         let tick = self.tick(now);
-        self.latency.sample(latency.as_secs_f64(), tick, LATENCY_TAU, 0.0);
+        self.latency.mean(latency.as_secs_f64(), tick, LATENCY_TAU);
         if self.failures.get().is_some_and(|(rate, _)| rate > 0.0) {
-            self.failures.sample(0.0, tick, FAILURE_TAU, 0.0);
+            self.failures.update(0.0, tick, FAILURE_TAU, 0.0);
         }
         self.answered(sent);
     }
@@ -207,7 +209,7 @@ impl Load {
         first: Duration,
         now: Instant,
     ) -> Option<Duration> {
-        self.failures.sample(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
+        self.failures.update(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
         if failure == Failure::Status {
             self.answered(sent);
             return None;
@@ -324,52 +326,67 @@ impl Load {
     }
 
     fn tick(&self, at: Instant) -> u32 {
-        let ticks = at.saturating_duration_since(self.born).as_micros() / TICK_MICROS;
+        let ticks = at.saturating_duration_since(self.born).as_millis();
         // Wraps on purpose: only differences are used.
         u32::try_from(ticks & u128::from(u32::MAX)).unwrap_or_default()
     }
 }
 
+/// Ticks from one time to a later one; zero if it is really a little earlier.
+fn ticks_between(earlier: u32, later: u32) -> u32 {
+    let ticks = later.wrapping_sub(earlier);
+    if ticks > u32::MAX - BEHIND { 0 } else { ticks }
+}
+
 fn seconds_between(earlier: u32, later: u32) -> f64 {
-    // A reader's clock may be a moment behind that of the last writer.
-    let ticks = later.wrapping_sub(earlier).cast_signed().max(0);
-    f64::from(ticks) * (TICK_MICROS as f64) / 1e6
+    f64::from(ticks_between(earlier, later)) / TICKS_A_SECOND
 }
 
 /// An exponentially weighted mean in continuous time, value and time in one word, so that
-/// an update is one compare-and-swap. The gain of a sample is `1 - exp(-Δt/τ)`.
+/// an update is one compare-and-swap. The gain of a sample is `1 - exp(-Δt/τ)`; until τ has passed,
+/// `1/n` for the nth sample, which is the plain mean, so that the first does not rule the rest.
 #[derive(Debug)]
-struct Decaying(AtomicU64);
+struct Decaying {
+    word: AtomicU64,
+    samples: AtomicU32,
+}
 
 impl Default for Decaying {
     fn default() -> Self {
-        Self(AtomicU64::new(pack(f32::NAN, 0)))
+        Self { word: AtomicU64::new(pack(f32::NAN, 0)), samples: AtomicU32::new(0) }
     }
 }
 
 impl Decaying {
     fn get(&self) -> Option<(f64, u32)> {
-        let (value, at) = unpack(self.0.load(Relaxed));
+        let (value, at) = unpack(self.word.load(Relaxed));
         (!value.is_nan()).then_some((f64::from(value), at))
     }
 
+    /// A sample of a mean that begins with its first sample.
+    fn mean(&self, sample: f64, tick: u32, tau: f64) {
+        let before = self.samples.fetch_add(1, Relaxed);
+        if before == u32::MAX {
+            self.samples.store(u32::MAX / 2, Relaxed);
+        }
+        self.update(sample, tick, tau, 1.0 / (f64::from(before) + 1.0));
+    }
+
+    /// Takes a sample with this gain at least.
     #[allow(clippy::cast_possible_truncation)] // Seven digits are plenty for an estimate.
-    fn sample(&self, sample: f64, tick: u32, tau: f64, least: f64) {
+    fn update(&self, sample: f64, tick: u32, tau: f64, least: f64) {
         let update = |old| {
             let (value, at) = unpack(old);
-            let first = value.is_nan();
-            let gain = (1.0 - (-seconds_between(at, tick) / tau).exp()).max(least);
-            let value = if first {
-                if least > 0.0 { sample * least } else { sample }
+            let (value, gain, at) = if value.is_nan() {
+                (0.0, least, tick)
             } else {
-                let value = f64::from(value);
-                value + (sample - value) * gain
+                let gain = (1.0 - (-seconds_between(at, tick) / tau).exp()).max(least);
+                (f64::from(value), gain, at.wrapping_add(ticks_between(at, tick)))
             };
-            let forward = tick.wrapping_sub(at).cast_signed() > 0;
-            Some(pack(value as f32, if first || forward { tick } else { at }))
+            Some(pack((value + (sample - value) * gain) as f32, at))
         };
         // The closure always answers, so the update cannot fail.
-        let _ = self.0.fetch_update(Relaxed, Relaxed, update);
+        let _ = self.word.fetch_update(Relaxed, Relaxed, update);
     }
 }
 
@@ -401,23 +418,49 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_follows_the_samples_in_their_own_time() {
+    fn the_estimate_is_the_plain_mean_until_its_time_has_passed() {
         let (load, now) = load();
-        load.succeeded(now, SECOND, now);
-        let later = now + Duration::from_secs(5);
-        load.succeeded(later, 2 * SECOND, later);
-        let estimate = load.latency(1.0, later);
-        assert!((estimate - (2.0 - (-1.0f64).exp())).abs() < 0.01, "{estimate}");
+        load.succeeded(now, 10 * SECOND, now);
+        for _ in 0..9 {
+            load.succeeded(now, SECOND, now);
+        }
+        assert!((load.latency(1.0, now) - 1.9).abs() < 0.01);
     }
 
     #[test]
-    fn many_samples_at_once_weigh_as_much_as_their_time() {
-        let (load, now) = load();
-        load.succeeded(now, SECOND, now);
-        for _ in 0..1000 {
+    fn later_samples_weigh_as_much_as_their_time() {
+        let (load, start) = load();
+        for tenth in 0..200 {
+            let now = start + tenth * SECOND / 10;
+            load.succeeded(now, SECOND, now);
+        }
+        let now = start + 20 * SECOND;
+        for _ in 0..20 {
             load.succeeded(now, 100 * SECOND, now);
         }
-        assert!(load.latency(1.0, now) < 1.1);
+        // A burst of twenty is worth a tenth of what two hundred were, whatever it says at once.
+        let burst = load.latency(1.0, now);
+        assert!(burst < 13.0, "{burst}");
+        let later = now + 5 * SECOND;
+        load.succeeded(later, SECOND, later);
+        let estimate = load.latency(1.0, later);
+        let expected = 1.0 + (burst - 1.0) * (-1.0f64).exp();
+        assert!((estimate - expected).abs() < 0.01, "{estimate}");
+    }
+
+    #[test]
+    fn an_estimate_of_last_month_is_no_news() {
+        let (load, now) = load();
+        load.succeeded(now, 8 * SECOND, now);
+        load.failed(Failure::Status, now, FIRST, now);
+        for hours in [24, 38, 62, 77, 30 * 24] {
+            let later = now + hours * 3600 * SECOND;
+            assert!(load.latency(1.0, later) < 1.01, "{hours}");
+            assert!(load.failure_rate(later) < 0.01, "{hours}");
+        }
+        let later = now + 62 * 3600 * SECOND;
+        load.succeeded(later, SECOND, later);
+        assert!(load.latency(5.0, later) < 1.01);
     }
 
     #[test]
