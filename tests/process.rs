@@ -123,6 +123,24 @@ fn clients_that_leave_when_it_is_not_ready_lose_nothing() {
 }
 
 #[test]
+fn a_tunnel_goes_on_until_the_grace_period_is_over() {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    let app = Member::new(Act::Echo(head.into()));
+    let mut process = Process::start("tunnel", &balancer(&[member(app.address, "")], ""), &[]);
+    let mut client = Client::new(process.address);
+    client.send(GET.replace("\r\n\r\n", "\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"));
+    assert_eq!(client.read().unwrap().status, 101);
+    process.signal("-TERM");
+    eventually(|| TcpStream::connect(process.address).is_err().then_some(()));
+    client.send("still there");
+    let mut echo = [0; 11];
+    client.read_exact(&mut echo);
+    assert_eq!(&echo, b"still there");
+    drop(client);
+    assert_eq!(process.exit(), Some(0));
+}
+
+#[test]
 fn idle_connections_do_not_hold_up_the_end() {
     let app = Member::new(ok("x"));
     let mut process = Process::start("idle", &balancer(&[member(app.address, "")], ""), &[]);

@@ -33,6 +33,7 @@ fn a_websocket_is_a_tunnel_after_the_101() {
     assert_eq!(&echo, b"early bytes");
     assert_eq!(app.received()[0].header("upgrade"), Some("websocket"));
     assert_eq!(gibbon.metric("gibbon_tunnels_open"), Some(1.0));
+    assert_eq!(gibbon.metric("gibbon_connections_open"), Some(1.0));
     assert_eq!(gibbon.metric("gibbon_member_in_flight{"), Some(0.0));
     client.stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(client.is_closed());

@@ -21,7 +21,7 @@ use super::io::Activity;
 use super::log::Asked;
 use super::upstream::{self, Failed, Reply, Terms};
 use super::visit::{InFlight, Visit};
-use super::{Worker, tunnel};
+use super::{Counted, Worker, tunnel};
 use crate::table::balance::{self, Ask, NoMember, Pick, Tried};
 use crate::table::load::Failure;
 use crate::table::path::{self, RequestPath};
@@ -39,6 +39,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// What the connection is doing.
     pub activity: Arc<Activity>,
+    /// Counts it as open until its last request, or its tunnel, has ended.
+    pub counted: Counted,
 }
 
 /// Serves one request. Never fails: what goes wrong becomes an answer.
@@ -60,7 +62,7 @@ pub async fn serve(
     match journey.travel(request, &mut visit).await {
         Ok(Outcome::Member(response, within)) => from_member(response, within, visit),
         Ok(Outcome::Own(response)) => own(response, visit, None),
-        Ok(Outcome::Upgraded(response, upgrade)) => upgraded(response, upgrade, visit),
+        Ok(Outcome::Upgraded(response, upgrade)) => upgraded(response, upgrade, connection, visit),
         Err(error) => {
             worker.shared.metrics.refused(error.reason());
             if !expects {
@@ -107,9 +109,15 @@ fn from_member(response: Response<Incoming>, within: Within, mut visit: Visit) -
 }
 
 /// Sends the 101 on, and carries bytes from then on.
-fn upgraded(response: Response<()>, upgrade: Upgrade, mut visit: Visit) -> Answer {
+fn upgraded(
+    response: Response<()>,
+    upgrade: Upgrade,
+    connection: Rc<Connection>,
+    mut visit: Visit,
+) -> Answer {
     visit.answered(response.status(), None);
     tokio::task::spawn_local(async move {
+        let _open = connection;
         if let (Ok(client), Ok(member)) = (upgrade.client.await, upgrade.member.await) {
             let sent = tunnel::carry(client, member, upgrade.idle).await;
             visit.tunnelled(sent);

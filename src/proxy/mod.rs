@@ -249,8 +249,9 @@ struct Accepted {
     counted: Counted,
 }
 
+/// An open connection, until it is dropped.
 #[derive(Debug)]
-struct Counted {
+pub struct Counted {
     open: Arc<AtomicUsize>,
     load: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
@@ -375,7 +376,6 @@ async fn work(
 
 async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Receiver<Phase>) {
     let Accepted { stream, peer, counted } = accepted;
-    let _counted = counted;
     let settings = &worker.shared.settings;
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
@@ -396,7 +396,7 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
     let Ok((client, http2)) = greeting else {
         return;
     };
-    let connection = Rc::new(Connection { peer, activity });
+    let connection = Rc::new(Connection { peer, activity, counted });
     let result = if http2 {
         serve_http2(&worker, connection, client, phases).await
     } else {
