@@ -232,6 +232,18 @@ fn garbage_from_a_member_is_502() {
 }
 
 #[test]
+fn a_member_that_closes_its_own_side_has_answered_if_its_answer_is_whole() {
+    let whole = b"HTTP/1.1 200 OK\r\n\r\nuntil the end".to_vec();
+    let app = Member::new(Act::HalfClose(whole));
+    let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], ""));
+    for _ in 0..3 {
+        assert_eq!(gibbon.get(HOST, "/").text(), "until the end");
+    }
+    app.act(Act::HalfClose(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()));
+    assert_eq!(gibbon.get(HOST, "/").status, 502);
+}
+
+#[test]
 fn a_response_that_breaks_off_does_not_look_complete() {
     let half = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_vec();
     let chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n".to_vec();

@@ -55,6 +55,8 @@ pub enum Act {
     Write(Vec<u8>),
     /// Writes them, and closes.
     WriteAndClose(Vec<u8>),
+    /// Writes them, and closes its own side only.
+    HalfClose(Vec<u8>),
     /// Closes without an answer.
     Close,
     /// Resets the connection without an answer.
@@ -236,6 +238,12 @@ fn serve(stream: TcpStream, received: &Mutex<Vec<Received>>, script: &Script) {
                 if stream.write_all(&rest).is_err() {
                     return;
                 }
+            }
+            Act::HalfClose(bytes) => {
+                let _ = stream.write_all(&bytes);
+                let _ = stream.shutdown(Shutdown::Write);
+                let _ = std::io::copy(&mut reader, &mut std::io::sink());
+                return;
             }
             Act::Close => {
                 let _ = stream.shutdown(Shutdown::Both);
