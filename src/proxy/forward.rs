@@ -4,30 +4,30 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use super::attempts::{self, Ready};
 use super::body::{self, Body, Upload, UploadError, Within};
 use super::error::Error;
 use super::headers::{self, Hop};
 use super::io::Activity;
 use super::log::Asked;
-use super::upstream::{self, Failed, Reply, Terms};
-use super::visit::{InFlight, Visit};
+use super::upstream::Reply;
+use super::visit::Visit;
 use super::{Counted, Worker, tunnel};
-use crate::table::balance::{self, Ask, NoMember, Pick, Tried};
 use crate::table::load::Failure;
 use crate::table::path::{self, RequestPath};
 use crate::table::reverse::{Address, Public, Said, Scheme};
 use crate::table::tally::Session;
-use crate::table::{Found, Member, Redirect, Route, Wish};
+use crate::table::{Found, Member, Redirect, Route};
 
 /// What Gibbon sends to clients.
 pub type Answer = Response<Body<Visit>>;
@@ -148,16 +148,6 @@ struct Journey<'a> {
     client: headers::Client,
 }
 
-/// A request ready for members: what is the same for each of them.
-struct Ready<'a> {
-    parts: &'a Parts,
-    hop: Hop,
-    upload: Upload,
-    authority: &'a str,
-    rest: &'a str,
-    tunnel: bool,
-}
-
 impl Journey<'_> {
     async fn travel(
         &self,
@@ -210,7 +200,7 @@ impl Journey<'_> {
             authority: &authority,
             rest,
         };
-        let reply = self.forward(&route, &ready, visit).await?;
+        let reply = attempts::forward(self.worker, &route, &ready, visit).await?;
         self.conclude(&route, &ready, reply, on_upgrade, visit)
     }
 
@@ -243,39 +233,6 @@ impl Journey<'_> {
         hop
     }
 
-    /// Sends the request to one member after the other until one answers.
-    async fn forward(
-        &self,
-        route: &Arc<Route>,
-        ready: &Ready<'_>,
-        visit: &mut Visit,
-    ) -> Result<Reply, Error> {
-        let rule = &route.rule;
-        route.budget.earn(rule.failover.retry_percent);
-        let parts = ready.parts;
-        let mut attempts = Attempts {
-            worker: self.worker,
-            route,
-            ready,
-            wish: route.wish(parts.uri.path(), parts.uri.query(), &parts.headers),
-            terms: Terms {
-                connect: rule.timeouts.connect,
-                response: rule.timeouts.response,
-                deadline: deadline(route, visit),
-                tls: &self.worker.shared.tls,
-            },
-            idempotent: headers::is_idempotent(&parts.method),
-            tried: Tried::default(),
-            last: Error::NoMember,
-            again: None,
-        };
-        loop {
-            if let Some(reply) = attempts.next(visit).await? {
-                return Ok(reply);
-            }
-        }
-    }
-
     /// A member has answered: books it, and turns the answer into one of Gibbon's.
     fn conclude(
         &self,
@@ -287,7 +244,7 @@ impl Journey<'_> {
     ) -> Result<Outcome, Error> {
         let Reply { mut response, connection, asked } = reply;
         let member = &route.members[visit.member.unwrap_or_default()];
-        judge(route, member, response.status(), asked, visit);
+        attempts::judge(route, member, response.status(), asked, visit);
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let tunnel = match on_upgrade.filter(|_| ready.tunnel) {
             Some(client) if switching => Some(Upgrade {
@@ -308,7 +265,10 @@ impl Journey<'_> {
         visit.connection = Some(connection);
         *response.version_mut() = Version::HTTP_11;
         let silence = route.rule.timeouts.response;
-        Ok(Outcome::Member(response, Within { silence, deadline: deadline(route, visit) }))
+        Ok(Outcome::Member(
+            response,
+            Within { silence, deadline: attempts::deadline(route, visit) },
+        ))
     }
 
     /// Changes the response's headers: reversal, the rule's edits, Gibbon's own cookie.
@@ -385,162 +345,6 @@ impl Journey<'_> {
     }
 }
 
-/// The attempts to have a request answered.
-struct Attempts<'a> {
-    worker: &'a Rc<Worker>,
-    route: &'a Arc<Route>,
-    ready: &'a Ready<'a>,
-    wish: Wish<'a>,
-    terms: Terms<'a>,
-    idempotent: bool,
-    tried: Tried,
-    /// What the client is told if nobody is left.
-    last: Error,
-    /// A member whose kept connection turned out closed: it gets the request on a fresh one.
-    again: Option<Pick>,
-}
-
-impl Attempts<'_> {
-    /// One attempt: a reply, or nothing if the next member should be asked.
-    async fn next(&mut self, visit: &mut Visit) -> Result<Option<Reply>, Error> {
-        let fresh = self.again.is_some();
-        let pick = match self.again.take() {
-            Some(pick) => pick,
-            None => self.pick()?,
-        };
-        visit.picked(pick, session(pick, self.wish));
-        visit.attempts += 1;
-        if visit.attempts > 1 {
-            self.route.tally.retries.inc();
-        }
-        let member = &self.route.members[pick.member];
-        let in_flight = InFlight::begin(member, pick.probe, Instant::now());
-        let request = self.ready.request(self.route, member);
-        match upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await {
-            Ok(reply) => {
-                visit.in_flight = Some(in_flight);
-                Ok(Some(reply))
-            }
-            Err(failed) => self.failed(pick, in_flight, &failed).map(|()| None),
-        }
-    }
-
-    fn pick(&mut self) -> Result<Pick, Error> {
-        let ask = Ask {
-            wanted: self.wish.members,
-            tried: &self.tried,
-            idempotent: self.idempotent,
-            tunnel: self.ready.tunnel,
-            now: Instant::now(),
-        };
-        let pick = balance::pick(self.route, &ask, &mut self.worker.rng.borrow_mut());
-        pick.map_err(|none| match none {
-            NoMember::Session => Error::SessionMember,
-            NoMember::None => self.last,
-        })
-    }
-
-    /// Books a failure. An error, unless another member may have the request.
-    fn failed(
-        &mut self,
-        pick: Pick,
-        mut in_flight: InFlight,
-        failed: &Failed,
-    ) -> Result<(), Error> {
-        if let Some(error) = self.ready.upload.error() {
-            return Err(Error::Upload(error));
-        }
-        if self.terms.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            if self.took_most_of_it(&in_flight) {
-                self.book(pick, &mut in_flight, failed.failure);
-            }
-            return Err(Error::Deadline);
-        }
-        let broke = failed.failure == Failure::Reset;
-        let may_resend = self.idempotent && self.ready.upload.is_whole() && broke;
-        if failed.reused && broke {
-            // The member closed a kept connection, as it may: no failure of its.
-            self.again = Some(pick);
-            return if may_resend { Ok(()) } else { Err(Error::Member(failed.failure)) };
-        }
-        self.book(pick, &mut in_flight, failed.failure);
-        self.tried.add(pick.member);
-        let unseen = failed.request.is_some();
-        self.last = if unseen { Error::NoMember } else { Error::Member(failed.failure) };
-        let left = self.tried.count() < self.route.rule.failover.attempts;
-        if left && (unseen || (may_resend && self.spend())) { Ok(()) } else { Err(self.last) }
-    }
-
-    fn book(&self, pick: Pick, in_flight: &mut InFlight, failure: Failure) {
-        let first = self.route.rule.failover.exclude_for;
-        let excluded = in_flight.failed(failure, first, Instant::now());
-        report(self.route, &self.route.members[pick.member], failure, excluded);
-    }
-
-    /// Whether the request's time was spent on waiting for this member, not for the client or
-    /// others before.
-    fn took_most_of_it(&self, in_flight: &InFlight) -> bool {
-        let whole = self.route.rule.timeouts.request.unwrap_or_default();
-        !self.ready.upload.waits_for_client() && in_flight.sent().elapsed() * 2 >= whole
-    }
-
-    /// Whether the retry budget allows for one more.
-    fn spend(&self) -> bool {
-        let may = self.route.budget.spend(self.worker.shared.seconds());
-        if !may {
-            self.route.tally.retries_denied.inc();
-        }
-        may
-    }
-}
-
-impl Ready<'_> {
-    /// The request for one member.
-    fn request(&self, route: &Route, member: &Member) -> Request<Upload> {
-        let mut request = Request::new(self.upload.again());
-        *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = self.uri(&member.site.path);
-        let headers = request.headers_mut();
-        headers.clone_from(&self.parts.headers);
-        let host = if route.rule.preserve_host {
-            HeaderValue::try_from(self.authority).ok()
-        } else {
-            None
-        };
-        let own = || route.rule.entries[member.entry].host.clone();
-        headers.insert(header::HOST, host.unwrap_or_else(own));
-        let length = hyper::body::Body::size_hint(&self.upload);
-        headers::frame(headers, &self.parts.method, &length);
-        if self.tunnel {
-            headers::switch(headers, self.hop.upgrade.as_ref());
-        }
-        if let Some(gate) = self.upload.gate().cloned() {
-            hyper::ext::on_informational(&mut request, move |response| {
-                if response.status() == StatusCode::CONTINUE {
-                    gate.open();
-                }
-            });
-        }
-        request
-    }
-
-    /// The member's path with what the client asked below the prefix; the query as it came.
-    fn uri(&self, member_path: &str) -> Uri {
-        let from = &self.parts.uri;
-        let path = path::join(member_path, self.rest);
-        let same = from.path() == path;
-        let target = match (same, from.query()) {
-            (true, _) => from.path_and_query().cloned(),
-            (false, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")).ok(),
-            (false, None) => PathAndQuery::try_from(path.into_owned()).ok(),
-        };
-        let mut parts = http::uri::Parts::default();
-        parts.path_and_query = target;
-        // What was a valid target stays one: a join of two valid paths, and the query as it was.
-        Uri::from_parts(parts).unwrap_or_default()
-    }
-}
-
 /// The authority that a request is for: of an absolute target, else the Host (RFC 9112, 3.2).
 fn authority(parts: &Parts) -> Result<Cow<'static, str>, Error> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
@@ -573,49 +377,4 @@ fn options() -> Response<Bytes> {
     let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     response.headers_mut().insert(header::ALLOW, allow);
     response
-}
-
-/// When the request has taken all the time that its rule gives it.
-fn deadline(route: &Route, visit: &Visit) -> Option<Instant> {
-    route.rule.timeouts.request.map(|whole| visit.begun() + whole)
-}
-
-/// How the session fared with this pick.
-fn session(pick: Pick, wish: Wish<'_>) -> Session {
-    let lost = wish.named && wish.members.is_empty();
-    if pick.session == Session::New && lost { Session::Lost } else { pick.session }
-}
-
-/// Books what an answer says of the member.
-fn judge(route: &Route, member: &Member, status: StatusCode, asked: Instant, visit: &mut Visit) {
-    let now = Instant::now();
-    let Some(in_flight) = &mut visit.in_flight else {
-        return;
-    };
-    let latency = now.saturating_duration_since(asked.max(in_flight.sent()));
-    visit.latency = Some(latency);
-    let failure = if route.rule.failover.statuses.contains(&status) {
-        Failure::ExcludingStatus
-    } else if status.is_server_error()
-        && status != StatusCode::NOT_IMPLEMENTED
-        && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED
-    {
-        Failure::Status
-    } else {
-        return in_flight.succeeded(latency, now);
-    };
-    let excluded = in_flight.failed(failure, route.rule.failover.exclude_for, now);
-    report(route, member, failure, excluded);
-}
-
-fn report(route: &Route, member: &Member, failure: Failure, excluded: Option<Duration>) {
-    let (balancer, reason) = (&route.rule.id, failure.reason());
-    let (name, address) = (&member.name, member.address);
-    match excluded {
-        Some(time) => tracing::warn!(
-            %balancer, member = %name, %address, reason, seconds = time.as_secs_f64(),
-            "member failed and is excluded"
-        ),
-        None => tracing::debug!(%balancer, member = %name, %address, reason, "member failed"),
-    }
 }

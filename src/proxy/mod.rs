@@ -4,6 +4,7 @@
 //! with a single-threaded runtime and its own connections to members, so that a request never
 //! crosses threads.
 
+pub mod attempts;
 pub mod body;
 pub mod error;
 pub mod forward;
