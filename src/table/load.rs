@@ -201,7 +201,7 @@ impl Load {
     }
 
     /// An attempt failed. `first` is the length of a first exclusion; zero never excludes.
-    /// Returns how long the member is excluded from now on, if it is.
+    /// Returns how long the member is excluded from now on, if that is news.
     pub fn failed(
         &self,
         failure: Failure,
@@ -217,7 +217,7 @@ impl Load {
         let in_a_row = self.in_a_row.fetch_add(1, Relaxed).saturating_add(1);
         let probed = self.excluded_until.load(Relaxed) != 0;
         let excludes = failure.excludes_at_once() || probed || in_a_row >= FAILURES_TO_EXCLUDE;
-        (excludes && !first.is_zero()).then(|| self.exclude(first, now))
+        if excludes && !first.is_zero() { self.exclude(first, now) } else { None }
     }
 
     /// The estimate: seconds to the response head. An idle one relaxes towards `mean`, and
@@ -292,14 +292,14 @@ impl Load {
         self.probing_until.store(0, Relaxed);
     }
 
-    fn exclude(&self, first: Duration, now: Instant) -> Duration {
+    fn exclude(&self, first: Duration, now: Instant) -> Option<Duration> {
         let mut exclusion = self.exclusion.lock().unwrap_or_else(PoisonError::into_inner);
         let until = self.excluded_until.load(Relaxed);
         let now = self.micros(now);
         // Neither what was under way when it began nor what was tried because everybody is excluded
         // tells anything new: only a failed probe makes the next interval longer.
         if until > now {
-            return Duration::from_micros(until - now);
+            return None;
         }
         let growth = 1u32.checked_shl(exclusion.level).unwrap_or(EXCLUDE_GROWTH);
         let interval = first * growth.min(EXCLUDE_GROWTH);
@@ -308,7 +308,7 @@ impl Load {
         let length = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX / 4);
         self.excluded_until.store(now.saturating_add(length).max(1), Relaxed);
         self.probing_until.store(0, Relaxed);
-        interval
+        Some(interval)
     }
 
     fn readmit(&self, sent: u64) {
@@ -524,9 +524,9 @@ mod tests {
         let (load, sent) = load();
         let now = sent + SECOND;
         assert_eq!(load.failed(Failure::Refused, sent, FIRST, now), Some(FIRST));
-        assert_eq!(load.failed(Failure::Refused, sent, FIRST, now + SECOND), Some(4 * SECOND));
+        assert_eq!(load.failed(Failure::Refused, sent, FIRST, now + SECOND), None);
         let later = now + SECOND;
-        assert_eq!(load.failed(Failure::Refused, later, FIRST, later), Some(4 * SECOND));
+        assert_eq!(load.failed(Failure::Refused, later, FIRST, later), None);
         load.succeeded(sent, SECOND, now + SECOND);
         assert_eq!(load.admission(now + SECOND), Admission::Excluded(4 * SECOND));
     }
