@@ -25,8 +25,10 @@ const NAMESPACE: &str = "default";
 pub struct Document {
     /// The line where it begins, from 1.
     pub line: usize,
-    /// The Balancer; it has a name and a namespace.
+    /// The Balancer; it has a name and a namespace, unless there are faults.
     pub balancer: Balancer,
+    /// What is wrong with its form; then it must not be used, but may be looked at for more.
+    pub faults: Vec<Fault>,
     places: BTreeMap<String, usize>,
 }
 
@@ -150,11 +152,8 @@ fn read_one(text: &str, lines_before: usize) -> Result<Option<Document>, Vec<Fau
     let object: Object = typed::read(&root, &mut faults).ok_or_else(|| sorted(&faults))?;
     let mut balancer = Balancer { metadata: object.metadata, spec: object.spec };
     faults.extend(check_names(&balancer, &places, root.line));
-    if !faults.is_empty() {
-        return Err(sorted(&faults));
-    }
     balancer.metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
-    Ok(Some(Document { line: root.line, balancer, places }))
+    Ok(Some(Document { line: root.line, balancer, faults: sorted(&faults), places }))
 }
 
 fn sorted(faults: &[Fault]) -> Vec<Fault> {
@@ -243,7 +242,9 @@ mod tests {
     const MEMBER: &str = "\n  members:\n  - url: http://app1.site.com/";
 
     fn faults(text: &str) -> Vec<String> {
-        read(text).1.iter().map(ToString::to_string).collect()
+        let (documents, faults) = read(text);
+        let of_documents = documents.iter().flat_map(|document| &document.faults);
+        of_documents.chain(&faults).map(ToString::to_string).collect()
     }
 
     fn names(text: &str) -> Vec<String> {

@@ -40,13 +40,15 @@ pub fn read(text: &str) -> Reading {
     let mut reading = Reading { rules: Vec::new(), faults };
     for document in documents {
         match balancer::rule(&document.balancer, balancer::Place::File) {
-            Ok(rule) => reading.rules.push(Arc::new(rule)),
+            Ok(rule) if document.faults.is_empty() => reading.rules.push(Arc::new(rule)),
+            Ok(_) => {}
             Err(problems) => reading.faults.extend(problems.into_iter().map(|problem| Fault {
                 line: document.line_of(&problem.field),
                 field: problem.field,
                 message: problem.message,
             })),
         }
+        reading.faults.extend(document.faults);
     }
     reading.faults.sort_by_key(|fault| fault.line);
     reading
