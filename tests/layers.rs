@@ -19,9 +19,10 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("table", &[]),
 ];
 
-/// The only crates that decisions may depend on; `rustls` for its key types, `ipnet` for networks,
+/// The only crates that decisions may depend on; `cookie` to write one, `rustls` for its key types, `ipnet` for networks,
 /// `fastrand` for the randomness that is handed in.
-const PURE: [&str; 7] = ["fastrand", "http", "ipnet", "regex", "rustls", "std", "proptest"];
+const PURE: [&str; 8] =
+    ["cookie", "fastrand", "http", "ipnet", "regex", "rustls", "std", "proptest"];
 
 fn sources(under: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

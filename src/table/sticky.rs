@@ -2,9 +2,9 @@
 //! parameter or a cookie, and the cookie that Gibbon itself issues for applications without one.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::time::Duration;
 
+use cookie::Cookie;
 use http::header::{self, HeaderMap, HeaderValue};
 use regex::{Regex, RegexBuilder};
 
@@ -253,14 +253,14 @@ impl Issue {
     /// for a character.
     #[must_use]
     pub fn set_cookie(&self, token: &str) -> HeaderValue {
-        let mut cookie = format!("{}={token}; Path={}", self.name, self.path);
-        if let Some(age) = self.max_age {
-            let _ = write!(cookie, "; Max-Age={}", age.as_secs());
-        }
-        cookie.push_str(self.same_site.attribute());
-        cookie.push_str(if self.secure { "; Secure" } else { "" });
-        cookie.push_str(if self.http_only { "; HttpOnly" } else { "" });
-        HeaderValue::try_from(cookie).unwrap_or(HeaderValue::from_static(""))
+        let mut cookie = Cookie::build((&*self.name, token))
+            .path(&*self.path)
+            .same_site(self.same_site.attribute())
+            .secure(self.secure)
+            .http_only(self.http_only)
+            .build();
+        cookie.set_max_age(self.max_age.and_then(|age| age.try_into().ok()));
+        HeaderValue::try_from(cookie.to_string()).unwrap_or(HeaderValue::from_static(""))
     }
 }
 
@@ -274,11 +274,11 @@ fn is_path(path: &str) -> bool {
 }
 
 impl SameSite {
-    const fn attribute(self) -> &'static str {
+    const fn attribute(self) -> cookie::SameSite {
         match self {
-            Self::Strict => "; SameSite=Strict",
-            Self::Lax => "; SameSite=Lax",
-            Self::None => "; SameSite=None",
+            Self::Strict => cookie::SameSite::Strict,
+            Self::Lax => cookie::SameSite::Lax,
+            Self::None => cookie::SameSite::None,
         }
     }
 }
@@ -554,7 +554,7 @@ mod tests {
 
     #[test]
     fn an_issued_cookie_has_the_attributes_asked_for() {
-        assert_eq!(issue().set_cookie("0f"), "gibbon=0f; Path=/; SameSite=Lax; HttpOnly");
+        assert_eq!(issue().set_cookie("0f"), "gibbon=0f; HttpOnly; SameSite=Lax; Path=/");
         let all = Issue {
             path: "/shop".into(),
             same_site: SameSite::None,
@@ -563,7 +563,7 @@ mod tests {
             max_age: Some(Duration::from_hours(1)),
             ..issue()
         };
-        let expected = "gibbon=0f; Path=/shop; Max-Age=3600; SameSite=None; Secure";
+        let expected = "gibbon=0f; SameSite=None; Secure; Path=/shop; Max-Age=3600";
         assert_eq!(all.set_cookie("0f"), expected);
         let strict = Issue { same_site: SameSite::Strict, ..issue() };
         assert!(strict.set_cookie("0f").to_str().unwrap().contains("SameSite=Strict"));
