@@ -65,7 +65,22 @@ fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Each request needs two sockets, and the usual soft limit is 1,024.
+fn raise_file_limit(connections: usize) {
+    let wanted = 2 * connections as u64;
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < wanted => tracing::warn!(
+            limit,
+            wanted,
+            "fewer files may be open than --max-connections may need: raise `ulimit -Hn`"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
+}
+
 async fn serve(serve: Serve) -> anyhow::Result<()> {
+    raise_file_limit(serve.max_connections);
     let resolver = Resolver::system().context("the system's name servers cannot be found out")?;
     for to in &serve.connect_to {
         let answer = Answer::Addresses(vec![to.address], Duration::from_secs(30));

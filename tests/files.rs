@@ -4,7 +4,7 @@ mod support;
 
 use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gibbon::source::names::Answer;
 use support::{Gibbon, Member, Options, balancer, eventually, member, named, ok};
@@ -148,6 +148,51 @@ fn an_editors_rename_is_followed_and_a_write_in_two_parts_too() {
     open.write_all(before.as_bytes()).unwrap();
     open.write_all(after.as_bytes()).unwrap();
     becomes(&gibbon, "/", "one");
+}
+
+#[test]
+fn a_file_that_is_written_slowly_goes_on_serving_what_it_held() {
+    let (one, two) = (Member::new(ok("one")), Member::new(ok("two")));
+    let gibbon = Gibbon::start(&balancer(&[member(one.address, "")], ""));
+    let yaml = balancer(&[member(two.address, "")], "");
+    let mut open = std::fs::File::create(gibbon.directory.join("balancers.yaml")).unwrap();
+    let until = Instant::now() + Duration::from_millis(800);
+    while Instant::now() < until {
+        assert_eq!(gibbon.get(HOST, "/").text(), "one");
+    }
+    open.write_all(yaml.as_bytes()).unwrap();
+    becomes(&gibbon, "/", "two");
+    gibbon.write("balancers.yaml", "# nothing any more\n");
+    eventually(|| (gibbon.get(HOST, "/").status == 404).then_some(()));
+}
+
+#[test]
+fn a_change_to_another_name_or_port_loses_no_request() {
+    let (one, two) = (Member::new(ok("one")), Member::new(ok("two")));
+    let options = Options::default().name("app.internal", 1, one.address);
+    let options = options.name("app.internal", 2, two.address);
+    let yaml = |port: u16| balancer(&[format!("url: 'http://app.internal:{port}/'")], "");
+    let gibbon = Gibbon::with(&yaml(1), options);
+    for (port, text) in [(2, "two"), (1, "one"), (2, "two")] {
+        gibbon.write("balancers.yaml", &yaml(port));
+        eventually(|| {
+            let seen = gibbon.get(HOST, "/");
+            assert_eq!(seen.status, 200);
+            (seen.text() == text).then_some(())
+        });
+    }
+}
+
+#[test]
+fn members_of_one_address_have_series_of_their_own() {
+    let app = Member::new(ok("x"));
+    let member = |path: &str| format!("url: 'http://{}/{path}/'", app.address);
+    let gibbon = Gibbon::start(&balancer(&[member("one"), member("two")], ""));
+    let text = gibbon.page("/metrics").text();
+    let series: Vec<_> =
+        text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit_once(' ')).collect();
+    let unique: std::collections::BTreeSet<_> = series.iter().map(|(name, _)| name).collect();
+    assert_eq!(unique.len(), series.len(), "{text}");
 }
 
 #[test]

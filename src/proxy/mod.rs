@@ -15,7 +15,7 @@ pub mod tunnel;
 pub mod upstream;
 pub mod visit;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ use upstream::Pool;
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the acceptor rests when it can get no more file descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
+/// How long it keeps quiet about that after it has said so.
+const WARN_AGAIN: Duration = Duration::from_secs(10);
 /// How long a new connection may take to say something when everything is about to end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The listen queue is empty when nothing comes out of it for this long; and it is left alone after
@@ -189,6 +191,7 @@ impl Proxy {
             open: Arc::clone(&open),
             limit: shared.settings.max_connections,
             metrics: Arc::clone(&shared.metrics),
+            warned: Cell::new(None),
         };
         for listener in &listeners {
             listener.set_nonblocking(true)?;
@@ -273,6 +276,7 @@ struct Acceptor {
     open: Arc<AtomicUsize>,
     limit: usize,
     metrics: Arc<Metrics>,
+    warned: Cell<Option<Instant>>,
 }
 
 impl Acceptor {
@@ -313,7 +317,12 @@ impl Acceptor {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                let last = self.warned.replace(Some(Instant::now()));
+                if last.is_none_or(|last| last.elapsed() > WARN_AGAIN) {
+                    tracing::warn!(%error, "connections cannot be accepted; is `ulimit -n` too low?");
+                } else {
+                    self.warned.set(last);
+                }
                 return tokio::time::sleep(OUT_OF_FILES).await;
             }
         };

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -36,6 +36,9 @@ const IDLE_PER_MEMBER: usize = 64;
 /// Fields a member's response may have, and bytes of its head.
 const MAX_HEADERS: usize = 128;
 const MAX_HEAD: usize = 128 * 1024;
+
+/// What the system says when it has no more sockets: ENFILE, EMFILE and ENOBUFS of Linux.
+const OUT_OF_SOCKETS: [i32; 3] = [23, 24, 105];
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -251,7 +254,7 @@ async fn connect(member: &Member, terms: &Terms<'_>) -> Result<SendRequest<Uploa
     let stream = timeout_at(within, TcpStream::connect(member.address))
         .await
         .map_err(|_| Failure::ConnectTimeout)?
-        .map_err(|error| connect_failure(error.kind()))?;
+        .map_err(|error| connect_failure(&error))?;
     let _unimportant = stream.set_nodelay(true);
     let stream = match &member.tls {
         None => MemberStream::Plain(stream),
@@ -267,8 +270,15 @@ async fn connect(member: &Member, terms: &Terms<'_>) -> Result<SendRequest<Uploa
     handshake(stream).await
 }
 
-fn connect_failure(kind: ErrorKind) -> Failure {
-    if kind == ErrorKind::TimedOut { Failure::ConnectTimeout } else { Failure::Refused }
+fn connect_failure(error: &io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::TimedOut => Failure::ConnectTimeout,
+        ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory => Failure::Local,
+        _ if error.raw_os_error().is_some_and(|code| OUT_OF_SOCKETS.contains(&code)) => {
+            Failure::Local
+        }
+        _ => Failure::Refused,
+    }
 }
 
 async fn handshake(stream: MemberStream) -> Result<SendRequest<Upload>, Failure> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::document::{self, Fault};
 use super::names::{Answer, Follower, Name, News, Resolver};
@@ -17,12 +17,16 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::table::{Endpoints, Host, Rule, RuleId};
 
-/// Time from the first sign of a change to reading it, so that an editor can finish writing.
+/// A change is read when nothing has moved for this long, so that an editor can finish writing; but
+/// no later than the other after its first sign.
 const SETTLE: Duration = Duration::from_millis(100);
+const SETTLE_MOST: Duration = Duration::from_secs(1);
+/// A file that held Balancers and is empty is believed after this time: it may be being written.
+const EMPTY: Duration = Duration::from_secs(2);
 /// The directory is looked through this often even if nobody tells of a change.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long the first table waits for the members' names to be resolved.
-const FIRST_NAMES: Duration = Duration::from_secs(3);
+/// How long a table waits for the names of new members to be resolved; the one before serves.
+const NEW_NAMES: Duration = Duration::from_secs(3);
 
 /// What a file holds, or why it cannot be used.
 #[derive(Debug, Default)]
@@ -80,18 +84,29 @@ struct File {
     /// The rules in use: of the last version without faults, else what could be read.
     rules: Vec<Arc<Rule>>,
     complaints: Vec<String>,
+    /// Since when it has been empty.
+    empty_since: Option<Instant>,
 }
 
 impl File {
-    /// Takes a new version over. One with faults leaves a good one before it in use.
-    fn update(&mut self, text: String) {
+    /// Takes a new version over. One with faults leaves a good one before it in use. False if
+    /// nothing was taken over yet.
+    fn update(&mut self, text: String) -> bool {
         let reading = read(&text);
         let had_good = !self.rules.is_empty();
+        if had_good && reading.rules.is_empty() && reading.faults.is_empty() {
+            let since = *self.empty_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < EMPTY {
+                return false;
+            }
+        }
+        self.empty_since = None;
         self.text = text;
         self.complaints = reading.faults.iter().map(ToString::to_string).collect();
         if reading.faults.is_empty() || !had_good {
             self.rules = reading.rules;
         }
+        true
     }
 }
 
@@ -132,16 +147,16 @@ impl Directory {
         let (sender, mut changes) = unbounded_channel();
         let _watcher = watch(&self.path, sender)?;
         self.look()?;
-        self.first_names().await;
+        self.names_known().await;
         self.publish();
         self.health.set_serving();
         let mut next_look = Instant::now() + LOOK;
         loop {
             tokio::select! {
                 Some(()) = changes.recv() => {
-                    sleep(SETTLE).await;
-                    while changes.try_recv().is_ok() {}
-                    self.look_again();
+                    settle(&mut changes).await;
+                    self.look_again().await;
+                    next_look = Instant::now() + EMPTY;
                 }
                 Some(news) = self.news.recv() => {
                     if self.learn(news) {
@@ -150,15 +165,18 @@ impl Directory {
                 }
                 () = sleep_until(next_look) => {
                     next_look = Instant::now() + LOOK;
-                    self.look_again();
+                    self.look_again().await;
                 }
             }
         }
     }
 
-    fn look_again(&mut self) {
+    async fn look_again(&mut self) {
         match self.look() {
-            Ok(true) => self.publish(),
+            Ok(true) => {
+                self.names_known().await;
+                self.publish();
+            }
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(%error, "the directory cannot be read; what it held stays in use");
@@ -197,11 +215,7 @@ impl Directory {
             Ok(text) => {
                 let is_new = matches!(file, std::collections::btree_map::Entry::Vacant(_));
                 let file = file.or_default();
-                let changed = is_new || file.text != text;
-                if changed {
-                    file.update(text);
-                }
-                changed
+                (is_new || file.text != text) && file.update(text)
             }
             Err(error) => {
                 let complaint = vec![format!("cannot be read: {error}")];
@@ -259,16 +273,16 @@ impl Directory {
         names.collect()
     }
 
-    /// Waits a while for the names to be resolved, so that the first table has members.
-    async fn first_names(&mut self) {
-        let names = self.names();
-        self.follower.follow(names.clone());
-        let until = Instant::now() + FIRST_NAMES;
-        let mut missing = names;
+    /// Waits a while for new names to be resolved, so that the next table has their members.
+    async fn names_known(&mut self) {
+        let mut missing = self.names();
+        // Those of the table in use are followed on until it is replaced.
+        let followed = missing.iter().chain(self.endpoints.names.keys());
+        self.follower.follow(followed.cloned().collect());
+        missing.retain(|name| !self.endpoints.names.contains_key(name));
+        let until = Instant::now() + NEW_NAMES;
         while !missing.is_empty() {
-            let Ok(Some(news)) = timeout_at(until, self.news.recv()).await else {
-                break;
-            };
+            let Ok(Some(news)) = timeout_at(until, self.news.recv()).await else { break };
             missing.remove(&news.0);
             self.learn(news);
         }
@@ -300,6 +314,17 @@ impl Directory {
         self.endpoints.names.retain(|name, _| names.contains(name));
         self.follower.follow(names);
         self.publisher.publish(&self.rules(), &self.endpoints);
+    }
+}
+
+/// Waits until nothing moves any more.
+async fn settle(changes: &mut UnboundedReceiver<()>) {
+    let most = Instant::now() + SETTLE_MOST;
+    let quiet = || (Instant::now() + SETTLE).min(most);
+    while let Ok(Some(())) = timeout_at(quiet(), changes.recv()).await {
+        if Instant::now() >= most {
+            return;
+        }
     }
 }
 

@@ -145,7 +145,7 @@ impl Route {
                 for address in &addresses[entry] {
                     let target = rule.entries[entry].target.clone();
                     let load = load(Backend { target, address: *address });
-                    let own = before.and_then(|b| b.kept(&load));
+                    let own = before.and_then(|b| b.kept(&load, &rule.entries[entry]));
                     let own = own.unwrap_or_else(|| {
                         (Arc::new(Cursor::joining(&cursor)), Arc::<MemberTally>::default())
                     });
@@ -181,9 +181,12 @@ impl Route {
             && self.members.iter().map(|m| (m.entry, m.address)).eq(wanted)
     }
 
-    /// What this rule knows of a backend besides its load.
-    fn kept(&self, load: &Arc<Load>) -> Option<Kept> {
-        let member = self.members.iter().find(|m| Arc::ptr_eq(&m.load, load))?;
+    /// What this rule knows of an entry's backend besides its load; two entries may share one.
+    fn kept(&self, load: &Arc<Load>, entry: &Entry) -> Option<Kept> {
+        let same = |m: &&Member| {
+            Arc::ptr_eq(&m.load, load) && m.name == entry.name && m.site.path == *entry.path
+        };
+        let member = self.members.iter().find(same)?;
         Some((Arc::clone(&member.cursor), Arc::clone(&member.tally)))
     }
 }
@@ -388,6 +391,22 @@ mod tests {
             assert!(Arc::ptr_eq(&old.cursor, &new.cursor));
         }
         assert!(Arc::ptr_eq(&old.tally, &new.tally));
+    }
+
+    #[test]
+    fn two_entries_of_one_backend_are_counted_apart_through_a_change() {
+        let now = Instant::now();
+        let none = Endpoints::default();
+        let twice = || Rule {
+            entries: vec![entry("one", 1), Entry { name: "two".into(), ..entry("one", 1) }],
+            ..rule("app", "/")
+        };
+        let first = Table::build(&[Arc::new(twice())], &none, &Table::default(), now);
+        let second = Table::build(&[Arc::new(twice())], &none, &first, now);
+        let [one, two] = &second.routes[0].members[..] else { panic!("two members") };
+        assert!(Arc::ptr_eq(&one.load, &two.load) && !Arc::ptr_eq(&one.tally, &two.tally));
+        assert!(Arc::ptr_eq(&two.tally, &first.routes[0].members[1].tally));
+        assert!(Arc::ptr_eq(&two.cursor, &first.routes[0].members[1].cursor));
     }
 
     #[test]

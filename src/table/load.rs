@@ -48,11 +48,13 @@ pub enum Failure {
     Status,
     /// The member answered with one of `failover.statuses`.
     ExcludingStatus,
+    /// This machine has no socket or port left: nothing is said of the member.
+    Local,
 }
 
 impl Failure {
     /// All failures, in the order of [`Failure::index`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Refused,
         Self::ConnectTimeout,
         Self::Tls,
@@ -61,6 +63,7 @@ impl Failure {
         Self::Protocol,
         Self::Status,
         Self::ExcludingStatus,
+        Self::Local,
     ];
 
     /// The label in metrics and logs.
@@ -75,6 +78,7 @@ impl Failure {
             Self::Protocol => "protocol",
             Self::Status => "status",
             Self::ExcludingStatus => "excluding_status",
+            Self::Local => "local",
         }
     }
 
@@ -209,6 +213,9 @@ impl Load {
         first: Duration,
         now: Instant,
     ) -> Option<Duration> {
+        if failure == Failure::Local {
+            return None;
+        }
         self.failures.update(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
         if failure == Failure::Status {
             self.answered(sent);
@@ -541,6 +548,16 @@ mod tests {
         assert_eq!(load.admission(later), Admission::Excluded(Duration::ZERO));
         load.end_probe();
         assert!(load.begin_probe(later));
+    }
+
+    #[test]
+    fn what_this_machine_lacks_says_nothing_of_a_member() {
+        let (load, now) = load();
+        for _ in 0..10 {
+            assert_eq!(load.failed(Failure::Local, now, FIRST, now), None);
+        }
+        assert_eq!(load.admission(now), Admission::Usable);
+        assert!(load.failure_rate(now) < f64::MIN_POSITIVE);
     }
 
     #[test]

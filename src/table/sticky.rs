@@ -339,6 +339,8 @@ fn half_round(state: &mut [u64; 4], [a, b, c, d]: [usize; 4], [left, right]: [u3
 mod tests {
     use proptest::prelude::*;
 
+    use std::fmt::Write;
+
     use super::*;
 
     fn sticky() -> Sticky {

@@ -51,16 +51,27 @@ fn shares(members: &[api::Member], problems: &mut Problems) {
     }
 }
 
-/// A derived name that occurs twice gets its port.
+/// A derived name that occurs twice gets its port, and a number if that is not enough.
 fn tell_apart(entries: &mut [Entry], members: &[api::Member]) {
     let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
     for entry in &*entries {
         *counts.entry(Arc::clone(&entry.name)).or_default() += 1;
     }
-    for (entry, member) in entries.iter_mut().zip(members) {
-        if member.name.is_none() && counts.get(&entry.name).is_some_and(|count| *count > 1) {
-            entry.name = format!("{}:{}", entry.name, entry.target.port).into();
+    let mut taken: HashSet<Arc<str>> =
+        members.iter().filter_map(|m| m.name.as_deref()).map(Into::into).collect();
+    for (entry, _) in entries.iter_mut().zip(members).filter(|(_, member)| member.name.is_none()) {
+        let mut name = Arc::clone(&entry.name);
+        if counts.get(&name).is_some_and(|count| *count > 1) {
+            name = format!("{name}:{}", entry.target.port).into();
         }
+        let plain = Arc::clone(&name);
+        for number in 2.. {
+            if taken.insert(Arc::clone(&name)) {
+                break;
+            }
+            name = format!("{plain}-{number}").into();
+        }
+        entry.name = name;
     }
 }
 
