@@ -135,6 +135,26 @@ fn a_mounted_config_map_is_followed() {
 }
 
 #[test]
+fn a_directory_that_comes_back_is_followed_again_and_links_may_dangle() {
+    let (one, two) = (Member::new(ok("one")), Member::new(ok("two")));
+    let yaml = |member_of: &Member| balancer(&[member(member_of.address, "")], "");
+    let gibbon = Gibbon::start(&yaml(&one));
+    let away = gibbon.directory.with_extension("away");
+    std::fs::remove_dir_all(&gibbon.directory).unwrap();
+    eventually(|| gibbon.page("/readyz?verbose").text().contains("cannot be read").then_some(()));
+    assert_eq!(gibbon.get(HOST, "/").text(), "one");
+    std::fs::create_dir(&gibbon.directory).unwrap();
+    gibbon.write("balancers.yaml", &yaml(&two));
+    becomes(&gibbon, "/", "two");
+    let file = gibbon.directory.join("balancers.yaml");
+    std::fs::rename(&file, &away).unwrap();
+    symlink(&away, &file).unwrap();
+    std::fs::remove_file(&away).unwrap();
+    eventually(|| gibbon.page("/readyz?verbose").text().contains("balancers.yaml: ").then_some(()));
+    assert_eq!(gibbon.get(HOST, "/").text(), "two");
+}
+
+#[test]
 fn an_editors_rename_is_followed_and_a_write_in_two_parts_too() {
     let (one, two) = (Member::new(ok("one")), Member::new(ok("two")));
     let gibbon = Gibbon::start(&balancer(&[member(one.address, "")], ""));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -115,6 +115,8 @@ impl File {
 pub struct Directory {
     path: PathBuf,
     files: BTreeMap<PathBuf, File>,
+    /// The directory itself could not be read.
+    gone: bool,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     publisher: Publisher,
@@ -136,7 +138,8 @@ impl Directory {
         let (sender, news) = unbounded_channel();
         let follower = Follower::new(resolver, sender);
         let (files, endpoints) = (BTreeMap::new(), Endpoints::default());
-        Self { path, files, health, metrics, publisher, endpoints, follower, news }
+        let gone = false;
+        Self { path, files, gone, health, metrics, publisher, endpoints, follower, news }
     }
 
     /// Publishes what the directory holds, and from then on each change, for ever.
@@ -145,7 +148,7 @@ impl Directory {
     /// When the directory cannot be read or watched at the start.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let (sender, mut changes) = unbounded_channel();
-        let _watcher = watch(&self.path, sender)?;
+        let mut watcher = watch(&self.path, sender.clone())?;
         self.look()?;
         self.names_known().await;
         self.publish();
@@ -155,7 +158,7 @@ impl Directory {
             tokio::select! {
                 Some(()) = changes.recv() => {
                     settle(&mut changes).await;
-                    self.look_again().await;
+                    self.look_again(&sender, &mut watcher).await;
                     next_look = Instant::now() + EMPTY;
                 }
                 Some(news) = self.news.recv() => {
@@ -165,22 +168,42 @@ impl Directory {
                 }
                 () = sleep_until(next_look) => {
                     next_look = Instant::now() + LOOK;
-                    self.look_again().await;
+                    self.look_again(&sender, &mut watcher).await;
                 }
             }
         }
     }
 
-    async fn look_again(&mut self) {
-        match self.look() {
-            Ok(true) => {
-                self.names_known().await;
-                self.publish();
+    async fn look_again(&mut self, sender: &UnboundedSender<()>, watcher: &mut RecommendedWatcher) {
+        let looked = self.look();
+        let complaint = looked.as_ref().err().map(ToString::to_string);
+        let was_gone = std::mem::replace(&mut self.gone, complaint.is_some());
+        self.complain(&self.path.display().to_string(), complaint.as_slice());
+        if was_gone && !self.gone {
+            // What was watched is another directory now.
+            match watch(&self.path, sender.clone()) {
+                Ok(new) => *watcher = new,
+                Err(error) => tracing::warn!(%error, "changes are seen late: no watch"),
             }
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(%error, "the directory cannot be read; what it held stays in use");
-            }
+        }
+        if looked.is_ok_and(|changed| changed) {
+            self.names_known().await;
+            self.publish();
+        }
+    }
+
+    /// Says what is wrong with a source: in the log if that is news, in the metric, for `/readyz`.
+    fn complain(&self, source: &str, complaints: &[String]) {
+        let invalid = i64::from(!complaints.is_empty());
+        self.metrics.source_invalid.with_label_values(&[source]).set(invalid);
+        if !self.health.complain(source, complaints) {
+            return;
+        }
+        for complaint in complaints {
+            tracing::error!(source, complaint, "not in use as it is; what it held stays in use");
+        }
+        if complaints.is_empty() {
+            tracing::info!(source, "in use again");
         }
     }
 
@@ -228,7 +251,7 @@ impl Directory {
         }
     }
 
-    /// Says what is wrong with each file: in the log if that is news, in the metric, for `/readyz`.
+    /// Says what is wrong with each file.
     fn report(&self) {
         let files = self.files.iter().map(|(path, file)| (path.as_path(), &*file.rules));
         let mut complaints: BTreeMap<&Path, Vec<String>> =
@@ -238,19 +261,7 @@ impl Directory {
             complaints.entry(path).or_default().push(complaint);
         }
         for (path, complaints) in complaints {
-            let name = label(path);
-            self.metrics
-                .source_invalid
-                .with_label_values(&[&name])
-                .set(i64::from(!complaints.is_empty()));
-            if self.health.complain(&name, &complaints) {
-                for complaint in &complaints {
-                    tracing::error!(file = name, complaint, "file is not in use as it is");
-                }
-                if complaints.is_empty() {
-                    tracing::info!(file = name, "file is in use again");
-                }
-            }
+            self.complain(&label(path), &complaints);
         }
     }
 
@@ -336,7 +347,8 @@ pub fn yaml_files(path: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
     let entries = std::fs::read_dir(path)
         .map_err(|error| anyhow::anyhow!("{} cannot be read: {error}", path.display()))?;
     let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-    Ok(paths.filter(|path| is_yaml(path) && path.is_file()).collect())
+    // A link whose target is away for a moment is a file that cannot be read, not one that is gone.
+    Ok(paths.filter(|path| is_yaml(path) && (path.is_file() || path.is_symlink())).collect())
 }
 
 fn is_yaml(path: &Path) -> bool {
@@ -350,7 +362,7 @@ fn label(path: &Path) -> String {
 }
 
 /// Tells of changes in the directory. A mounted `ConfigMap` changes by swapping a link in it.
-fn watch(path: &Path, changes: UnboundedSender<()>) -> anyhow::Result<impl Watcher + use<>> {
+fn watch(path: &Path, changes: UnboundedSender<()>) -> anyhow::Result<RecommendedWatcher> {
     let tell = move |event: notify::Result<notify::Event>| {
         // Reading the files must not look like a change of them.
         if event.is_ok_and(|event| !event.kind.is_access()) {
