@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::proxy::log::AccessLog;
 use crate::proxy::{Proxy, Settings, Shared};
 use crate::source::Publisher;
-use crate::source::files::Directory;
+use crate::source::files::{Directory, yaml_files};
 use crate::source::names::Resolver;
 use crate::table::Table;
 
@@ -72,6 +72,8 @@ pub struct App {
 /// # Errors
 /// When an address cannot be bound, or the system's certificates cannot be read.
 pub async fn build(config: Config) -> anyhow::Result<App> {
+    // Nothing is opened before it is known that there is something to serve from.
+    yaml_files(&config.files).context("--files")?;
     let table = Arc::new(ArcSwap::from_pointee(Table::default()));
     let metrics = Metrics::new(&table)?;
     let health = Arc::new(Health::default());

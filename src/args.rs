@@ -99,7 +99,7 @@ pub struct Serve {
     #[arg(long, env = "GIBBON_ACCESS_LOG", value_name = "FORMAT", default_value = "off")]
     pub access_log: AccessLogFormat,
     /// Worker threads; 0 is one for each core that the process may use
-    #[arg(long, env = "GIBBON_WORKERS", value_name = "N", default_value_t = 0)]
+    #[arg(long, env = "GIBBON_WORKERS", value_name = "N", default_value_t = 0, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=1024))]
     pub workers: usize,
     /// Client connections open at once; one more is closed
     #[arg(long, env = "GIBBON_MAX_CONNECTIONS", value_name = "N", default_value_t = 20_000)]

@@ -34,7 +34,11 @@ pub fn run(paths: &[PathBuf], out: &mut dyn Write) -> std::io::Result<usize> {
     }
     faults += between(&files, out)?;
     let balancers: usize = files.iter().map(|(_, rules)| rules.len()).sum();
-    writeln!(out, "{balancers} Balancers are good, {faults} faults")?;
+    if files.is_empty() && faults == 0 {
+        writeln!(out, "there is no YAML file in what was given")?;
+        faults += 1;
+    }
+    writeln!(out, "Balancers without a fault: {balancers}; faults: {faults}")?;
     Ok(faults)
 }
 

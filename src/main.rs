@@ -17,6 +17,9 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// How long the end waits for the last lines of the access log to be read.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
@@ -107,8 +110,11 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     tracing::info!(address = %app.admin, "serving admin pages");
     app.run(stop(serve.shutdown_delay)).await?;
     if let Some(writer) = writer {
-        // The last lines are written when the last worker has ended.
-        let _ = writer.join();
+        // The last lines are written when the last worker has ended, if anybody reads them.
+        let until = tokio::time::Instant::now() + LAST_LINES;
+        while !writer.is_finished() && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
     tracing::info!("ended");
     Ok(())

@@ -218,6 +218,8 @@ fn without_failover_a_session_of_an_unusable_member_is_503_and_an_unknown_one_is
         assert_eq!(seen.status, 503);
         assert!(seen.text().contains("session"), "{}", seen.text());
     }
+    let refused = "gibbon_sessions_total{namespace=\"site\",balancer=\"app\",result=\"refused\"}";
+    assert!(gibbon.metric(refused).is_some_and(|count| count >= 2.0));
     let unknown = gibbon.ask("GET", HOST, "/", &[("Cookie", "sessionid=x!app9")]);
     assert_eq!(unknown.text(), "app2");
 }

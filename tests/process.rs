@@ -206,6 +206,19 @@ fn the_access_log_has_a_line_a_request() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
+    let app = Member::new(ok("hello"));
+    let yaml = balancer(&[member(app.address, "")], "");
+    let mut process = Process::start("unread", &yaml, &["--access-log", "text"]);
+    let mut client = Client::new(process.address);
+    for _ in 0..3000 {
+        assert_eq!(client.send(GET).read().unwrap().status, 200);
+    }
+    process.signal("-TERM");
+    assert_eq!(process.exit(), Some(0));
+}
+
+#[test]
 fn an_address_in_use_is_named_with_its_flag() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -329,6 +342,13 @@ fn check_refuses_each_bad_balancer_with_file_line_and_field() {
 }
 
 #[test]
+fn check_of_nothing_is_a_fault() {
+    let (output, text) = check(&data("support"));
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("no YAML file"), "{text}");
+}
+
+#[test]
 fn check_accepts_each_good_balancer_and_every_example() {
     let good =
         std::fs::read_dir(data("balancers/good")).unwrap().map(|entry| entry.unwrap().path());
@@ -343,7 +363,7 @@ fn check_accepts_each_good_balancer_and_every_example() {
             continue;
         }
         assert_eq!(output.status.code(), Some(0), "{text}");
-        assert!(text.contains(", 0 faults"), "{text}");
+        assert!(text.contains("; faults: 0"), "{text}");
     }
 }
 

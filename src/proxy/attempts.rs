@@ -95,7 +95,7 @@ impl Attempts<'_> {
         let fresh = self.again.is_some();
         let pick = match self.again.take() {
             Some(pick) => pick,
-            None => self.pick()?,
+            None => self.pick(visit)?,
         };
         visit.picked(pick, session(pick, self.wish));
         visit.attempts += 1;
@@ -114,7 +114,7 @@ impl Attempts<'_> {
         }
     }
 
-    fn pick(&mut self) -> Result<Pick, Error> {
+    fn pick(&mut self, visit: &mut Visit) -> Result<Pick, Error> {
         let ask = Ask {
             wanted: self.wish.members,
             tried: &self.tried,
@@ -124,7 +124,10 @@ impl Attempts<'_> {
         };
         let pick = balance::pick(self.route, &ask, &mut self.worker.rng.borrow_mut());
         pick.map_err(|none| match none {
-            NoMember::Session => Error::SessionMember,
+            NoMember::Session => {
+                visit.session = Some(Session::Refused);
+                Error::SessionMember
+            }
             NoMember::None => self.last,
         })
     }
