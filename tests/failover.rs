@@ -284,6 +284,13 @@ fn an_outage_is_not_multiplied() {
 }
 
 #[test]
+fn a_retry_share_of_0_repeats_nothing() {
+    let (bad, good) = (Member::new(Act::Close), Member::new(ok("good")));
+    let gibbon = pair(&bad, &good, &format!("{STICKY}\nfailover: {{retryShare: 0}}"));
+    assert_eq!((first(&gibbon, "GET").status, good.count()), (502, 0));
+}
+
+#[test]
 fn shares_hold() {
     let stable = Member::new(ok("stable"));
     let canary = Member::new(ok("canary"));

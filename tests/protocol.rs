@@ -134,6 +134,15 @@ fn http_1_0_is_served_with_and_without_keep_alive_and_host() {
 }
 
 #[test]
+fn a_client_without_a_host_is_redirected_by_path() {
+    let yaml = support::named("any", "/old/", &[], "redirect: {to: /new/}");
+    let gibbon = Gibbon::start(&yaml.replace("  hosts: [www.site.com]\n", ""));
+    let mut client = gibbon.client();
+    let seen = client.send("GET /old/x?q HTTP/1.0\r\n\r\n").read().unwrap();
+    assert_eq!(seen.header("location"), Some("/new/x?q"));
+}
+
+#[test]
 fn a_head_has_the_length_and_no_body() {
     let (app, gibbon) = one(Act::Write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec()));
     let seen = gibbon.ask("HEAD", HOST, "/", &[]);

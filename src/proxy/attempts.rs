@@ -178,7 +178,8 @@ impl Attempts<'_> {
 
     /// Whether the retry budget allows for one more.
     fn spend(&self) -> bool {
-        let may = self.route.budget.spend(self.worker.shared.seconds());
+        let allowed = self.route.rule.failover.retry_percent > 0;
+        let may = allowed && self.route.budget.spend(self.worker.shared.seconds());
         if !may {
             self.route.tally.retries_denied.inc();
         }

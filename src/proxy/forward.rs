@@ -323,12 +323,10 @@ impl Journey<'_> {
         rest: &str,
         query: Option<&str>,
     ) -> Result<Response<Bytes>, Error> {
-        let mut to = match redirect.to.strip_prefix('/') {
-            Some(_) => {
-                let public = self.public(authority);
-                format!("{}://{}{}", public.scheme, public.authority, redirect.to)
-            }
-            None => redirect.to.to_string(),
+        let mut to = if redirect.to.starts_with('/') {
+            self.public(authority).url(&redirect.to)
+        } else {
+            redirect.to.to_string()
         };
         if redirect.keep_path {
             to = path::join(&to, rest).into_owned();

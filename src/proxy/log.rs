@@ -72,7 +72,7 @@ impl Line {
             "{at:.3} {} \"{} {}{} {}\" {} {} {}",
             self.asked.client,
             self.asked.method,
-            self.asked.host,
+            quoted(&self.asked.host),
             quoted(&self.asked.path),
             self.asked.protocol,
             self.status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
@@ -128,8 +128,9 @@ fn millis(duration: Duration) -> String {
     format!("{:.3}ms", duration.as_secs_f64() * 1e3)
 }
 
-fn quoted(path: &str) -> String {
-    path.replace('"', "%22")
+/// Leaves nothing that could end the quoted part of a line, or look like another field.
+fn quoted(text: &str) -> String {
+    text.replace('"', "%22").replace(|c: char| c.is_whitespace() || c.is_control(), "%20")
 }
 
 /// Where lines go.

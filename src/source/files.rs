@@ -80,7 +80,9 @@ pub fn repeated<'f>(
 /// A file as it was read last.
 #[derive(Debug, Default)]
 struct File {
-    text: String,
+    text: Option<String>,
+    /// A version without faults was taken over.
+    good: bool,
     /// The rules in use: of the last version without faults, else what could be read.
     rules: Vec<Arc<Rule>>,
     complaints: Vec<String>,
@@ -93,17 +95,17 @@ impl File {
     /// nothing was taken over yet.
     fn update(&mut self, text: String) -> bool {
         let reading = read(&text);
-        let had_good = !self.rules.is_empty();
-        if had_good && reading.rules.is_empty() && reading.faults.is_empty() {
+        if !self.rules.is_empty() && reading.rules.is_empty() && reading.faults.is_empty() {
             let since = *self.empty_since.get_or_insert_with(Instant::now);
             if since.elapsed() < EMPTY {
                 return false;
             }
         }
         self.empty_since = None;
-        self.text = text;
+        self.text = Some(text);
         self.complaints = reading.faults.iter().map(ToString::to_string).collect();
-        if reading.faults.is_empty() || !had_good {
+        if reading.faults.is_empty() || !self.good {
+            self.good = reading.faults.is_empty();
             self.rules = reading.rules;
         }
         true
@@ -238,13 +240,13 @@ impl Directory {
             Ok(text) => {
                 let is_new = matches!(file, std::collections::btree_map::Entry::Vacant(_));
                 let file = file.or_default();
-                (is_new || file.text != text) && file.update(text)
+                (is_new || file.text.as_ref() != Some(&text)) && file.update(text)
             }
             Err(error) => {
                 let complaint = vec![format!("cannot be read: {error}")];
                 let file = file.or_default();
                 let changed = file.complaints != complaint;
-                file.text.clear();
+                file.text = None;
                 file.complaints = complaint;
                 changed
             }

@@ -26,6 +26,8 @@ const FAILURE_COST: f64 = 13.0;
 const FAIRNESS: f64 = 0.25;
 /// Requests that a member may be ahead or behind; more is forgotten, so that no member is flooded.
 const LAG: f64 = 32.0;
+/// The same where requests in flight alone decide: enough to make up for their being whole numbers.
+const LAG_OF_LEAST: f64 = 4.0;
 /// How long requests that can be repeated have precedence in finding out if a member is back.
 const PRECEDENCE: Duration = Duration::from_secs(1);
 /// Groups with more members than this are sampled rather than scanned.
@@ -272,7 +274,7 @@ fn least(
     let score = |index: &usize| {
         let m = &route.members[*index];
         let weight = pool.weight(m, ask.now);
-        let ahead = lag(m, clock, weight);
+        let ahead = lag(m, clock, weight, pool.method);
         match route.rule.method {
             Method::RoundRobin => ahead + 1.0 / weight,
             Method::Latency | Method::LeastRequests => {
@@ -295,15 +297,16 @@ fn least(
 }
 
 /// How far ahead of its part a member is, in virtual time: within [`LAG`] requests either way.
-fn lag(member: &Member, clock: f64, weight: f64) -> f64 {
-    let bound = LAG / weight;
+fn lag(member: &Member, clock: f64, weight: f64, method: Method) -> f64 {
+    let most = if method == Method::LeastRequests { LAG_OF_LEAST } else { LAG };
+    let bound = most / weight;
     (member.cursor.get() - clock).clamp(-bound, bound)
 }
 
 fn book(member: &Member, group: &Cursor, pool: &Pool, now: Instant) {
     let weight = pool.weight(member, now);
     let clock = group.get();
-    member.cursor.set(clock + lag(member, clock, weight) + 1.0 / weight);
+    member.cursor.set(clock + lag(member, clock, weight, pool.method) + 1.0 / weight);
     group.advance(1.0 / pool.total.max(weight));
 }
 
@@ -485,6 +488,13 @@ mod tests {
         let shares = Lab::new(weighted(&[1.0, 1.0]), &[10 * MS, 200 * MS]).closed(4, 5000);
         assert!(shares[0] > 0.9, "{shares:?}");
         assert!(shares[1] > 0.002, "{shares:?}");
+    }
+
+    #[test]
+    fn by_requests_in_flight_the_slower_gets_less() {
+        let rule = Rule { method: Method::LeastRequests, ..weighted(&[1.0, 1.0]) };
+        let shares = Lab::new(rule, &[5 * MS, 20 * MS]).closed(8, 5000);
+        assert!((0.7..0.85).contains(&shares[0]), "{shares:?}");
     }
 
     #[test]

@@ -78,7 +78,12 @@ impl Public<'_> {
         path::host_of(self.authority).unwrap_or_default()
     }
 
-    fn url(&self, path: &str) -> String {
+    /// The URL of a path; the path alone for a client that named no host, as HTTP/1.0 may.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        if self.authority.is_empty() {
+            return path.to_owned();
+        }
         format!("{}://{}{path}", self.scheme, self.authority)
     }
 
