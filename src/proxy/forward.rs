@@ -179,6 +179,7 @@ impl Journey<'_> {
             Found::Route(route) => Arc::clone(route),
             Found::UnknownHost => return Err(Error::UnknownHost),
             Found::UnknownPath => return Err(Error::UnknownPath),
+            Found::Undecided => return Err(Error::NoMember),
         };
         drop(table);
         visit.route = Some(Arc::clone(&route));

@@ -58,7 +58,7 @@ impl Table {
     ) -> Self {
         let mut ordered: Vec<&Arc<Rule>> = rules.iter().collect();
         ordered.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
-        let mut table = Self::default();
+        let mut table = Self { built: true, ..Self::default() };
         for rule in ordered {
             let route = table.route_of(rule, endpoints, previous, now);
             table.claim(&route);
@@ -294,6 +294,7 @@ mod tests {
             Found::Route(route) => route.rule.id.name.to_string(),
             Found::UnknownHost => "unknown host".into(),
             Found::UnknownPath => "unknown path".into(),
+            Found::Undecided => "undecided".into(),
         }
     }
 
@@ -407,6 +408,12 @@ mod tests {
         assert!(Arc::ptr_eq(&one.load, &two.load) && !Arc::ptr_eq(&one.tally, &two.tally));
         assert!(Arc::ptr_eq(&two.tally, &first.routes[0].members[1].tally));
         assert!(Arc::ptr_eq(&two.cursor, &first.routes[0].members[1].cursor));
+    }
+
+    #[test]
+    fn before_the_first_table_nothing_is_known_to_be_unknown() {
+        assert_eq!(found(&Table::default(), "www.site.com", "/"), "undecided");
+        assert_eq!(found(&table(Vec::new()), "www.site.com", "/"), "unknown host");
     }
 
     #[test]

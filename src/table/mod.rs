@@ -378,6 +378,7 @@ pub struct Table {
     wildcards: HashMap<Box<str>, Paths>,
     any: Option<Paths>,
     loads: HashMap<Backend, Arc<Load>>,
+    built: bool,
 }
 
 /// What makes two members the same backend: where they come from, address, TLS.
@@ -409,6 +410,8 @@ pub enum Found<'t> {
     UnknownHost,
     /// Rules have the host, but not the path.
     UnknownPath,
+    /// Nothing was decided yet: it is the table of a process that has just begun.
+    Undecided,
 }
 
 impl Table {
@@ -423,7 +426,11 @@ impl Table {
                 return Found::Route(route);
             }
         }
-        if known { Found::UnknownPath } else { Found::UnknownHost }
+        match (self.built, known) {
+            (false, _) => Found::Undecided,
+            (true, true) => Found::UnknownPath,
+            (true, false) => Found::UnknownHost,
+        }
     }
 
     /// The paths of a host, the most specific pattern first.
