@@ -329,6 +329,8 @@ impl Answer<'_> {
     fn location(&self, value: &str) -> Option<String> {
         match Url::parse(value) {
             Some(url) => self.by_rule(&url).or_else(|| self.by_site(&url)),
+            // Browsers take a backslash for a slash: what follows it might become a host.
+            None if value.contains(['\\', '\t']) => None,
             None if value.starts_with('/') && !value.starts_with("//") => self.local(value),
             None => None,
         }
@@ -355,6 +357,11 @@ impl Answer<'_> {
         let public = path::unjoin(&self.site.path, url.path)
             .filter(|_| self.moves())
             .map_or(Cow::Borrowed(url.path), |rest| self.reversal.prefix.public(rest).into());
+        if url.scheme == Some(Scheme::Https) && self.public.scheme == Scheme::Http {
+            // The application sends its clients to TLS: to undo that would send them in circles.
+            let port = url.port.map_or(String::new(), |port| format!(":{port}"));
+            return Some(format!("https://{}{port}{public}{}", url.host, url.tail));
+        }
         Some(self.public.url(&public) + url.tail)
     }
 
@@ -611,6 +618,15 @@ mod tests {
     }
 
     #[test]
+    fn reversal_makes_no_redirect_to_another_host() {
+        let setup = setup("/", &["http://static1.site.com/media/"]);
+        for value in ["/media/\\evil.org/", "/media/\t/evil.org/", "/media\\evil.org"] {
+            assert_eq!(setup.field("location", value).0, value);
+        }
+        assert_eq!(setup.location("/media//evil.org/"), "/evil.org/");
+    }
+
+    #[test]
     fn the_members_path_becomes_the_prefix() {
         for (from, to) in [
             ("http://static2.site.com/media/css/a.css", "http://www.site.com/static/css/a.css"),
@@ -676,6 +692,12 @@ mod tests {
             "http://www.site.com:81/media/x"
         );
         let plain = Setup { kept: true, ..app() };
+        assert_eq!(plain.location("https://www.site.com/x?y"), "https://www.site.com/x?y");
+        let mapped = Setup { kept: true, ..fixed() };
+        assert_eq!(
+            mapped.location("https://www.site.com/media/x"),
+            "https://www.site.com/static/x"
+        );
         assert_eq!(plain.location("http://www.site.com/x"), "http://www.site.com/x");
     }
 
