@@ -35,9 +35,17 @@ impl Networks {
 /// Says what a network looks like.
 pub fn parse_network(text: &str) -> Result<IpNet, String> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    network.map(|n| n.trunc()).map_err(|_| {
-        format!("`{text}` is no network: write it like 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7")
-    })
+    match network {
+        Ok(network) if !has_padded_length(text) => Ok(network.trunc()),
+        _ => Err(format!(
+            "`{text}` is no network: write it like 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7"
+        )),
+    }
+}
+
+/// Whether it is written as `10.0.0.0/08`, which the schema refuses: some take it for octal.
+fn has_padded_length(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(_, length)| length.len() > 1 && length.starts_with('0'))
 }
 
 /// Whom a rule serves.
@@ -90,7 +98,9 @@ mod tests {
 
     #[test]
     fn what_is_no_network_says_what_one_looks_like() {
-        let error = parse_network("10.0.0.0/33").unwrap_err();
-        assert!(error.contains("10.0.0.0/8"), "{error}");
+        for text in ["10.0.0.0/33", "10.0.0.0/08", "2001:db8::/032"] {
+            let error = parse_network(text).unwrap_err();
+            assert!(error.contains("10.0.0.0/8"), "{error}");
+        }
     }
 }

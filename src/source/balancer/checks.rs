@@ -104,7 +104,7 @@ fn is_url(text: &str) -> bool {
     let plain = |c: char| if c.is_ascii_graphic() && c != '\\' { c } else { '-' };
     let text: String = text.chars().map(plain).collect();
     let uri = text.parse::<Uri>();
-    has_whole_escapes(&text)
+    has_whole_escapes(text.split('?').next().unwrap_or_default())
         && uri.is_ok_and(|uri| web(&uri) && uri.host().is_some_and(|h| !h.is_empty()))
 }
 
@@ -139,4 +139,119 @@ fn is_parameter(text: &str) -> bool {
 
 fn is_free(text: &str) -> bool {
     !crate::table::edit::is_of_the_connection(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use regex::Regex;
+
+    use super::*;
+
+    /// The checks that must say the same as the schema's rules, read by [`alternatives`].
+    const READABLE: [Check; 16] = [
+        ROOTED,
+        ONE_SLASH,
+        NO_DOTS,
+        PATH_CHARACTERS,
+        ESCAPES,
+        NO_USER,
+        NO_QUERY,
+        URL_CHARACTERS,
+        PRINTABLE,
+        HOST.1[0],
+        DOMAIN.1[0],
+        MEMBER_NAME.1[0],
+        SERVICE_NAME.1[0],
+        COOKIE_NAME.1[0],
+        PARAMETER_NAME.1[0],
+        HEADER_VALUE.1[0],
+    ];
+
+    /// Patterns that must match, or must not.
+    type Terms = Vec<(Regex, bool)>;
+
+    /// A rule such as `self.startsWith('/') && !self.matches('[?#]') || self.contains('//')`.
+    fn alternatives(rule: &str) -> Vec<Terms> {
+        rule.split(" || ").map(|terms| terms.split(" && ").map(term).collect()).collect()
+    }
+
+    fn term(text: &str) -> (Regex, bool) {
+        let call = text.trim().trim_start_matches('!');
+        let (function, argument) = call.strip_suffix(')').unwrap().split_once('(').unwrap();
+        let quoted = argument.trim_start_matches('r');
+        let literal = &quoted[1..quoted.len() - 1];
+        let pattern = match function {
+            "self.matches" => literal.to_owned(),
+            "self.contains" => regex::escape(literal),
+            "self.startsWith" => format!("^{}", regex::escape(literal)),
+            other => panic!("{other} in {text}"),
+        };
+        (Regex::new(&pattern).unwrap(), !text.trim().starts_with('!'))
+    }
+
+    fn keeps(rule: &[Terms], text: &str) -> bool {
+        rule.iter().any(|terms| terms.iter().all(|(regex, is)| regex.is_match(text) == *is))
+    }
+
+    fn compare(checks: &[Check], texts: &[&str]) {
+        for ((rule, message), check) in checks {
+            let alternatives = alternatives(rule);
+            for text in texts {
+                assert_eq!(check(text), keeps(&alternatives, text), "{text:?} {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn hosts_are_those_of_the_schema() {
+        let label = "a".repeat(63);
+        let longer = format!("{label}a.org");
+        let hosts = [&label, &longer, "127.0.0.1", "::1", "[::1]", "1.2.3.4.", "*.1", "*.", "a..b"];
+        compare(HOST.1, &hosts);
+    }
+
+    #[test]
+    fn networks_are_those_of_the_schema_but_for_groups_of_colons() {
+        let addresses = ["1.2.3.4", "01.2.3.4", "1.2.3", "1.2.3.4.5", "1.2.3.256", "1.2.3.4 "];
+        let four =
+            ["1.2.3.4/0", "1.2.3.4/32", "1.2.3.4/33", "1.2.3.4/08", "1.2.3.4/+8", "1.2.3.4/"];
+        let six = ["::", "::1/128", "::1/129", "::/0", "::/00", "::/008", "::ffff:1.2.3.4/96"];
+        let neither = ["fe80::1%eth0", "[::1]", "1.2.3.4/8/8", "/8", "a", ""];
+        for texts in [&addresses[..], &four, &six, &neither] {
+            compare(NETWORK.1, texts);
+        }
+    }
+
+    #[test]
+    fn urls_have_whole_escapes_before_the_query() {
+        for (url, is) in [
+            ("https://www.site.com/?a=%zz", true),
+            ("https://www.site.com/%zz?a=b", false),
+            ("https://www.site.com/#%zz", false),
+            ("HTTPS://www.site.com", true),
+        ] {
+            assert_eq!(is_url(url), is, "{url}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn a_text_keeps_the_same_rules_here_and_in_the_schema(
+            texts in proptest::collection::vec(
+                "([-._~/?#*;:@%&'\"\\\\`|^{}<>\\[\\] \t\nä\u{7f}]|%[0-9a-fA-F]{0,2}|/[.]{0,3}|\
+                 [0-9a-zA-Z]){0,12}",
+                200,
+            ),
+            names in proptest::collection::vec(
+                "([*][.]|[.])?[0-9a-zA-Z]([-._0-9a-zA-Z~]{0,6}[0-9a-z])?[-._]?",
+                200,
+            ),
+        ) {
+            let texts: Vec<_> = texts.iter().chain(&names).map(String::as_str).collect();
+            compare(&READABLE, &texts);
+        }
+    }
 }
