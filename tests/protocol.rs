@@ -336,6 +336,20 @@ fn slow_heads_and_idle_connections_are_cut_off() {
 }
 
 #[test]
+fn a_head_that_trickles_in_is_cut_off() {
+    let app = Member::new(ok("x"));
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(60_000));
+    let mut client = gibbon.client();
+    client.send("GET / HTTP/1.1\r\nX: ");
+    let before = Instant::now();
+    // A byte now and then must not buy more time.
+    while client.stream.write_all(b"x").is_ok() {
+        assert!(before.elapsed() < Duration::from_secs(5), "still open");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn a_client_that_stalls_in_its_body_is_408_and_no_failure_of_the_member() {
     let app = Member::new(ok("x"));
     let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(60_000));

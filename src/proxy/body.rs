@@ -149,6 +149,21 @@ impl Upload {
         self.inner.gate.as_ref()
     }
 
+    /// Whether the client still waits to be asked for it.
+    #[must_use]
+    pub fn is_withheld(&self) -> bool {
+        let closed = self.inner.gate.as_ref().is_some_and(|gate| !gate.open.load(SeqCst));
+        closed && !self.is_end_stream()
+    }
+
+    /// Nobody wants it any more: the member's connection ends without it.
+    pub fn refuse(&self) {
+        drop(self.again());
+        if let Some(gate) = &self.inner.gate {
+            gate.open();
+        }
+    }
+
     fn fail(&self, error: UploadError) -> UploadError {
         self.inner.error.set(Some(error));
         error
@@ -361,7 +376,8 @@ impl<W: Watch> Download<W> {
                 let frame = without_framing(frame);
                 self.waiting_since = None;
                 self.watch.passed(frame.data_ref().map_or(0, Bytes::len));
-                if self.incoming.is_end_stream() {
+                // Nobody asks for more after trailers.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.end(Ok(()));
                 }
                 Poll::Ready(Some(Ok(frame)))

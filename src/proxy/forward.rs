@@ -265,6 +265,11 @@ impl Journey<'_> {
         }
         visit.connection = Some(connection);
         *response.version_mut() = Version::HTTP_11;
+        if ready.upload.is_withheld() && ready.parts.version < Version::HTTP_2 {
+            // What the client sends next could be the body, or another request.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         let silence = route.rule.timeouts.response;
         Ok(Outcome::Member(
             response,

@@ -39,6 +39,8 @@ pub struct Activity {
     requests: AtomicUsize,
     /// Milliseconds after `born` at which reading ends; 0 while a request is under way.
     deadline: AtomicU64,
+    /// No byte has come since the last request: the next one begins a head.
+    between: AtomicBool,
     cut: AtomicBool,
 }
 
@@ -51,6 +53,7 @@ impl Activity {
             patience,
             requests: AtomicUsize::new(0),
             deadline: AtomicU64::new(0),
+            between: AtomicBool::new(false),
             cut: AtomicBool::new(false),
         };
         activity.expect_within(patience.head, now);
@@ -62,6 +65,7 @@ impl Activity {
     pub fn request(self: &Arc<Self>) -> Request {
         self.requests.fetch_add(1, Relaxed);
         self.deadline.store(0, Relaxed);
+        self.between.store(false, Relaxed);
         Request(Arc::clone(self))
     }
 
@@ -84,9 +88,8 @@ impl Activity {
     }
 
     /// Bytes came while nothing was under way: a head has begun.
-    fn read(&self, was_idle: &mut bool) {
-        if *was_idle && self.requests.load(Relaxed) == 0 {
-            *was_idle = false;
+    fn read(&self) {
+        if self.requests.load(Relaxed) == 0 && self.between.swap(false, Relaxed) {
             self.expect_within(self.patience.head, Instant::now());
         }
     }
@@ -106,6 +109,7 @@ impl Request {
 impl Drop for Request {
     fn drop(&mut self) {
         if self.0.requests.fetch_sub(1, Relaxed) == 1 {
+            self.0.between.store(true, Relaxed);
             self.0.expect_within(self.0.patience.idle, Instant::now());
         }
     }
@@ -120,9 +124,7 @@ pub struct Client {
     reading: Alarm,
     writing: Alarm,
     write_stalled: Option<Instant>,
-    /// No byte has come since the last request: the next one begins a head. HTTP/2 keeps to the
-    /// idle time, for its frames come between requests too.
-    idle: bool,
+    /// Keeps to the idle time, for its frames come between requests too.
     http2: bool,
 }
 
@@ -145,7 +147,6 @@ impl Client {
             reading: Alarm::default(),
             writing: Alarm::default(),
             write_stalled: None,
-            idle: false,
             http2: preface,
         };
         Ok((client, preface))
@@ -156,7 +157,6 @@ impl Client {
         let Some(deadline) = self.activity.deadline() else {
             return Poll::Pending;
         };
-        self.idle = !self.http2;
         ready!(self.reading.poll(deadline, cx));
         // A request may have begun since the alarm was set.
         match self.activity.deadline() {
@@ -224,7 +224,9 @@ impl Read for Client {
         let read = hyper_util::rt::TokioIo::new(&mut this.stream);
         match Read::poll_read(pin!(read), cx, buf) {
             Poll::Ready(result) => {
-                this.activity.read(&mut this.idle);
+                if !this.http2 {
+                    this.activity.read();
+                }
                 Poll::Ready(result)
             }
             Poll::Pending => this.poll_silence(cx).map(Err),

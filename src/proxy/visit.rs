@@ -180,6 +180,10 @@ impl Visit {
     pub fn complete(&mut self) {
         self.complete = true;
         self.in_flight = None;
+        if let Some(upload) = self.upload.as_ref().filter(|upload| upload.is_withheld()) {
+            upload.refuse();
+            self.connection = None;
+        }
         if let Some(connection) = self.connection.take() {
             connection.give_back();
         }
