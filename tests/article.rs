@@ -95,6 +95,15 @@ fn a3_a_session_stays_with_the_server_that_it_names() {
 }
 
 #[test]
+fn a_session_in_the_url_comes_before_the_cookie() {
+    let site = Site::new();
+    for path in ["/?sessionid=D!app2", "/a;sessionid=D!app2/b"] {
+        let seen = site.gibbon.ask("GET", HOST, path, &[("Cookie", "sessionid=D!app1")]);
+        assert_eq!(seen.text(), "app2");
+    }
+}
+
+#[test]
 fn a4_a_stopped_server_is_replaced_within_the_request_and_comes_back_by_itself() {
     let yaml = std::fs::read_to_string(support::data("../examples/site/balancers.yaml")).unwrap();
     let mut site =

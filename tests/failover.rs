@@ -258,6 +258,18 @@ fn a_response_that_breaks_off_does_not_look_complete() {
 }
 
 #[test]
+fn a_head_that_is_followed_by_nothing_reaches_the_client() {
+    for rest in ["Content-Length: 100\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nzz\r\n"] {
+        let app = Member::new(Act::WriteAndClose(format!("HTTP/1.1 200 OK\r\n{rest}").into()));
+        let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], ""));
+        for _ in 0..5 {
+            let seen = gibbon.get(HOST, "/");
+            assert!(seen.status == 200 && !seen.complete, "{rest}");
+        }
+    }
+}
+
+#[test]
 fn an_http_1_0_client_sees_a_broken_response_as_a_reset() {
     let chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n".to_vec();
     let app = Member::new(Act::WriteAndClose(chunk));

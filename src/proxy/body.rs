@@ -342,6 +342,7 @@ pub struct Download<W> {
     alarm: Alarm,
     waiting_since: Option<Instant>,
     within: Within,
+    failed: Option<DownloadError>,
     ended: bool,
     watch: W,
 }
@@ -356,6 +357,7 @@ impl<W> Body<W> {
             alarm,
             waiting_since: None,
             within,
+            failed: None,
             ended,
             watch,
         }))
@@ -371,6 +373,9 @@ impl<W: Watch> Download<W> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        if let Some(error) = self.failed {
+            return Poll::Ready(Some(Err(error)));
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let frame = without_framing(frame);
@@ -382,7 +387,7 @@ impl<W: Watch> Download<W> {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(_))) => self.fail(DownloadError::Broken),
+            Poll::Ready(Some(Err(_))) => self.fail(DownloadError::Broken, cx),
             Poll::Ready(None) => {
                 self.end(Ok(()));
                 Poll::Ready(None)
@@ -392,14 +397,22 @@ impl<W: Watch> Download<W> {
                 let silent = since + self.within.silence;
                 let until = self.within.deadline.map_or(silent, |deadline| deadline.min(silent));
                 ready!(self.alarm.poll(until, cx));
-                self.fail(DownloadError::Timeout)
+                self.fail(DownloadError::Timeout, cx)
             }
         }
     }
 
-    fn fail(&mut self, error: DownloadError) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+    /// Fails at the next poll: what has been written so far is flushed before, and the client sees
+    /// it.
+    fn fail(
+        &mut self,
+        error: DownloadError,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         self.end(Err(error));
-        Poll::Ready(Some(Err(error)))
+        self.failed = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -74,22 +74,6 @@ impl Error {
         }
     }
 
-    /// All labels that [`Error::reason`] gives besides those of failures.
-    pub const REASONS: [&'static str; 12] = [
-        "bad_request",
-        "method",
-        "unknown_host",
-        "unknown_path",
-        "forbidden",
-        "loop",
-        "body_broken",
-        "body_too_large",
-        "body_timeout",
-        "no_member",
-        "session_member",
-        "deadline",
-    ];
-
     /// One sentence for the client, which shows nothing of the inside.
     #[must_use]
     pub const fn message(self) -> &'static str {

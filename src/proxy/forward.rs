@@ -56,6 +56,7 @@ pub async fn serve(
     let mut visit = Visit::begin(Rc::clone(&worker), asked, connection.activity.request());
     let accept = request.headers().get(header::ACCEPT).cloned();
     let version = request.version();
+    visit.ends_by_close = version == Version::HTTP_10;
     // Reading the body of a client that waits to be told to go on would tell it so.
     let expects = request.headers().contains_key(header::EXPECT);
     let journey = Journey { worker: &worker, peer, trusted, client };

@@ -156,6 +156,10 @@ pub fn request(headers: &mut HeaderMap) -> Hop {
 pub fn response(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let upgrade = upgrade(headers).cloned();
     strip_hop_by_hop(headers);
+    // Alike lengths are one (RFC 9112, section 6.3).
+    if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
     upgrade
 }
 
@@ -223,7 +227,7 @@ pub fn is_framed_once(headers: &HeaderMap) -> bool {
             codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
         }
         (None, Some(length)) => {
-            lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit)
+            lengths.all(|other| other == length) && length.as_bytes().iter().all(u8::is_ascii_digit)
         }
         (Some(_), Some(_)) => false,
     }
@@ -694,7 +698,7 @@ mod tests {
         ];
         let bad: [&[(&str, &str)]; 6] = [
             &[("content-length", "5"), ("transfer-encoding", "chunked")],
-            &[("content-length", "5"), ("content-length", "5")],
+            &[("content-length", "5"), ("content-length", "6")],
             &[("content-length", "5, 5")],
             &[("transfer-encoding", "gzip, chunked")],
             &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],

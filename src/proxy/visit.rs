@@ -109,6 +109,8 @@ pub struct Visit {
     reason: Option<&'static str>,
     sent: u64,
     complete: bool,
+    /// The client takes the end of the connection for the end of the response, as HTTP/1.0 does.
+    pub ends_by_close: bool,
     busy: io::Request,
 }
 
@@ -134,6 +136,7 @@ impl Visit {
             reason: None,
             sent: 0,
             complete: false,
+            ends_by_close: false,
             busy,
         }
     }
@@ -225,7 +228,9 @@ impl Watch for Visit {
                     DownloadError::Timeout => Failure::Timeout,
                 };
                 self.reason = Some(failure.reason());
-                self.busy.cut();
+                if self.ends_by_close {
+                    self.busy.cut();
+                }
                 let first = self.route.as_ref().map(|route| route.rule.failover.exclude_for);
                 let in_flight = self.in_flight.take();
                 // A body that the client broke off takes the member's connection with it.

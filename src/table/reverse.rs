@@ -312,13 +312,18 @@ impl Reversal {
     }
 }
 
+/// A value as text; `to_str` would refuse what is not ASCII, which members do send.
+fn text(value: &HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok()
+}
+
 /// Replaces the values for which `change` has another; those that are no text stay.
 fn edit(headers: &mut HeaderMap, name: &HeaderName, change: impl Fn(&str) -> Option<String>) {
     let http::header::Entry::Occupied(mut entry) = headers.entry(name) else {
         return;
     };
     for value in entry.iter_mut() {
-        let new = value.to_str().ok().and_then(&change);
+        let new = text(value).and_then(&change);
         if let Some(new) = new.and_then(|new| HeaderValue::try_from(new).ok()) {
             *value = new;
         }
@@ -466,10 +471,10 @@ impl Answer<'_> {
     fn leaks(&self, headers: &HeaderMap) -> usize {
         let names = [LOCATION, CONTENT_LOCATION, DESTINATION, URI, REFRESH, LINK];
         let urls = names.iter().flat_map(|name| headers.get_all(name));
-        let urls = urls.filter(|value| value.to_str().is_ok_and(|text| self.names_member(text)));
+        let urls = urls.filter(|value| text(value).is_some_and(|text| self.names_member(text)));
         let cookies = headers.get_all(SET_COOKIE).iter();
         let cookies =
-            cookies.filter(|value| value.to_str().is_ok_and(|text| self.cookie_leaks(text)));
+            cookies.filter(|value| text(value).is_some_and(|text| self.cookie_leaks(text)));
         urls.count() + cookies.count()
     }
 
@@ -664,6 +669,24 @@ mod tests {
         ] {
             assert_eq!(app().field(name, from).0, to);
         }
+    }
+
+    #[test]
+    fn what_is_not_ascii_is_reversed_and_counted_too() {
+        let field = |name: HeaderName, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(&name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            let setup = app();
+            let public = Public { scheme: Scheme::Http, authority: "www.site.com" };
+            let by = &setup.reversal.sites[0];
+            let said = Said { public: &public, by, host_kept: false, elsewhere: &nowhere };
+            let leaks = setup.reversal.apply(&mut headers, said);
+            (String::from_utf8_lossy(headers[name].as_bytes()).into_owned(), leaks)
+        };
+        let to = |text: &str| (text.to_owned(), 0);
+        assert_eq!(field(LOCATION, "http://app1.site.com/é"), to("http://www.site.com/é"));
+        assert_eq!(field(SET_COOKIE, "n=é; Domain=app1.site.com"), to("n=é; Domain=www.site.com"));
+        assert_eq!(field(LOCATION, "https://app1.site.com/é").1, 1);
     }
 
     #[test]
