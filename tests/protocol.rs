@@ -6,6 +6,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::{Act, Gibbon, Member, Options, balancer, eventually, member, ok, response};
 
 const HOST: &str = "www.site.com";
@@ -160,6 +163,7 @@ fn hosts_and_targets_are_strict() {
         ("GET / HTTP/1.1\r\nHost: user@www.site.com\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: \r\n\r\n", 400),
         ("GET http://www.site.com/ HTTP/1.1\r\n\r\n", 400),
+        ("GET ftp://www.site.com/ HTTP/1.1\r\nHost: www.site.com\r\n\r\n", 400),
         ("GET http://other.org/ HTTP/1.1\r\nHost: www.site.com\r\n\r\n", 404),
         ("GET /a\\b HTTP/1.1\r\nHost: www.site.com\r\n\r\n", 400),
         ("CONNECT www.site.com:80 HTTP/1.1\r\nHost: www.site.com\r\n\r\n", 405),
@@ -215,6 +219,7 @@ fn ambiguous_requests_end_their_connection_and_smuggle_nothing() {
             "{fields}: {}",
             seen.status
         );
+        assert!(seen.status == 200 || seen.text().starts_with("Bad Request: the "), "{fields}");
         assert!(client.is_closed(), "{fields}");
         let received = app.received();
         assert!(received.iter().all(|r| r.target() == "/"), "{fields}: {received:?}");
@@ -222,6 +227,56 @@ fn ambiguous_requests_end_their_connection_and_smuggle_nothing() {
             let both = request.header("content-length").and(request.header("transfer-encoding"));
             assert!(both.is_none(), "{fields}: {request:?}");
         }
+    }
+}
+
+#[test]
+fn a_head_that_cannot_be_read_gets_an_answer_that_says_why() {
+    let (app, gibbon) = one(ok("x"));
+    let good = "GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n";
+    let long = format!("GET / HTTP/1.1\r\nHost: www.site.com\r\nX: {}\r\n\r\n", "x".repeat(70_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: www.site.com\r\n{}\r\n", "X: y\r\n".repeat(101));
+    let too_large = "Request Header Fields Too Large: the request's head is too large\n";
+    for (request, status, text) in [
+        (
+            "GET / HTTP/1.1\r\nHo st: x\r\n\r\n",
+            400,
+            "Bad Request: the request's head is malformed\n",
+        ),
+        ("nonsense\r\n\r\n", 400, "Bad Request: the request's head is malformed\n"),
+        (&long, 431, too_large),
+        (&many, 431, too_large),
+    ] {
+        // The answer before it may leave in the same write.
+        for before in [0, 1, 3] {
+            let mut client = gibbon.client();
+            client.send(good.repeat(before) + request);
+            for _ in 0..before {
+                assert_eq!(client.read().unwrap().text(), "x");
+            }
+            let seen = client.read().unwrap();
+            assert_eq!((seen.status, seen.text().as_str()), (status, text), "after {before}");
+            assert_eq!(seen.header("connection"), Some("close"));
+            assert!(seen.header("date").is_some());
+            assert!(client.is_closed());
+        }
+    }
+    assert_eq!(app.count(), 16);
+    let refused =
+        |reason| gibbon.metric(&format!("gibbon_refused_requests_total{{reason=\"{reason}\"}}"));
+    eventually(|| (refused("head_too_large") == Some(6.0)).then_some(()));
+    assert_eq!(refused("bad_request"), Some(6.0));
+}
+
+#[test]
+fn a_members_own_empty_400_stays_as_it_is() {
+    for head in ["HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n", "HTTP/1.0 431 No\r\n\r\n"] {
+        let (_app, gibbon) = one(Act::Write(head.into()));
+        let mut client = gibbon.client();
+        client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.read().unwrap().text(), "", "{head}");
+        let seen = gibbon.ask("HEAD", HOST, "/", &[("Connection", "close")]);
+        assert_eq!(seen.header("content-type"), None, "{head}");
     }
 }
 
@@ -457,23 +512,32 @@ fn trusted_peers_say_how_the_client_addressed_the_site() {
     assert_eq!(app.received().last().unwrap().header("host"), Some("www.site.com:8080"));
 }
 
+type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+
+/// Runs a client that knows that Gibbon speaks HTTP/2; its windows are of this many bytes.
+fn http_2(gibbon: &Gibbon, window: u32, client: impl AsyncFnOnce(Sender)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(gibbon.address).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(window)
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        tokio::time::timeout(support::LIMIT, client(sender)).await.expect("an end in time");
+    });
+}
+
 #[test]
 fn http_2_with_prior_knowledge_is_served_and_its_cookies_are_joined() {
     let (app, gibbon) = one(ok("hi"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        use http_body_util::{BodyExt, Full};
-        use hyper_util::rt::{TokioExecutor, TokioIo};
-        let stream = tokio::net::TcpStream::connect(gibbon.address).await.unwrap();
-        let handshake =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-        let (mut sender, connection) = handshake.await.unwrap();
-        tokio::spawn(connection);
+    http_2(&gibbon, 65_535, async |mut sender| {
         for text in ["", "hello"] {
             let request = http::Request::post("http://www.site.com/x?y")
                 .header("cookie", "a=b")
                 .header("cookie", "c=d")
-                .body(Full::new(bytes::Bytes::from(text)))
+                .body(Full::new(Bytes::from(text)))
                 .unwrap();
             let response = sender.send_request(request).await.unwrap();
             assert_eq!(response.status(), 200);
@@ -493,6 +557,48 @@ fn http_2_with_prior_knowledge_is_served_and_its_cookies_are_joined() {
         (received.all("cookie"), received.header("content-length")),
         (vec!["a=b; c=d"], Some("0"))
     );
+}
+
+#[test]
+fn a_stream_of_http_2_that_is_not_read_gives_its_member_back() {
+    // With a window of 0 the body is never even begun.
+    for window in [0, 65_535] {
+        let app = Member::new(ok(&"x".repeat(8 << 20)));
+        let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(60_000));
+        http_2(&gibbon, window, async |mut sender| {
+            let request = http::Request::get("http://www.site.com/").body(Full::default()).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            while gibbon.metric("gibbon_aborted_requests_total{") != Some(1.0) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(gibbon.metric("gibbon_member_in_flight{"), Some(0.0));
+            if window > 0 {
+                assert!(response.into_body().collect().await.is_err());
+            }
+            // The connection serves on.
+            let head = http::Request::head("http://www.site.com/").body(Full::default()).unwrap();
+            assert_eq!(sender.send_request(head).await.unwrap().status(), 200);
+        });
+        assert_eq!(gibbon.metric("gibbon_member_failure_rate{"), Some(0.0));
+    }
+}
+
+#[test]
+fn a_stream_of_http_2_that_is_read_slowly_is_not_cut_off() {
+    let app = Member::new(ok(&"x".repeat(1_000_000)));
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(60_000));
+    http_2(&gibbon, 65_535, async |mut sender| {
+        let request = http::Request::get("http://www.site.com/").body(Full::default()).unwrap();
+        let mut body = sender.send_request(request).await.unwrap().into_body();
+        let (mut read, begun) = (0, Instant::now());
+        while let Some(frame) = body.frame().await {
+            read += frame.unwrap().data_ref().map_or(0, Bytes::len);
+            // Slowness is what this is about: in all longer than the patience.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(read, 1_000_000);
+        assert!(begun.elapsed() > Duration::from_millis(400), "too quick to show anything");
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use http_body_util::BodyExt;
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
 use super::headers;
@@ -231,10 +232,10 @@ impl HttpBody for Upload {
 pub fn drain(unread: Option<Incoming>, upload: Option<&Upload>) {
     match (unread, upload) {
         (Some(incoming), _) if !incoming.is_end_stream() => {
-            tokio::task::spawn_local(timeout(DRAIN_TIME, forget(incoming)));
+            spawn_local(timeout(DRAIN_TIME, forget(incoming)));
         }
         (None, Some(upload)) if upload.error().is_none() && !upload.is_end_stream() => {
-            tokio::task::spawn_local(timeout(DRAIN_TIME, forget(upload.again())));
+            spawn_local(timeout(DRAIN_TIME, forget(upload.again())));
         }
         _ => {}
     }
@@ -296,6 +297,8 @@ pub enum DownloadError {
     Broken,
     /// The member was silent for too long.
     Timeout,
+    /// The client has stopped to read.
+    Stalled,
 }
 
 impl fmt::Display for DownloadError {
@@ -303,6 +306,7 @@ impl fmt::Display for DownloadError {
         f.write_str(match self {
             Self::Broken => "the member's body broke off or is malformed",
             Self::Timeout => "the member's body did not arrive in time",
+            Self::Stalled => "the client has stopped to read",
         })
     }
 }
@@ -324,7 +328,14 @@ pub struct Within {
     pub silence: Duration,
     /// Altogether.
     pub deadline: Option<Instant>,
+    /// For the client to ask for more, where its connection does not show that it has stopped to
+    /// read: one stream of HTTP/2 can stand still while others go on.
+    pub stall: Option<Duration>,
 }
+
+/// The longest part that is given at once to a stream that may stand still, so that a slow client
+/// asks for more in time.
+const PART: usize = 16 * 1024;
 
 /// A response's body.
 #[derive(Debug)]
@@ -332,35 +343,48 @@ pub enum Body<W> {
     /// Gibbon's own words, or nothing.
     Own(Option<Bytes>, Option<W>),
     /// A member's.
-    Member(Box<Download<W>>),
+    Member(Rc<RefCell<Download<W>>>),
 }
 
 /// A member's body on its way to the client.
 #[derive(Debug)]
 pub struct Download<W> {
-    incoming: Incoming,
+    /// None after the client has stood still for too long.
+    incoming: Option<Incoming>,
+    /// What was read of it and not yet given.
+    rest: Bytes,
     alarm: Alarm,
     waiting_since: Option<Instant>,
     within: Within,
+    polled: Instant,
+    watchdog: Option<AbortHandle>,
     failed: Option<DownloadError>,
     ended: bool,
-    watch: W,
+    watch: Option<W>,
 }
 
-impl<W> Body<W> {
+impl<W: Watch + 'static> Body<W> {
     /// A member's body, within limits.
     pub fn member(incoming: Incoming, within: Within, watch: W) -> Self {
-        let alarm = Alarm::default();
-        let ended = false;
-        Self::Member(Box::new(Download {
-            incoming,
-            alarm,
+        let download = Rc::new(RefCell::new(Download {
+            incoming: Some(incoming),
+            rest: Bytes::new(),
+            alarm: Alarm::default(),
             waiting_since: None,
             within,
+            polled: Instant::now(),
+            watchdog: None,
             failed: None,
-            ended,
-            watch,
-        }))
+            ended: false,
+            watch: Some(watch),
+        }));
+        if let Some(patience) = within.stall
+            && !download.borrow().is_end_stream()
+        {
+            let watch = watch_over(Rc::downgrade(&download), patience);
+            download.borrow_mut().watchdog = Some(spawn_local(watch).abort_handle());
+        }
+        Self::Member(download)
     }
 }
 
@@ -368,21 +392,39 @@ impl<W: Watch> Download<W> {
     fn end(&mut self, result: Result<(), DownloadError>) {
         if !self.ended {
             self.ended = true;
-            self.watch.ended(result);
+            if let Some(watch) = &mut self.watch {
+                watch.ended(result);
+            }
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        if self.within.stall.is_some() {
+            self.polled = Instant::now();
+        }
         if let Some(error) = self.failed {
             return Poll::Ready(Some(Err(error)));
         }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.part())));
+        }
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(Some(Err(DownloadError::Stalled)));
+        };
+        match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let frame = without_framing(frame);
                 self.waiting_since = None;
-                self.watch.passed(frame.data_ref().map_or(0, Bytes::len));
+                let is_trailers = frame.is_trailers();
+                let frame = match frame.into_data() {
+                    Ok(data) => {
+                        self.rest = data;
+                        self.part()
+                    }
+                    Err(frame) => frame,
+                };
                 // Nobody asks for more after trailers.
-                if frame.is_trailers() || self.incoming.is_end_stream() {
+                if is_trailers || self.is_end_stream() {
                     self.end(Ok(()));
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -402,6 +444,34 @@ impl<W: Watch> Download<W> {
         }
     }
 
+    /// The next part of what was read.
+    fn part(&mut self) -> Frame<Bytes> {
+        let most = if self.within.stall.is_some() { PART } else { usize::MAX };
+        let part = self.rest.split_to(self.rest.len().min(most));
+        if let Some(watch) = &mut self.watch {
+            watch.passed(part.len());
+        }
+        if self.is_end_stream() {
+            self.end(Ok(()));
+        }
+        Frame::data(part)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.incoming.as_ref().is_some_and(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.len() as u64;
+        let coming = self.incoming.as_ref().map(HttpBody::size_hint).unwrap_or_default();
+        let mut hint = SizeHint::new();
+        hint.set_lower(coming.lower() + rest);
+        if let Some(upper) = coming.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+
     /// Fails at the next poll: what has been written so far is flushed before, and the client sees
     /// it.
     fn fail(
@@ -414,6 +484,42 @@ impl<W: Watch> Download<W> {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+
+    /// The client has stood still for too long: gives back what it holds.
+    fn cut(&mut self) {
+        self.failed = Some(DownloadError::Stalled);
+        self.incoming = None;
+        self.rest = Bytes::new();
+        self.watch = None;
+    }
+}
+
+impl<W> Drop for Download<W> {
+    fn drop(&mut self) {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.abort();
+        }
+    }
+}
+
+/// Cuts a download off when nobody asks it for more for too long.
+async fn watch_over<W: Watch>(download: Weak<RefCell<Download<W>>>, patience: Duration) {
+    while let Some(download) = download.upgrade() {
+        let until = {
+            let mut download = download.borrow_mut();
+            if download.ended {
+                return;
+            }
+            let waits_for_member = download.waiting_since.is_some();
+            let from = if waits_for_member { Instant::now() } else { download.polled };
+            if from.elapsed() >= patience {
+                return download.cut();
+            }
+            from + patience
+        };
+        drop(download);
+        tokio::time::sleep_until(until.into()).await;
+    }
 }
 
 impl<W: Watch + Unpin> HttpBody for Body<W> {
@@ -425,7 +531,7 @@ impl<W: Watch + Unpin> HttpBody for Body<W> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         match self.get_mut() {
-            Self::Member(download) => download.poll(cx),
+            Self::Member(download) => download.borrow_mut().poll(cx),
             Self::Own(bytes, watch) => {
                 let frame = bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| {
                     if let Some(watch) = watch {
@@ -441,7 +547,7 @@ impl<W: Watch + Unpin> HttpBody for Body<W> {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes, _) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Member(download) => download.incoming.is_end_stream(),
+            Self::Member(download) => download.borrow().is_end_stream(),
         }
     }
 
@@ -450,7 +556,7 @@ impl<W: Watch + Unpin> HttpBody for Body<W> {
             Self::Own(bytes, _) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
             }
-            Self::Member(download) => download.incoming.size_hint(),
+            Self::Member(download) => download.borrow().size_hint(),
         }
     }
 }

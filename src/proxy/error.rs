@@ -12,6 +12,10 @@ use crate::table::load::Failure;
 pub enum Error {
     /// The request is no HTTP that can be passed on.
     BadRequest(&'static str),
+    /// The request's head is larger, or has more fields, than is allowed.
+    HeadTooLarge,
+    /// The request's target is longer than any that can be read.
+    TargetTooLong,
     /// CONNECT and TRACE are not passed on.
     Method,
     /// No rule has the host.
@@ -35,11 +39,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The request's head cannot be read.
+    pub const MALFORMED: Self = Self::BadRequest("the request's head is malformed");
+
     /// The status for the client.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::Upload(UploadError::Broken) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost | Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::Forbidden => StatusCode::FORBIDDEN,
@@ -59,6 +68,8 @@ impl Error {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",
+            Self::HeadTooLarge => "head_too_large",
+            Self::TargetTooLong => "target_too_long",
             Self::Method => "method",
             Self::UnknownHost => "unknown_host",
             Self::UnknownPath => "unknown_path",
@@ -79,6 +90,8 @@ impl Error {
     pub const fn message(self) -> &'static str {
         match self {
             Self::BadRequest(why) => why,
+            Self::HeadTooLarge => "the request's head is too large",
+            Self::TargetTooLong => "the request's target is too long",
             Self::Method => "this method is not passed on",
             Self::UnknownHost => "no site has this name",
             Self::UnknownPath => "this site has nothing at this path",
@@ -99,7 +112,38 @@ impl Error {
     /// The client's connection has bytes on it that cannot be told apart, and must end.
     #[must_use]
     pub const fn closes(self) -> bool {
-        matches!(self, Self::BadRequest(_) | Self::Upload(_))
+        let unreadable = matches!(self, Self::HeadTooLarge | Self::TargetTooLong);
+        unreadable || matches!(self, Self::BadRequest(_) | Self::Upload(_))
+    }
+
+    /// Why hyper refuses a head with this status.
+    #[must_use]
+    pub const fn unreadable(status: u16) -> Option<Self> {
+        match status {
+            400 => Some(Self::MALFORMED),
+            414 => Some(Self::TargetTooLong),
+            431 => Some(Self::HeadTooLarge),
+            _ => None,
+        }
+    }
+
+    /// The answer as it is written by HTTP/1.1 as the last on its connection, to a client whose
+    /// `Accept` is not known.
+    #[must_use]
+    pub fn last_answer(self, date: &str) -> Bytes {
+        let response = self.answer(None);
+        let (body, status) = (response.body(), response.status());
+        let mut text = format!("HTTP/1.1 {status}\r\n").into_bytes();
+        for (name, value) in response.headers() {
+            text.extend_from_slice(name.as_str().as_bytes());
+            text.extend_from_slice(b": ");
+            text.extend_from_slice(value.as_bytes());
+            text.extend_from_slice(b"\r\n");
+        }
+        let length = format!("content-length: {}\r\ndate: {date}\r\n\r\n", body.len());
+        text.extend_from_slice(length.as_bytes());
+        text.extend_from_slice(body);
+        text.into()
     }
 
     /// The answer: plain text, or JSON for a client that asks for it.

@@ -58,7 +58,7 @@ pub async fn serve(
     let version = request.version();
     visit.ends_by_close = version == Version::HTTP_10;
     // Reading the body of a client that waits to be told to go on would tell it so.
-    let expects = request.headers().contains_key(header::EXPECT);
+    let expects = headers::expects_continue(request.headers());
     let journey = Journey { worker: &worker, peer, trusted, client };
     match journey.travel(request, &mut visit).await {
         Ok(Outcome::Member(response, within)) => from_member(response, within, visit),
@@ -166,7 +166,9 @@ impl Journey<'_> {
         }
         let authority = authority(&parts)?;
         let host = host(&authority)?;
-        if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+        if parts.method == Method::OPTIONS
+            && (parts.uri.path() == "*" || !headers::may_go_on(&mut parts.headers))
+        {
             return Ok(Outcome::Own(options()));
         }
         let uri = parts.uri.clone();
@@ -216,7 +218,7 @@ impl Journey<'_> {
         let Some(incoming) = visit.unread.take() else {
             return Err(Error::NoMember);
         };
-        let expects = parts.headers.contains_key(header::EXPECT);
+        let expects = headers::expects_continue(&parts.headers);
         let patience = self.worker.shared.settings.body_timeout;
         Ok(Upload::new(incoming, limit, patience, expects))
     }
@@ -264,6 +266,10 @@ impl Journey<'_> {
             headers::switch(response.headers_mut(), protocol.as_ref());
             return Ok(Outcome::Upgraded(response.map(drop), upgrade));
         }
+        if Error::unreadable(response.status().as_u16()).is_some() {
+            // Such an answer without a date is taken for one of hyper's own.
+            headers::date(response.headers_mut());
+        }
         visit.connection = Some(connection);
         *response.version_mut() = Version::HTTP_11;
         if ready.upload.is_withheld() && ready.parts.version < Version::HTTP_2 {
@@ -272,9 +278,11 @@ impl Journey<'_> {
             response.headers_mut().insert(header::CONNECTION, close);
         }
         let silence = route.rule.timeouts.response;
+        let multiplexed = ready.parts.version >= Version::HTTP_2;
+        let stall = multiplexed.then_some(self.worker.shared.settings.patience.write);
         Ok(Outcome::Member(
             response,
-            Within { silence, deadline: attempts::deadline(route, visit) },
+            Within { silence, deadline: attempts::deadline(route, visit), stall },
         ))
     }
 
@@ -359,6 +367,9 @@ fn authority(parts: &Parts) -> Result<Cow<'static, str>, Error> {
     }
     if host.is_none_or(HeaderValue::is_empty) && parts.version == Version::HTTP_11 {
         return Err(Error::BadRequest("there is no Host"));
+    }
+    if parts.uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
+        return Err(Error::BadRequest("the target is neither http nor https"));
     }
     let host = host.map(HeaderValue::to_str).transpose();
     let host = host.map_err(|_| Error::BadRequest("the Host is malformed"))?;

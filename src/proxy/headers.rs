@@ -3,10 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Version};
 use hyper::body::SizeHint;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 
 use crate::table::access::Networks;
 
@@ -127,8 +129,6 @@ fn last<'r>(headers: &'r HeaderMap, name: &'static HeaderName) -> Option<&'r str
 /// What a request wanted of its connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
-    /// It takes trailers.
-    pub trailers: bool,
     /// The protocols that it would rather speak.
     pub upgrade: Option<HeaderValue>,
 }
@@ -143,7 +143,7 @@ pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
 /// whether trailers are welcome.
 pub fn request(headers: &mut HeaderMap) -> Hop {
     let trailers = lists(headers, &header::TE, "trailers");
-    let hop = Hop { trailers, upgrade: upgrade(headers).cloned() };
+    let hop = Hop { upgrade: upgrade(headers).cloned() };
     strip_hop_by_hop(headers);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -161,6 +161,15 @@ pub fn response(headers: &mut HeaderMap) -> Option<HeaderValue> {
         headers.insert(header::CONTENT_LENGTH, length);
     }
     upgrade
+}
+
+/// Gives an answer a date, if it has none.
+pub fn date(headers: &mut HeaderMap) {
+    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now());
+    let date = date.ok().and_then(|date| HeaderValue::try_from(date).ok());
+    if let (Entry::Vacant(entry), Some(date)) = (headers.entry(header::DATE), date) {
+        entry.insert(date);
+    }
 }
 
 /// Asks for another protocol, or grants it, on the connection that these headers go to.
@@ -245,6 +254,26 @@ pub fn frame(headers: &mut HeaderMap, method: &Method, body: &SizeHint) {
         }
     } else if body.exact().is_none() {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// Whether the client waits to be told to send its body (RFC 9110, section 10.1.1).
+#[must_use]
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    lists(headers, &header::EXPECT, "100-continue")
+}
+
+/// Counts an OPTIONS on its way down; false if it must go no further (RFC 9110, section 7.6.2).
+#[must_use]
+pub fn may_go_on(headers: &mut HeaderMap) -> bool {
+    let text = headers.get(header::MAX_FORWARDS).and_then(|value| value.to_str().ok());
+    match text.and_then(|text| text.parse::<u64>().ok()) {
+        Some(0) => false,
+        Some(left) => {
+            headers.insert(header::MAX_FORWARDS, HeaderValue::from(left - 1));
+            true
+        }
+        None => true,
     }
 }
 
@@ -541,13 +570,30 @@ mod tests {
         for te in ["trailers", "gzip;q=0.5 , Trailers"] {
             let mut headers =
                 headers(&[("te", "deflate"), ("te", te), ("connection", "te"), ("trailer", "x")]);
-            assert!(request(&mut headers).trailers);
+            request(&mut headers);
             assert_eq!(names(&headers), ["te", "trailer"]);
             assert_eq!(values(&headers, "te"), ["trailers"]);
         }
         let mut headers = headers(&[("te", "gzip, trailers-not")]);
         assert_eq!(request(&mut headers), Hop::default());
         assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn max_forwards_counts_down_to_the_last_recipient() {
+        for (before, after, goes_on) in
+            [("2", "1", true), ("1", "0", true), ("0", "0", false), ("many", "many", true)]
+        {
+            let mut headers = headers(&[("max-forwards", before)]);
+            assert_eq!(may_go_on(&mut headers), goes_on, "{before}");
+            assert_eq!(values(&headers, "max-forwards"), [after]);
+        }
+    }
+
+    #[test]
+    fn only_100_continue_is_waited_for() {
+        assert!(expects_continue(&headers(&[("expect", "100-Continue")])));
+        assert!(!expects_continue(&headers(&[("expect", "something=else")])));
     }
 
     #[test]

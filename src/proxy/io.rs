@@ -9,16 +9,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::error::Error;
+
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Read at once while looking for the preface; a whole ordinary head.
 const FIRST_READ: usize = 2048;
+/// How the fields begin of the answer that hyper gives itself to a head that it cannot read; the
+/// date is the last of them. No member's answer looks so: its date is among its own fields, which
+/// come before these.
+const UNEXPLAINED: &[u8] = b"connection: close\r\ncontent-length: 0\r\ndate: ";
+
+const VERSION: &[u8] = b"HTTP/1.";
+/// The length of a date and of a head's end (RFC 9110, section 5.6.7).
+const DATE: usize = "Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n".len();
 
 /// How long a client may take for what.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +134,8 @@ pub struct Client {
     reading: Alarm,
     writing: Alarm,
     write_stalled: Option<Instant>,
+    /// What goes out in place of hyper's own last answer.
+    refusal: Bytes,
     /// Keeps to the idle time, for its frames come between requests too.
     http2: bool,
 }
@@ -147,6 +159,7 @@ impl Client {
             reading: Alarm::default(),
             writing: Alarm::default(),
             write_stalled: None,
+            refusal: Bytes::new(),
             http2: preface,
         };
         Ok((client, preface))
@@ -171,6 +184,18 @@ impl Client {
         Poll::Ready(ErrorKind::TimedOut.into())
     }
 
+    /// Writes the explained form of an answer of hyper's own; done when all of it is written.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.refusal.has_remaining() {
+            let result = Pin::new(&mut self.stream).poll_write(cx, &self.refusal);
+            match ready!(self.written(result, cx))? {
+                0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                written => self.refusal.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn written<T>(
         &mut self,
         result: Poll<io::Result<T>>,
@@ -190,6 +215,22 @@ impl Drop for Client {
             let _unimportant = self.stream.set_zero_linger();
         }
     }
+}
+
+/// Where the answer begins with which hyper refuses a head, if that is what these bytes end with,
+/// and the same with a reason. It is the last that hyper writes on a connection.
+fn explain(bytes: &[u8]) -> Option<(usize, Bytes)> {
+    let before_date = bytes.len().checked_sub(UNEXPLAINED.len() + DATE)?;
+    let (head, fields) = bytes.split_at(before_date);
+    let date = fields.strip_prefix(UNEXPLAINED)?.strip_suffix(b"\r\n\r\n")?;
+    let line = head.strip_suffix(b"\r\n")?;
+    let at = line.windows(VERSION.len()).rposition(|begin| begin == VERSION)?;
+    let status = std::str::from_utf8(&line[at + VERSION.len()..]).ok()?;
+    if status.contains('\n') {
+        return None;
+    }
+    let error = Error::unreadable(status.get(2..5)?.parse().ok()?)?;
+    Some((at, error.last_answer(std::str::from_utf8(date).ok()?)))
 }
 
 /// Reads until the bytes are the preface, or cannot be.
@@ -240,6 +281,18 @@ impl Write for Client {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let mut buf = buf;
+        if !self.http2
+            && let Some((at, explained)) = explain(buf)
+        {
+            if at == 0 {
+                if self.refusal.is_empty() {
+                    self.refusal = explained;
+                }
+                return self.poll_refusal(cx).map_ok(|()| buf.len());
+            }
+            buf = &buf[..at];
+        }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.written(result, cx)
     }
@@ -347,5 +400,62 @@ impl AsyncWrite for MemberStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn hypers_own(status: &str) -> String {
+        format!(
+            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\ndate: {DATE}\r\n\r\n"
+        )
+    }
+
+    #[test]
+    fn an_answer_of_hypers_own_is_explained_wherever_it_begins() {
+        for before in ["", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"] {
+            for (status, reason) in [
+                ("400 Bad Request", "Bad Request: the request's head is malformed\n"),
+                ("414 URI Too Long", "URI Too Long: the request's target is too long\n"),
+                (
+                    "431 Request Header Fields Too Large",
+                    "Request Header Fields Too Large: the request's head is too large\n",
+                ),
+            ] {
+                let written = before.to_owned() + &hypers_own(status);
+                let (at, explained) = explain(written.as_bytes()).unwrap();
+                assert_eq!(at, before.len());
+                let explained = std::str::from_utf8(&explained).unwrap();
+                let (head, body) = explained.split_once("\r\n\r\n").unwrap();
+                assert_eq!(body, reason);
+                assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{head}");
+                for field in [
+                    format!("content-length: {}", body.len()),
+                    format!("date: {DATE}"),
+                    "connection: close".into(),
+                ] {
+                    assert!(head.split("\r\n").any(|line| line == field), "{field}: {head}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_changed() {
+        let own = hypers_own("400 Bad Request");
+        for written in [
+            hypers_own("404 Not Found"),
+            own.replace("connection", "x: y\r\nconnection"),
+            own.replace("connection: close\r\n", ""),
+            own.clone() + "x",
+            own[1..].to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(explain(written.as_bytes()), None, "{written}");
+        }
     }
 }

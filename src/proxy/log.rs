@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -44,8 +45,10 @@ pub struct Line {
     pub asked: Asked,
     /// The rule that served it, `namespace/name`.
     pub balancer: Option<String>,
-    /// The member that served it, `name address`.
-    pub member: Option<String>,
+    /// The member that served it, or was asked last.
+    pub member: Option<Arc<str>>,
+    /// That member's address.
+    pub address: Option<SocketAddr>,
     /// Attempts at members.
     pub attempts: usize,
     /// How the session fared.
@@ -83,9 +86,10 @@ impl Line {
         // Writing to a String cannot fail.
         let _ = write!(
             line,
-            " {} {} attempts={} session={} latency={}",
+            " {} {} {} attempts={} session={} latency={}",
             self.balancer.as_deref().unwrap_or("-"),
             self.member.as_deref().unwrap_or("-"),
+            self.address.map_or_else(dash, |address| address.to_string()),
             self.attempts,
             self.session.unwrap_or("-"),
             self.latency.map_or_else(dash, millis),
@@ -113,7 +117,8 @@ impl Line {
             "sent": self.sent,
             "duration": self.duration.as_secs_f64(),
             "balancer": self.balancer,
-            "member": self.member,
+            "member": self.member.as_deref(),
+            "address": self.address,
             "attempts": self.attempts,
             "session": self.session,
             "latency": self.latency.map(|latency| latency.as_secs_f64()),
@@ -194,7 +199,8 @@ mod tests {
                 protocol: "HTTP/1.1",
             },
             balancer: Some("site/app".into()),
-            member: Some("app1 127.0.0.1:8081".into()),
+            member: Some("app1".into()),
+            address: Some(SocketAddr::from(([127, 0, 0, 1], 8081))),
             attempts: 2,
             session: Some("failover"),
             status: Some(200),
@@ -221,7 +227,10 @@ mod tests {
     fn a_json_line_has_the_member_and_the_times() {
         let text = line().json(Timestamp::UNIX_EPOCH);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["member"], "app1 127.0.0.1:8081");
+        assert_eq!(
+            (&value["member"], &value["address"]),
+            (&json!("app1"), &json!("127.0.0.1:8081"))
+        );
         assert_eq!(value["latency"], 0.005);
         assert_eq!(value["attempts"], 2);
     }

@@ -37,6 +37,7 @@ use tokio::time::timeout;
 use crate::metrics::Metrics;
 use crate::table::Table;
 use crate::table::access::Networks;
+use error::Error;
 use forward::Connection;
 use io::{Activity, Client, Patience};
 use log::{AccessLog, Line};
@@ -414,6 +415,11 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "client connection ended");
+        if error.is_parse() {
+            let too_large = error.is_parse_too_large();
+            let refused = if too_large { Error::HeadTooLarge } else { Error::MALFORMED };
+            worker.shared.metrics.refused(refused.reason());
+        }
     }
 }
 

@@ -193,14 +193,12 @@ impl Visit {
     }
 
     fn line(&mut self, asked: Asked, duration: Duration) -> Line {
-        let member = self.route.as_ref().zip(self.member).map(|(route, member)| {
-            let member = &route.members[member];
-            format!("{} {}", member.name, member.address)
-        });
+        let member = self.route.as_ref().zip(self.member).map(|(route, at)| &route.members[at]);
         Line {
             asked,
             balancer: self.route.as_ref().map(|route| route.rule.id.to_string()),
-            member,
+            member: member.map(|member| Arc::clone(&member.name)),
+            address: member.map(|member| member.address),
             attempts: self.attempts,
             session: self.session.map(Session::label),
             status: self.status.map(|status| status.as_u16()),
@@ -226,6 +224,8 @@ impl Watch for Visit {
                 let failure = match error {
                     DownloadError::Broken => Failure::Reset,
                     DownloadError::Timeout => Failure::Timeout,
+                    // The visit goes with the body then: the client has gone, for all it matters.
+                    DownloadError::Stalled => return,
                 };
                 self.reason = Some(failure.reason());
                 if self.ends_by_close {

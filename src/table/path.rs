@@ -60,7 +60,8 @@ impl<'a> RequestPath<'a> {
         &self.sent
     }
 
-    /// The same with unreserved characters decoded, for matching. It has as many `/` as
+    /// The same in one spelling, for matching: unreserved characters decoded, other escapes in
+    /// capitals. It has as many `/` as
     /// [`RequestPath::sent`].
     #[must_use]
     pub fn plain(&self) -> &str {
@@ -113,7 +114,8 @@ pub(crate) fn dots(segment: &str) -> Option<u8> {
     (count <= 2).then_some(count)
 }
 
-/// Decodes unreserved characters; nothing if there is nothing to decode.
+/// Decodes unreserved characters and writes the other escapes in capitals (RFC 3986, section 6.2.2);
+/// nothing if there is nothing to change.
 fn plain(path: &str) -> Option<String> {
     if !path.contains('%') {
         return None;
@@ -123,9 +125,13 @@ fn plain(path: &str) -> Option<String> {
     while let Some(at) = rest.find('%') {
         plain.push_str(&rest[..at]);
         rest = &rest[at..];
-        let decoded = rest.get(1..3).and_then(unreserved);
-        plain.push(decoded.unwrap_or('%'));
-        rest = &rest[if decoded.is_some() { 3 } else { 1 }..];
+        let hex = rest.get(1..3).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        match hex.map(|hex| (hex, unreserved(hex))) {
+            Some((_, Some(character))) => plain.push(character),
+            Some((hex, None)) => plain.extend(["%", &hex.to_ascii_uppercase()]),
+            None => plain.push('%'),
+        }
+        rest = &rest[if hex.is_some() { 3 } else { 1 }..];
     }
     plain.push_str(rest);
     (plain != path).then_some(plain)
@@ -133,9 +139,6 @@ fn plain(path: &str) -> Option<String> {
 
 /// The unreserved character (RFC 3986, section 2.3) that two hexadecimal digits stand for.
 fn unreserved(hex: &str) -> Option<char> {
-    if !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
     let byte = u8::from_str_radix(hex, 16).ok()?;
     let free = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     free.then(|| char::from(byte))
@@ -176,7 +179,7 @@ impl Prefix {
         }
     }
 
-    /// The prefix, unreserved characters decoded.
+    /// The prefix in the spelling of [`RequestPath::plain`].
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -430,7 +433,9 @@ mod tests {
     #[test]
     fn matching_decodes_unreserved_characters_and_sends_them_as_they_came() {
         assert_eq!(rest("/static/", "/%73tatic/%61%2Fb").as_deref(), Some("/%61%2Fb"));
-        assert_eq!(rest("/a%2fb/", "/a%2fb/c").as_deref(), Some("/c"));
+        assert_eq!(rest("/a%2fb/", "/a%2Fb/c").as_deref(), Some("/c"));
+        assert_eq!(rest("/a%2Fb/", "/a%2fb/c%2fd").as_deref(), Some("/c%2fd"));
+        assert_eq!(rest("/a", "/a%zz"), None);
         assert_eq!(rest("/a", "/a%2Fb"), None);
     }
 
