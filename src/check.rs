@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::source::files::{read, repeated, yaml_files};
-use crate::table::{Endpoints, Rule, Table};
+use crate::table::{Endpoints, Holder, Rule, Table};
 
 /// Reads files and directories; writes `file:line: field: message` for each fault. Returns how many
 /// there are.
@@ -51,13 +51,15 @@ fn between(files: &[(PathBuf, Vec<Arc<Rule>>)], out: &mut dyn Write) -> std::io:
         faults += 1;
     }
     let rules: Vec<_> = files.iter().flat_map(|(_, rules)| rules).cloned().collect();
-    let table = Table::build(&rules, &Endpoints::default(), &Table::default(), Instant::now());
+    let table =
+        Table::build(&rules, &Endpoints::default(), None, &Table::default(), Instant::now());
     for verdict in &table.verdicts {
-        if verdict.rule != verdict.winner {
+        // One that occurs twice was named before.
+        if verdict.holder != Holder::Rule(verdict.rule.clone()) {
             writeln!(
                 out,
                 "{}: host {} and path {} are served by {}",
-                verdict.rule, verdict.host, verdict.path, verdict.winner
+                verdict.rule, verdict.host, verdict.path, verdict.holder
             )?;
             faults += 1;
         }

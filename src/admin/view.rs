@@ -16,7 +16,7 @@ pub fn table(table: &Table) -> Value {
             "balancer": verdict.rule.to_string(),
             "host": verdict.host,
             "path": verdict.path,
-            "servedBy": verdict.winner.to_string(),
+            "servedBy": verdict.holder.to_string(),
         })
     });
     json!({

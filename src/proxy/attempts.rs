@@ -195,13 +195,10 @@ impl Ready<'_> {
         *request.uri_mut() = self.uri(&member.site.path);
         let headers = request.headers_mut();
         headers.clone_from(&self.parts.headers);
-        let host = if route.rule.preserve_host {
-            HeaderValue::try_from(self.authority).ok()
-        } else {
-            None
-        };
-        let own = || route.rule.entries[member.entry].host.clone();
-        headers.insert(header::HOST, host.unwrap_or_else(own));
+        let entry = &route.rule.entries[member.entry];
+        let host =
+            if entry.preserve_host { HeaderValue::try_from(self.authority).ok() } else { None };
+        headers.insert(header::HOST, host.unwrap_or_else(|| entry.host.clone()));
         let length = hyper::body::Body::size_hint(&self.upload);
         headers::frame(headers, &self.parts.method, &length);
         if self.tunnel {

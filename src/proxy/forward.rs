@@ -306,7 +306,7 @@ impl Journey<'_> {
                 Said {
                     public: &self.public(ready.authority),
                     by: &member.site,
-                    host_kept: route.rule.preserve_host,
+                    host_kept: route.rule.entries[member.entry].preserve_host,
                     elsewhere: &elsewhere,
                 },
             );

@@ -13,13 +13,14 @@ use http::StatusCode;
 
 use crate::api;
 use crate::api::schema;
+use crate::source::policy::Policy;
 use crate::table::access::{Access, Networks, parse_network};
 use crate::table::balance::Method;
 use crate::table::edit::{self, Edits};
 use crate::table::path::{HostPattern, Prefix};
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
-pub use problems::Problem;
 use problems::Problems;
+pub use problems::{Cause, Problem};
 
 const MAX_HOSTS: usize = 64;
 const MAX_MAPPINGS: usize = 64;
@@ -31,27 +32,41 @@ const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Where a Balancer was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// In a file: there are no Services.
+pub enum Place<'p> {
+    /// In a file: there are no Services, and who writes files may do everything.
     File,
+    /// In a cluster, where the operator allows some things to some namespaces only.
+    Cluster(&'p Policy),
 }
 
 /// Translates a Balancer.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn rule(balancer: &api::Balancer, place: Place) -> Result<Rule, Vec<Problem>> {
+pub fn rule(balancer: &api::Balancer, place: Place<'_>) -> Result<Rule, Vec<Problem>> {
     let mut problems = Problems::default();
     let rule = read(balancer, place, &mut problems);
     problems.unless_any(rule)
 }
 
-fn read(balancer: &api::Balancer, place: Place, problems: &mut Problems) -> Option<Rule> {
+fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> Option<Rule> {
     let spec = &balancer.spec;
+    let id = id(balancer);
+    if spec.hosts.is_empty()
+        && let Place::Cluster(policy) = place
+        && !policy.any_host.contain(&id.namespace)
+    {
+        let namespace = &id.namespace;
+        let message = format!(
+            "must have at least one host: namespace {namespace} may not serve any host, unless \
+             --any-host (the chart's anyHost) names it"
+        );
+        problems.refuse(Cause::AnyHostNotPermitted, "spec.hosts", message);
+    }
     let hosts = hosts(&spec.hosts, problems);
     let prefix = problems.read("spec.path", &spec.path, checks::PATH, Prefix::parse);
     let redirect = spec.redirect.as_ref().and_then(|redirect| self::redirect(redirect, problems));
-    let entries = members::entries(spec, place, problems);
+    let entries = members::entries(spec, &id.namespace, place, problems);
     let sticky = spec.sticky.as_ref().map(|s| sticky::sticky(s, &spec.path, problems));
     let failover = failover(&spec.failover.clone().unwrap_or_default(), problems);
     let timeouts = timeouts(&spec.timeouts.clone().unwrap_or_default());
@@ -62,8 +77,8 @@ fn read(balancer: &api::Balancer, place: Place, problems: &mut Problems) -> Opti
     let access = access(spec.access.as_ref(), problems);
     let balancing = spec.balancing.clone().unwrap_or_default();
     Some(Rule {
-        id: id(balancer),
-        created: None,
+        id,
+        created: balancer.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         hosts,
         prefix: prefix?,
         redirect,
@@ -78,7 +93,6 @@ fn read(balancer: &api::Balancer, place: Place, problems: &mut Problems) -> Opti
         failover,
         timeouts,
         body_limit: spec.limits.as_ref().and_then(|l| l.request_body).map(|b| b.get()),
-        preserve_host: spec.preserve_host.unwrap_or(false),
         reverse,
         request_headers,
         response_headers,

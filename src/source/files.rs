@@ -11,11 +11,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::document::{self, Fault};
-use super::names::{Answer, Follower, Name, News, Resolver};
+use super::names::{Names, Resolver, names_of};
 use super::{Publisher, balancer};
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::table::{Endpoints, Host, Rule, RuleId};
+use crate::table::{Endpoints, Rule, RuleId};
 
 /// A change is read when nothing has moved for this long, so that an editor can finish writing; but
 /// no later than the other after its first sign.
@@ -25,8 +25,6 @@ const SETTLE_MOST: Duration = Duration::from_secs(1);
 const EMPTY: Duration = Duration::from_secs(2);
 /// The directory is looked through this often even if nobody tells of a change.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long a table waits for the names of new members to be resolved; the one before serves.
-const NEW_NAMES: Duration = Duration::from_secs(3);
 
 /// What a file holds, or why it cannot be used.
 #[derive(Debug, Default)]
@@ -122,9 +120,7 @@ pub struct Directory {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     publisher: Publisher,
-    endpoints: Endpoints,
-    follower: Follower,
-    news: UnboundedReceiver<News>,
+    names: Names,
 }
 
 impl Directory {
@@ -137,11 +133,8 @@ impl Directory {
         health: Arc<Health>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (sender, news) = unbounded_channel();
-        let follower = Follower::new(resolver, sender);
-        let (files, endpoints) = (BTreeMap::new(), Endpoints::default());
-        let gone = false;
-        Self { path, files, gone, health, metrics, publisher, endpoints, follower, news }
+        let (files, names) = (BTreeMap::new(), Names::new(resolver));
+        Self { path, files, gone: false, health, metrics, publisher, names }
     }
 
     /// Publishes what the directory holds, and from then on each change, for ever.
@@ -163,8 +156,8 @@ impl Directory {
                     self.look_again(&sender, &mut watcher).await;
                     next_look = Instant::now() + EMPTY;
                 }
-                Some(news) = self.news.recv() => {
-                    if self.learn(news) {
+                news = self.names.news() => {
+                    if self.names.learn(news) {
                         self.publish();
                     }
                 }
@@ -276,57 +269,16 @@ impl Directory {
         rules.into_values().map(Arc::clone).collect()
     }
 
-    fn names(&self) -> BTreeSet<Name> {
-        let rules = self.rules();
-        let entries = rules.iter().flat_map(|rule| &rule.entries);
-        let names = entries.filter_map(|entry| match &entry.target.host {
-            Host::Name(name) => Some((Arc::clone(name), entry.target.port)),
-            Host::Address(_) => None,
-        });
-        names.collect()
-    }
-
-    /// Waits a while for new names to be resolved, so that the next table has their members.
     async fn names_known(&mut self) {
-        let mut missing = self.names();
-        // Those of the table in use are followed on until it is replaced.
-        let followed = missing.iter().chain(self.endpoints.names.keys());
-        self.follower.follow(followed.cloned().collect());
-        missing.retain(|name| !self.endpoints.names.contains_key(name));
-        let until = Instant::now() + NEW_NAMES;
-        while !missing.is_empty() {
-            let Ok(Some(news)) = timeout_at(until, self.news.recv()).await else { break };
-            missing.remove(&news.0);
-            self.learn(news);
-        }
-    }
-
-    /// Takes over what is known of a name. True if its addresses have changed.
-    fn learn(&mut self, (name, answer): News) -> bool {
-        let addresses = match answer {
-            Answer::Addresses(addresses, _) => addresses,
-            Answer::Unknown => Vec::new(),
-            Answer::Trouble(error) => {
-                tracing::warn!(name = %name.0, error, "name cannot be looked up; its last addresses stay");
-                return false;
-            }
-        };
-        let before = self.endpoints.names.get(&name);
-        if before == Some(&addresses) {
-            return false;
-        }
-        if addresses.is_empty() {
-            tracing::warn!(name = %name.0, "name does not resolve: its members are unavailable");
-        }
-        self.endpoints.names.insert(name, addresses);
-        true
+        let names = names_of(&self.rules());
+        self.names.wait_for(&names).await;
     }
 
     fn publish(&mut self) {
-        let names = self.names();
-        self.endpoints.names.retain(|name, _| names.contains(name));
-        self.follower.follow(names);
-        self.publisher.publish(&self.rules(), &self.endpoints);
+        let rules = self.rules();
+        self.names.follow(&names_of(&rules));
+        let endpoints = Endpoints { names: self.names.known().clone(), ..Endpoints::default() };
+        self.publisher.publish(&rules, &endpoints, None);
     }
 }
 

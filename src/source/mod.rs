@@ -4,6 +4,7 @@ pub mod balancer;
 pub mod document;
 pub mod files;
 pub mod names;
+pub mod policy;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +12,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use crate::metrics::Metrics;
+use crate::table::owners::Owners;
 use crate::table::{Endpoints, Rule, Table};
 
 /// Builds tables and puts them in use.
@@ -29,21 +31,28 @@ impl Publisher {
         Self { table, metrics, replaced: Vec::new() }
     }
 
-    /// Puts these rules in use, with what is known of their addresses.
-    pub fn publish(&mut self, rules: &[Arc<Rule>], endpoints: &Endpoints) {
+    /// Puts these rules in use, with what is known of their addresses and of who owns which host.
+    pub fn publish(
+        &mut self,
+        rules: &[Arc<Rule>],
+        endpoints: &Endpoints,
+        owners: Option<&Owners>,
+    ) -> Arc<Table> {
         let previous = self.table.load_full();
-        let next = Table::build(rules, endpoints, &previous, Instant::now());
+        let next = Table::build(rules, endpoints, owners, &previous, Instant::now());
         for verdict in next.verdicts.iter().filter(|verdict| !previous.verdicts.contains(verdict)) {
             tracing::warn!(
                 balancer = %verdict.rule, host = verdict.host, path = verdict.path,
-                served_by = %verdict.winner,
-                "conflict: another Balancer serves this host and path"
+                served_by = %verdict.holder,
+                "conflict: this host and path are served by another"
             );
         }
         tracing::debug!(balancers = next.routes.len(), "table in use");
-        self.table.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.table.store(Arc::clone(&next));
         self.metrics.table_swapped();
         self.replaced.push(previous);
         self.replaced.retain(|table| Arc::strong_count(table) > 1);
+        next
     }
 }

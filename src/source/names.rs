@@ -7,14 +7,19 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::table::{Authority, Backends, Host, Rule, Target};
 
 /// An answer is used no shorter and no longer than this, whatever its time to live says.
 const TTL_LEAST: Duration = Duration::from_secs(1);
 const TTL_MOST: Duration = Duration::from_secs(30);
 /// A name that does not resolve, or a resolver that does not answer, is asked again after this.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long a table waits for the names of new members to be resolved; the one before serves.
+const NEW_NAMES: Duration = Duration::from_secs(3);
 
 /// A name and a port.
 pub type Name = (Arc<str>, u16);
@@ -80,23 +85,33 @@ async fn ask(resolver: &TokioResolver, (name, port): &Name) -> Answer {
 /// What has become of a name.
 pub type News = (Name, Answer);
 
-/// Follows the names that are wanted, each with a task of its own.
+/// The names that are wanted: each is followed by a task of its own, and what is known of it kept.
 #[derive(Debug)]
-pub struct Follower {
+pub struct Names {
     resolver: Resolver,
-    news: UnboundedSender<News>,
+    sender: UnboundedSender<News>,
+    news: UnboundedReceiver<News>,
     tasks: HashMap<Name, JoinHandle<()>>,
+    known: HashMap<Name, Arc<Backends>>,
 }
 
-impl Follower {
-    /// Follows nothing yet; sends what it learns to `news`.
+impl Names {
+    /// Follows nothing yet.
     #[must_use]
-    pub fn new(resolver: Resolver, news: UnboundedSender<News>) -> Self {
-        Self { resolver, news, tasks: HashMap::new() }
+    pub fn new(resolver: Resolver) -> Self {
+        let (sender, news) = unbounded_channel();
+        Self { resolver, sender, news, tasks: HashMap::new(), known: HashMap::new() }
+    }
+
+    /// What is behind each name, as far as it is known.
+    #[must_use]
+    pub const fn known(&self) -> &HashMap<Name, Arc<Backends>> {
+        &self.known
     }
 
     /// Follows these names from now on, and no others.
-    pub fn follow(&mut self, names: BTreeSet<Name>) {
+    pub fn follow(&mut self, names: &BTreeSet<Name>) {
+        self.known.retain(|name, _| names.contains(name));
         self.tasks.retain(|name, task| {
             let wanted = names.contains(name);
             if !wanted {
@@ -105,14 +120,79 @@ impl Follower {
             wanted
         });
         for name in names {
-            let (resolver, news) = (self.resolver.clone(), self.news.clone());
-            let start = |name: &Name| tokio::spawn(keep_asking(resolver, name.clone(), news));
-            self.tasks.entry(name).or_insert_with_key(start);
+            self.follow_too(name);
         }
+    }
+
+    fn follow_too(&mut self, name: &Name) {
+        if !self.tasks.contains_key(name) {
+            let asking = keep_asking(self.resolver.clone(), name.clone(), self.sender.clone());
+            self.tasks.insert(name.clone(), tokio::spawn(asking));
+        }
+    }
+
+    /// The next that is heard of any name; never ends.
+    pub async fn news(&mut self) -> News {
+        match self.news.recv().await {
+            Some(news) => news,
+            // Not while `self` holds a sender.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Follows these names besides the others, and waits a while for the new ones to be resolved, so
+    /// that the next table has their members.
+    pub async fn wait_for(&mut self, names: &BTreeSet<Name>) {
+        let mut missing = names.clone();
+        missing.retain(|name| !self.known.contains_key(name));
+        missing.iter().for_each(|name| self.follow_too(name));
+        let until = Instant::now() + NEW_NAMES;
+        while !missing.is_empty() {
+            let Ok(news) = timeout_at(until, self.news()).await else { break };
+            missing.remove(&news.0);
+            self.learn(news);
+        }
+    }
+
+    /// Takes over what is known of a name. True if its addresses have changed.
+    pub fn learn(&mut self, (name, answer): News) -> bool {
+        let addresses = match answer {
+            Answer::Addresses(addresses, _) => addresses,
+            Answer::Unknown => Vec::new(),
+            Answer::Trouble(error) => {
+                tracing::warn!(name = %name.0, error, "name cannot be looked up; its last addresses stay");
+                return false;
+            }
+        };
+        // What was asked for before it was let go.
+        if !self.tasks.contains_key(&name) {
+            return false;
+        }
+        let found: Backends = addresses.into_iter().collect();
+        if self.known.get(&name).is_some_and(|before| **before == found) {
+            return false;
+        }
+        if found.endpoints.is_empty() {
+            tracing::warn!(name = %name.0, "name does not resolve: its members are unavailable");
+        }
+        self.known.insert(name, Arc::new(found));
+        true
     }
 }
 
-impl Drop for Follower {
+/// The names that rules have members at.
+pub fn names_of<'r>(rules: impl IntoIterator<Item = &'r Arc<Rule>>) -> BTreeSet<Name> {
+    let entries = rules.into_iter().flat_map(|rule| &rule.entries);
+    let names = entries.filter_map(|entry| match &entry.target {
+        Target::Url(Authority { host: Host::Name(name), port, .. }) => {
+            Some((Arc::clone(name), *port))
+        }
+        _ => None,
+    });
+    names.collect()
+}
+
+impl Drop for Names {
     fn drop(&mut self) {
         self.tasks.values().for_each(JoinHandle::abort);
     }

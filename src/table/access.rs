@@ -1,6 +1,6 @@
 //! Who may come in, by address.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -26,6 +26,63 @@ impl Networks {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Addresses that nobody may have as a member. By default there are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Barred {
+    local: bool,
+    networks: Networks,
+}
+
+impl Barred {
+    /// What leads back into the machine or the link (loopback, link-local, unspecified, multicast,
+    /// broadcast), and these.
+    #[must_use]
+    pub const fn local_and(networks: Networks) -> Self {
+        Self { local: true, networks }
+    }
+
+    /// Whether an address is barred, in whatever form of IPv6 it is written.
+    #[must_use]
+    pub fn bars(&self, address: IpAddr) -> bool {
+        let written = address.to_canonical();
+        let is_barred = |ip| self.networks.contain(ip) || (self.local && is_local(ip));
+        is_barred(written) || embedded(written).is_some_and(|ip| is_barred(IpAddr::V4(ip)))
+    }
+}
+
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => {
+            ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+                || ip.octets()[0] == 0
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_unicast_link_local()
+                || ip.is_multicast()
+        }
+    }
+}
+
+/// The IPv4 address that a translator or relay finds in an IPv6 one: NAT64 (RFC 6052), 6to4 (RFC
+/// 3056), and the old IPv4-compatible form.
+fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(ip) = address else { return None };
+    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match ip.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => {
+            Some(v4(high, low))
+        }
+        [0x2002, high, low, ..] => Some(v4(high, low)),
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(v4(high, low)),
+        _ => None,
     }
 }
 
@@ -68,6 +125,38 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_leads_back_into_the_machine_is_barred_in_every_form() {
+        let barred = Barred::local_and(Networks::new(vec![parse_network("10.9.0.0/16").unwrap()]));
+        for address in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.9.1.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b:1::10.9.0.1",
+            "2002:7f00:1::",
+            "::127.0.0.1",
+            "10.9.255.255",
+        ] {
+            assert!(barred.bars(address.parse().unwrap()), "{address}");
+            assert!(!Barred::default().bars(address.parse().unwrap()), "{address}");
+        }
+        for address in ["10.8.0.1", "203.0.113.9", "2001:db8::1", "64:ff9b::8.8.8.8", "fd00::1"] {
+            assert!(!barred.bars(address.parse().unwrap()), "{address}");
+        }
+    }
 
     fn networks(list: &[&str]) -> Networks {
         Networks::new(list.iter().map(|n| parse_network(n).unwrap()).collect())

@@ -376,10 +376,10 @@ pub(super) fn mean<'m>(members: impl Iterator<Item = &'m Member>) -> f64 {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::fixture::{endpoints, entry, route, rule, weighted};
+    use super::super::fixture::{endpoints, entry, route, rule, url, weighted};
     use super::super::load::Failure;
     use super::super::sticky::{Extract, Sticky};
-    use super::super::{Endpoints, Entry, Host, Rule, Table, Target};
+    use super::super::{Endpoints, Entry, Host, Rule, Table};
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -533,12 +533,12 @@ mod tests {
     fn a_new_member_begins_with_a_tenth_of_its_part() {
         let now = Instant::now();
         let first = Arc::new(weighted(&[1.0, 1.0]));
-        let table = Table::build(&[first], &Endpoints::default(), &Table::default(), now);
+        let table = Table::build(&[first], &Endpoints::default(), None, &Table::default(), now);
         for member in &table.routes[0].members {
             member.load.succeeded(now, 20 * MS, now);
         }
         let grown = Arc::new(weighted(&[1.0, 1.0, 1.0]));
-        let table = Table::build(&[grown], &Endpoints::default(), &table, now);
+        let table = Table::build(&[grown], &Endpoints::default(), None, &table, now);
         let lab = Lab {
             route: Arc::clone(&table.routes[0]),
             rng: fastrand::Rng::with_seed(7),
@@ -596,13 +596,13 @@ mod tests {
     #[test]
     fn a_retry_stays_in_its_group_while_it_can() {
         let now = Instant::now();
-        let name = |name: &str| Target { host: Host::Name(name.into()), port: 80, tls: None };
+        let name = |name: &str| url(Host::Name(name.into()));
         let shared =
             |name_, share| Entry { target: name(name_), share: Some(share), ..entry(name_, 1) };
         let rule = Rule { entries: vec![shared("a", 1.0), shared("b", 99.0)], ..rule("app", "/") };
         let endpoints =
             endpoints(&[("a", 80, &["127.0.0.1:1", "127.0.0.1:2"]), ("b", 80, &["127.0.0.1:3"])]);
-        let table = Table::build(&[Arc::new(rule)], &endpoints, &Table::default(), now);
+        let table = Table::build(&[Arc::new(rule)], &endpoints, None, &Table::default(), now);
         let mut tried = Tried::default();
         tried.add(0);
         for _ in 0..20 {

@@ -1,39 +1,84 @@
 //! Rules and addresses become a table: members, groups, matching order, conflicts.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::access::Barred;
 use super::balance::{Cursor, Dealer};
 use super::load::Load;
+use super::owners::Owners;
 use super::path::HostPattern;
 use super::reverse::{Origin, Reversal, Scheme, Site};
 use super::sticky;
 use super::tally::{MemberTally, RuleTally};
-use super::{Backend, Budget, Entry, Group, Host, Member, Route, Rule, RuleId, Table, Target};
+use super::{
+    Authority, Backend, Budget, Entry, Group, Host, Member, Paths, Route, RouteName, Rule, RuleId,
+    ServicePort, State, Table, Target,
+};
 
-/// The addresses of names, as far as they are known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is known of where members are.
+#[derive(Clone, Debug, Default)]
 pub struct Endpoints {
-    /// By name in lower case and port; none or empty if the name does not resolve.
-    pub names: HashMap<(Arc<str>, u16), Vec<SocketAddr>>,
+    /// What is behind a name in lower case and a port; none or nothing if it does not resolve.
+    pub names: HashMap<(Arc<str>, u16), Arc<Backends>>,
+    /// What is behind the ports of Services.
+    pub services: HashMap<ServicePort, Arc<Backends>>,
+    /// Addresses that nobody may have as a member, however they were found.
+    pub barred: Arc<Barred>,
+}
+
+/// What is behind a port of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backends {
+    /// The port's number at the Service itself.
+    pub port: Option<u16>,
+    /// Its endpoints, by address.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One address behind a port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// The name of its pod.
+    pub pod: Option<Arc<str>>,
+    /// The hostname of its pod, if it has one of its own.
+    pub hostname: Option<Arc<str>>,
+    /// It is about to end: it keeps its sessions and gets no new ones.
+    pub draining: bool,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, pod: None, hostname: None, draining: false }
+    }
+}
+
+impl FromIterator<SocketAddr> for Backends {
+    fn from_iter<I: IntoIterator<Item = SocketAddr>>(addresses: I) -> Self {
+        Self { port: None, endpoints: addresses.into_iter().map(Endpoint::from).collect() }
+    }
 }
 
 impl Endpoints {
-    fn addresses(&self, target: &Target) -> Vec<SocketAddr> {
-        match &target.host {
-            Host::Address(ip) => vec![SocketAddr::new(*ip, target.port)],
-            Host::Name(name) => {
-                let known = self.names.get(&(Arc::clone(name), target.port));
-                known.cloned().unwrap_or_default()
+    /// What is behind a target that is more than an address.
+    fn of(&self, target: &Target) -> Option<&Arc<Backends>> {
+        match target {
+            Target::Url(Authority { host: Host::Name(name), port, .. }) => {
+                self.names.get(&(Arc::clone(name), *port))
             }
+            Target::Url(Authority { host: Host::Address(_), .. }) => None,
+            Target::Service(service) => self.services.get(service),
         }
     }
 }
 
-/// A rule does not serve one of its hosts and paths, because another rule does.
+/// A rule does not serve one of its hosts and paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The rule that does not.
@@ -42,26 +87,51 @@ pub struct Verdict {
     pub host: String,
     /// The path.
     pub path: String,
-    /// The rule that serves them.
-    pub winner: RuleId,
+    /// Who has it.
+    pub holder: Holder,
+}
+
+/// Who serves what a rule does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Another rule has the same host and path, and comes first.
+    Rule(RuleId),
+    /// The host belongs to another namespace.
+    Namespace(Arc<str>),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(rule) => rule.fmt(f),
+            Self::Namespace(namespace) => write!(f, "namespace {namespace}"),
+        }
+    }
 }
 
 impl Table {
-    /// Builds the table of these rules. What `previous` has learned is kept: the loads of the same
+    /// Builds the table of these rules, where each host may be served by its owner only, or, without
+    /// `owners`, by everybody. What `previous` has learned is kept: the loads of the same
     /// backends, the cursors and counters of the same rules, and whole routes that did not change.
     #[must_use]
     pub fn build(
         rules: &[Arc<Rule>],
         endpoints: &Endpoints,
+        owners: Option<&Owners>,
         previous: &Self,
         now: Instant,
     ) -> Self {
         let mut ordered: Vec<&Arc<Rule>> = rules.iter().collect();
         ordered.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
         let mut table = Self { built: true, ..Self::default() };
+        // A host that belongs to somebody is not for a wildcard of others, even while its owner
+        // has nothing to serve there.
+        for (host, owner) in owners.into_iter().flat_map(Owners::iter) {
+            table.paths_of(host).owner = Some(Arc::clone(owner));
+        }
         for rule in ordered {
             let route = table.route_of(rule, endpoints, previous, now);
-            table.claim(&route);
+            table.claim(&route, owners);
             table.routes.push(route);
         }
         table.routes.sort_by(|a, b| a.rule.id.cmp(&b.rule.id));
@@ -76,10 +146,9 @@ impl Table {
         previous: &Self,
         now: Instant,
     ) -> Arc<Route> {
-        let addresses: Vec<_> =
-            rule.entries.iter().map(|e| endpoints.addresses(&e.target)).collect();
+        let found = Found::of(rule, endpoints);
         let before = previous.route(&rule.id);
-        if let Some(before) = before.filter(|b| b.unchanged(rule, &addresses)) {
+        if let Some(before) = before.filter(|b| Arc::ptr_eq(&b.rule, rule) && b.found == found) {
             for member in &before.members {
                 let target = rule.entries[member.entry].target.clone();
                 let backend = Backend { target, address: member.address };
@@ -93,33 +162,116 @@ impl Table {
             let load = || kept.unwrap_or_else(|| Arc::new(Load::new(now, ramps)));
             Arc::clone(self.loads.entry(backend).or_insert_with(load))
         };
-        Arc::new(Route::new(rule, &addresses, before.map(AsRef::as_ref), &mut load))
+        Arc::new(Route::new(rule, found, before.map(AsRef::as_ref), &mut load))
     }
 
-    /// Enters a route under its hosts, unless a rule that comes first has them with this path.
-    fn claim(&mut self, route: &Arc<Route>) {
+    fn paths_of(&mut self, host: &HostPattern) -> &mut Paths {
+        match host {
+            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            HostPattern::Wildcard(suffix) => self.wildcards.entry(suffix.clone()).or_default(),
+            HostPattern::Any => self.any.get_or_insert_default(),
+        }
+    }
+
+    /// Enters a route under its hosts, unless they belong to others or a rule that comes first has
+    /// them with this path.
+    fn claim(&mut self, route: &Arc<Route>, owners: Option<&Owners>) {
+        let (id, prefix) = (&route.rule.id, route.rule.prefix.as_str());
+        let lost = |host: &HostPattern, holder: Holder| {
+            let (host, path) = (host.to_string(), prefix.to_owned());
+            Verdict { rule: id.clone(), host, path, holder }
+        };
         for host in &route.rule.hosts {
-            let paths = match host {
-                HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
-                HostPattern::Wildcard(suffix) => self.wildcards.entry(suffix.clone()).or_default(),
-                HostPattern::Any => self.any.get_or_insert_default(),
-            };
-            let prefix = route.rule.prefix.as_str();
+            let owner = owners.and_then(|owners| owners.owner(host));
+            if let Some(owner) = owner.filter(|owner| **owner != id.namespace) {
+                self.verdicts.push(lost(host, Holder::Namespace(Arc::clone(owner))));
+                continue;
+            }
+            let paths = self.paths_of(host);
             if let Some(holder) = paths.routes.get(prefix) {
                 // The same host written twice in one rule is no conflict.
-                if holder.rule.id != route.rule.id {
-                    self.verdicts.push(Verdict {
-                        rule: route.rule.id.clone(),
-                        host: host.to_string(),
-                        path: prefix.to_owned(),
-                        winner: holder.rule.id.clone(),
-                    });
+                if holder.rule.id != *id {
+                    let holder = Holder::Rule(holder.rule.id.clone());
+                    self.verdicts.push(lost(host, holder));
                 }
                 continue;
             }
             paths.deepest = paths.deepest.max(prefix.matches('/').count());
             paths.routes.insert(prefix.into(), Arc::clone(route));
         }
+    }
+}
+
+/// What was found behind each entry of a rule, and which addresses do not count.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    backends: Vec<Option<Arc<Backends>>>,
+    barred: Arc<Barred>,
+}
+
+impl Found {
+    fn of(rule: &Rule, endpoints: &Endpoints) -> Self {
+        let backends = rule.entries.iter().map(|entry| endpoints.of(&entry.target).cloned());
+        Self { backends: backends.collect(), barred: Arc::clone(&endpoints.barred) }
+    }
+
+    /// The endpoints of an entry that may be connected to.
+    fn endpoints(&self, rule: &Rule, entry: usize) -> Vec<Endpoint> {
+        let mut endpoints = match (&rule.entries[entry].target, &self.backends[entry]) {
+            (Target::Url(Authority { host: Host::Address(ip), port, .. }), _) => {
+                vec![SocketAddr::new(*ip, *port).into()]
+            }
+            (_, Some(backends)) => backends.endpoints.clone(),
+            (_, None) => Vec::new(),
+        };
+        endpoints.retain(|endpoint| !self.barred.bars(endpoint.address.ip()));
+        endpoints
+    }
+
+    /// The base URLs that the members of an entry may write themselves.
+    fn sites(&self, rule: &Rule, entry: usize) -> Vec<Site> {
+        let of = &rule.entries[entry];
+        match &of.target {
+            Target::Url(authority) => vec![site(authority, &of.path)],
+            Target::Service(service) => {
+                let port = self.backends[entry].as_ref().and_then(|backends| backends.port);
+                let names = port.into_iter().flat_map(|port| service.sites(port, &of.path));
+                let addresses = self.endpoints(rule, entry).into_iter();
+                names.chain(addresses.map(|e| address_site(e.address, &of.path))).collect()
+            }
+        }
+    }
+}
+
+impl PartialEq for Found {
+    /// Whether it is the very same backends, which is quick to see.
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Option<Arc<Backends>>, &Option<Arc<Backends>>)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        self.barred == other.barred
+            && self.backends.len() == other.backends.len()
+            && self.backends.iter().zip(&other.backends).all(same)
+    }
+}
+
+impl ServicePort {
+    /// The base URLs of the Service's names in DNS.
+    fn sites(&self, port: u16, path: &str) -> impl Iterator<Item = Site> {
+        let (name, namespace) = (&self.name, &self.namespace);
+        let hosts = [
+            name.to_string(),
+            format!("{name}.{namespace}"),
+            format!("{name}.{namespace}.svc"),
+            format!("{name}.{namespace}.svc.cluster.local"),
+        ];
+        let path = path.to_owned();
+        hosts.into_iter().map(move |host| {
+            let origin = Origin { scheme: Scheme::Http, host, port };
+            Site { origin, path: path.clone() }
+        })
     }
 }
 
@@ -131,25 +283,30 @@ fn precedence(rule: &Rule) -> (bool, i64, &RuleId) {
 impl Route {
     fn new(
         rule: &Arc<Rule>,
-        addresses: &[Vec<SocketAddr>],
+        found: Found,
         before: Option<&Self>,
         load: &mut dyn FnMut(Backend) -> Arc<Load>,
     ) -> Self {
         let mut members = Vec::new();
         let mut groups = Vec::new();
+        let mut unresolved = Vec::new();
         for (share, entries) in shares(&rule.entries) {
             let from = members.len();
             let old = before.and_then(|b| b.groups.get(groups.len()));
             let cursor = old.map_or_else(Arc::default, |group| Arc::clone(&group.cursor));
             for entry in entries {
-                for address in &addresses[entry] {
+                let endpoints = found.endpoints(rule, entry);
+                if endpoints.is_empty() {
+                    unresolved.push(entry);
+                }
+                for endpoint in endpoints {
                     let target = rule.entries[entry].target.clone();
-                    let load = load(Backend { target, address: *address });
+                    let load = load(Backend { target, address: endpoint.address });
                     let own = before.and_then(|b| b.kept(&load, &rule.entries[entry]));
                     let own = own.unwrap_or_else(|| {
                         (Arc::new(Cursor::joining(&cursor)), Arc::<MemberTally>::default())
                     });
-                    members.push(member(rule, entry, groups.len(), *address, load, own));
+                    members.push(member(rule, entry, groups.len(), &endpoint, load, own));
                 }
             }
             let sums = running_sums(&members[from..]);
@@ -157,28 +314,19 @@ impl Route {
         }
         let named = index(&members, |m| m.route.clone());
         let issued = index(&members, |m| m.token.clone());
-        let unresolved = (0..addresses.len()).filter(|entry| addresses[*entry].is_empty());
         Self {
             rule: Arc::clone(rule),
             groups,
-            unresolved: unresolved.collect(),
-            reversal: reversal(rule),
+            unresolved,
+            reversal: reversal(rule, &found),
             dealer: before.map_or_else(Arc::<Dealer>::default, |b| Arc::clone(&b.dealer)),
             tally: before.map_or_else(Arc::<RuleTally>::default, |b| Arc::clone(&b.tally)),
             budget: before.map_or_else(Arc::<Budget>::default, |b| Arc::clone(&b.budget)),
+            found,
             named,
             issued,
             members,
         }
-    }
-
-    fn unchanged(&self, rule: &Arc<Rule>, addresses: &[Vec<SocketAddr>]) -> bool {
-        let wanted = addresses
-            .iter()
-            .enumerate()
-            .flat_map(|(entry, list)| list.iter().map(move |address| (entry, *address)));
-        Arc::ptr_eq(&self.rule, rule)
-            && self.members.iter().map(|m| (m.entry, m.address)).eq(wanted)
     }
 
     /// What this rule knows of an entry's backend besides its load; two entries may share one.
@@ -207,49 +355,76 @@ fn member(
     rule: &Rule,
     entry: usize,
     group: usize,
-    address: SocketAddr,
+    endpoint: &Endpoint,
     load: Arc<Load>,
     (cursor, tally): Kept,
 ) -> Member {
     let of = &rule.entries[entry];
+    let route = match &of.route {
+        RouteName::None => None,
+        RouteName::Fixed(route) => Some(Arc::clone(route)),
+        RouteName::PodName => endpoint.pod.clone(),
+        RouteName::Hostname => endpoint.hostname.clone().or_else(|| endpoint.pod.clone()),
+    };
     let issues = rule.sticky.as_ref().is_some_and(|sticky| sticky.issue.is_some());
     let token = issues.then(|| {
-        let derived = || format!("{}/{address}", of.name);
-        let named = of.route.as_deref().map_or_else(derived, str::to_owned);
+        let derived = || format!("{}/{}", of.name, endpoint.address);
+        let named = route.as_deref().map_or_else(derived, str::to_owned);
         sticky::token(&rule.id.namespace, &rule.id.name, &named).into_boxed_str()
     });
     Member {
         name: Arc::clone(&of.name),
         entry,
         group,
-        address,
-        tls: of.target.tls.clone(),
-        route: of.route.clone(),
+        address: endpoint.address,
+        tls: of.target.tls().cloned(),
+        route,
         token,
         weight: of.weight,
-        state: of.state,
-        site: site(of),
+        state: match of.state {
+            State::Disabled => State::Disabled,
+            _ if endpoint.draining => State::Draining,
+            state => state,
+        },
+        site: match &of.target {
+            Target::Url(authority) => site(authority, &of.path),
+            Target::Service(_) => address_site(endpoint.address, &of.path),
+        },
         load,
         cursor,
         tally,
     }
 }
 
-/// A member's base URL as it would write it itself.
-fn site(entry: &Entry) -> Site {
-    let scheme = if entry.target.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let host = match &entry.target.host {
+/// A URL member's base URL as it would write it itself.
+fn site(authority: &Authority, path: &str) -> Site {
+    let scheme = if authority.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let host = match &authority.host {
         Host::Name(name) => name.to_string(),
-        Host::Address(IpAddr::V6(ip)) => format!("[{ip}]"),
-        Host::Address(ip) => ip.to_string(),
+        Host::Address(ip) => bracketed(*ip),
     };
-    let origin = Origin { scheme, host, port: entry.target.port };
-    Site { origin, path: entry.path.to_string() }
+    let origin = Origin { scheme, host, port: authority.port };
+    Site { origin, path: path.to_owned() }
 }
 
-fn reversal(rule: &Rule) -> Option<Reversal> {
+/// The base URL of an endpoint that knows no more than its address.
+fn address_site(address: SocketAddr, path: &str) -> Site {
+    let host = bracketed(address.ip());
+    let origin = Origin { scheme: Scheme::Http, host, port: address.port() };
+    Site { origin, path: path.to_owned() }
+}
+
+fn bracketed(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V4(ip) => ip.to_string(),
+    }
+}
+
+fn reversal(rule: &Rule, found: &Found) -> Option<Reversal> {
     let rules = rule.reverse.clone()?;
-    Some(Reversal::new(&rule.prefix, rule.entries.iter().map(site).collect(), rules))
+    let sites = (0..rule.entries.len()).flat_map(|entry| found.sites(rule, entry));
+    Some(Reversal::new(&rule.prefix, sites.collect(), rules))
 }
 
 fn running_sums(members: &[Member]) -> Vec<f64> {
@@ -275,14 +450,16 @@ fn index<K: Eq + std::hash::Hash>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{endpoints, entry, rule, weighted};
+    use super::super::access::Networks;
+    use super::super::fixture::{endpoints, entry, rule, url, weighted};
+    use super::super::owners::Claim;
     use super::super::path::RequestPath;
-    use super::super::{Found, State};
+    use super::super::{Found as Answer, PortRef};
     use super::*;
 
     fn table(rules: Vec<Rule>) -> Table {
         let rules: Vec<_> = rules.into_iter().map(Arc::new).collect();
-        Table::build(&rules, &Endpoints::default(), &Table::default(), Instant::now())
+        Table::build(&rules, &Endpoints::default(), None, &Table::default(), Instant::now())
     }
 
     fn hosts(names: &[&str]) -> Vec<HostPattern> {
@@ -291,10 +468,10 @@ mod tests {
 
     fn found(table: &Table, host: &str, path: &str) -> String {
         match table.find(host, &RequestPath::resolve(path).unwrap()) {
-            Found::Route(route) => route.rule.id.name.to_string(),
-            Found::UnknownHost => "unknown host".into(),
-            Found::UnknownPath => "unknown path".into(),
-            Found::Undecided => "undecided".into(),
+            Answer::Route(route) => route.rule.id.name.to_string(),
+            Answer::UnknownHost => "unknown host".into(),
+            Answer::UnknownPath => "unknown path".into(),
+            Answer::Undecided => "undecided".into(),
         }
     }
 
@@ -347,7 +524,8 @@ mod tests {
         assert_eq!(found(&table, "www.site.com", "/"), "c");
         let losers: Vec<_> = table.verdicts.iter().map(|v| v.rule.name.to_string()).collect();
         assert_eq!(losers, ["b", "a"]);
-        assert!(table.verdicts.iter().all(|verdict| &*verdict.winner.name == "c"));
+        let c = Holder::Rule(RuleId { namespace: "site".into(), name: "c".into() });
+        assert!(table.verdicts.iter().all(|verdict| verdict.holder == c));
     }
 
     #[test]
@@ -362,12 +540,13 @@ mod tests {
     #[test]
     fn every_address_of_a_name_is_a_member_and_a_name_without_one_is_unresolved() {
         let named = |name: &str| {
-            let target = Target { host: Host::Name(name.into()), port: 80, tls: None };
+            let target = url(Host::Name(name.into()));
             Entry { target, ..entry(name, 1) }
         };
         let rule = Rule { entries: vec![named("one"), named("two")], ..rule("app", "/") };
         let endpoints = endpoints(&[("one", 80, &["127.0.0.1:80", "[::1]:80"])]);
-        let table = Table::build(&[Arc::new(rule)], &endpoints, &Table::default(), Instant::now());
+        let table =
+            Table::build(&[Arc::new(rule)], &endpoints, None, &Table::default(), Instant::now());
         let route = &table.routes[0];
         assert_eq!(route.members.len(), 2);
         assert_eq!(route.unresolved, [1]);
@@ -379,12 +558,12 @@ mod tests {
         let none = Endpoints::default();
         let app = Arc::new(weighted(&[1.0, 1.0]));
         let other = Arc::new(rule("other", "/other/"));
-        let first = Table::build(&[Arc::clone(&app)], &none, &Table::default(), now);
-        let second = Table::build(&[Arc::clone(&app), other], &none, &first, now);
+        let first = Table::build(&[Arc::clone(&app)], &none, None, &Table::default(), now);
+        let second = Table::build(&[Arc::clone(&app), other], &none, None, &first, now);
         assert!(Arc::ptr_eq(&first.routes[0], second.route(&app.id).unwrap()));
         let mut changed = weighted(&[3.0, 1.0, 1.0]);
         changed.entries[1].state = State::Draining;
-        let third = Table::build(&[Arc::new(changed)], &none, &second, now);
+        let third = Table::build(&[Arc::new(changed)], &none, None, &second, now);
         let (old, new) = (&first.routes[0], &third.routes[0]);
         assert_eq!(new.members.len(), 3);
         for (old, new) in old.members.iter().zip(&new.members) {
@@ -402,12 +581,184 @@ mod tests {
             entries: vec![entry("one", 1), Entry { name: "two".into(), ..entry("one", 1) }],
             ..rule("app", "/")
         };
-        let first = Table::build(&[Arc::new(twice())], &none, &Table::default(), now);
-        let second = Table::build(&[Arc::new(twice())], &none, &first, now);
+        let first = Table::build(&[Arc::new(twice())], &none, None, &Table::default(), now);
+        let second = Table::build(&[Arc::new(twice())], &none, None, &first, now);
         let [one, two] = &second.routes[0].members[..] else { panic!("two members") };
         assert!(Arc::ptr_eq(&one.load, &two.load) && !Arc::ptr_eq(&one.tally, &two.tally));
         assert!(Arc::ptr_eq(&two.tally, &first.routes[0].members[1].tally));
         assert!(Arc::ptr_eq(&two.cursor, &first.routes[0].members[1].cursor));
+    }
+
+    fn of(namespace: &str, name: &str, hosts: &[&str], path: &str) -> Rule {
+        let id = RuleId { namespace: namespace.into(), name: name.into() };
+        Rule { id, hosts: self::hosts(hosts), ..rule(name, path) }
+    }
+
+    fn owned(rules: Vec<Rule>, owners: &[(&str, &str)]) -> Table {
+        let claims: Vec<_> = owners
+            .iter()
+            .map(|(host, namespace)| Claim {
+                host: HostPattern::parse(host).unwrap(),
+                at: Some(1),
+                created: None,
+                by: RuleId { namespace: (*namespace).into(), name: "x".into() },
+            })
+            .collect();
+        let rules: Vec<_> = rules.into_iter().map(Arc::new).collect();
+        let owners = Owners::of(&claims);
+        let nothing = (Endpoints::default(), Table::default());
+        Table::build(&rules, &nothing.0, Some(&owners), &nothing.1, Instant::now())
+    }
+
+    #[test]
+    fn a_host_is_served_by_its_owner_and_the_other_keeps_its_other_hosts() {
+        let table = owned(
+            vec![
+                of("a", "a", &["www.site.com"], "/"),
+                of("b", "b", &["www.site.com", "b.org"], "/x"),
+            ],
+            &[("www.site.com", "a"), ("b.org", "b")],
+        );
+        assert_eq!(found(&table, "www.site.com", "/x"), "a");
+        assert_eq!(found(&table, "b.org", "/x"), "b");
+        let [verdict] = &table.verdicts[..] else { panic!("one verdict") };
+        assert_eq!(
+            (verdict.host.as_str(), &verdict.holder),
+            ("www.site.com", &Holder::Namespace("a".into()))
+        );
+    }
+
+    #[test]
+    fn wildcards_and_rules_without_hosts_get_no_names_of_other_namespaces() {
+        let any = Rule { hosts: vec![HostPattern::Any], ..of("any", "any", &[], "/") };
+        let table = owned(
+            vec![
+                of("a", "a", &["www.site.com"], "/a"),
+                of("a", "wild-a", &["*.com"], "/wild"),
+                of("b", "wild-b", &["*.site.com"], "/"),
+                any,
+            ],
+            &[("www.site.com", "a"), ("*.com", "a"), ("*.site.com", "b"), ("idle.site.com", "c")],
+        );
+        assert_eq!(found(&table, "www.site.com", "/a"), "a");
+        // The owner's own next best host, and nobody else's.
+        assert_eq!(found(&table, "www.site.com", "/wild"), "wild-a");
+        assert_eq!(found(&table, "www.site.com", "/b"), "unknown path");
+        assert_eq!(found(&table, "x.site.com", "/wild"), "wild-b");
+        // Its owner serves nothing there now.
+        assert_eq!(found(&table, "idle.site.com", "/"), "unknown path");
+        assert_eq!(found(&table, "other.com", "/"), "unknown path");
+        assert_eq!(found(&table, "other.org", "/"), "any");
+    }
+
+    fn service_rule(route: RouteName) -> Rule {
+        let port = PortRef::Name("http".into());
+        let service = ServicePort { namespace: "site".into(), name: "app".into(), port };
+        let target = Target::Service(service);
+        Rule { entries: vec![Entry { target, route, ..entry("app", 1) }], ..rule("app", "/") }
+    }
+
+    fn backends(rule: &Rule, endpoints: &[(&str, Option<&str>, Option<&str>, bool)]) -> Endpoints {
+        let Target::Service(service) = &rule.entries[0].target else { panic!("no service") };
+        let endpoints = endpoints.iter().map(|(address, pod, hostname, draining)| Endpoint {
+            address: address.parse().unwrap(),
+            pod: pod.map(Into::into),
+            hostname: hostname.map(Into::into),
+            draining: *draining,
+        });
+        let backends = Backends { port: Some(80), endpoints: endpoints.collect() };
+        let services = HashMap::from([(service.clone(), Arc::new(backends))]);
+        Endpoints { services, ..Endpoints::default() }
+    }
+
+    #[test]
+    fn endpoints_of_a_service_are_members_named_by_their_pods() {
+        let pods = [
+            ("10.0.0.1:8080", Some("app-0"), Some("zero"), false),
+            ("10.0.0.2:8080", Some("app-1"), None, true),
+            ("10.0.0.3:8080", None, None, false),
+        ];
+        for (route, names) in [
+            (RouteName::PodName, [Some("app-0"), Some("app-1"), None]),
+            (RouteName::Hostname, [Some("zero"), Some("app-1"), None]),
+            (RouteName::Fixed("all".into()), [Some("all"); 3]),
+        ] {
+            let rule = Arc::new(service_rule(route));
+            let endpoints = backends(&rule, &pods);
+            let nothing = Table::default();
+            let table = Table::build(&[rule], &endpoints, None, &nothing, Instant::now());
+            let members = &table.routes[0].members;
+            let found: Vec<_> = members.iter().map(|member| member.route.as_deref()).collect();
+            assert_eq!(found, names);
+            let states: Vec<_> = members.iter().map(|member| member.state).collect();
+            assert_eq!(states, [State::Active, State::Draining, State::Active]);
+        }
+    }
+
+    #[test]
+    fn a_pod_that_comes_or_goes_changes_nothing_for_the_others() {
+        let now = Instant::now();
+        let rule = Arc::new(service_rule(RouteName::PodName));
+        let pod = |address, name| (address, Some(name), None, false);
+        let two = [pod("10.0.0.1:80", "app-0"), pod("10.0.0.2:80", "app-1")];
+        let first = backends(&rule, &two);
+        let rules = [Arc::clone(&rule)];
+        let first = Table::build(&rules, &first, None, &Table::default(), now);
+        let moved = backends(&rule, &[pod("10.0.0.2:80", "app-1"), pod("10.0.0.9:80", "app-0")]);
+        let second = Table::build(&rules, &moved, None, &first, now);
+        let (old, new) = (&first.routes[0].members[1], &second.routes[0].members[0]);
+        assert!(Arc::ptr_eq(&old.load, &new.load) && Arc::ptr_eq(&old.tally, &new.tally));
+        assert_eq!(second.routes[0].named["app-0"], [1]);
+        let third = Table::build(&rules, &moved, None, &second, now);
+        assert!(Arc::ptr_eq(&second.routes[0], &third.routes[0]));
+    }
+
+    #[test]
+    fn barred_addresses_are_no_members_however_they_were_found() {
+        let named = Entry { target: url(Host::Name("inside".into())), ..entry("named", 1) };
+        let literal = entry("literal", 1);
+        let mut rule = service_rule(RouteName::None);
+        let endpoints = backends(&rule, &[("127.0.1.1:80", None, None, false)]);
+        rule.entries.extend([named, literal]);
+        let rule = Arc::new(rule);
+        let names = endpoints_of("inside", "127.0.0.1:80");
+        let free = Endpoints { names, ..endpoints };
+        let open =
+            Table::build(&[Arc::clone(&rule)], &free, None, &Table::default(), Instant::now());
+        assert_eq!(open.routes[0].members.len(), 3);
+        let barred = Arc::new(Barred::local_and(Networks::default()));
+        let barred = Endpoints { barred, ..free };
+        let table = Table::build(&[rule], &barred, None, &open, Instant::now());
+        assert_eq!(
+            (table.routes[0].members.len(), &table.routes[0].unresolved[..]),
+            (0, &[0, 1, 2][..])
+        );
+    }
+
+    fn endpoints_of(name: &str, address: &str) -> HashMap<(Arc<str>, u16), Arc<Backends>> {
+        endpoints(&[(name, 80, &[address])]).names
+    }
+
+    #[test]
+    fn what_a_service_calls_itself_is_reversed() {
+        let rule = Arc::new(service_rule(RouteName::None));
+        let endpoints = backends(&rule, &[("10.0.0.1:8080", None, None, false)]);
+        let table = Table::build(&[rule], &endpoints, None, &Table::default(), Instant::now());
+        let reversal = table.routes[0].reversal.as_ref().unwrap();
+        let sites = Found::of(&table.routes[0].rule, &endpoints).sites(&table.routes[0].rule, 0);
+        let hosts: Vec<_> =
+            sites.iter().map(|s| format!("{}:{}", s.origin.host, s.origin.port)).collect();
+        assert_eq!(
+            hosts,
+            [
+                "app:80",
+                "app.site:80",
+                "app.site.svc:80",
+                "app.site.svc.cluster.local:80",
+                "10.0.0.1:8080"
+            ]
+        );
+        assert!(format!("{reversal:?}").contains("app.site.svc"));
     }
 
     #[test]

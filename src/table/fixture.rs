@@ -1,6 +1,5 @@
 //! Rules and tables for tests.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +12,8 @@ use super::edit::Edits;
 use super::path::{HostPattern, Prefix};
 use super::reverse::Rules;
 use super::{
-    Endpoints, Entry, Failover, Host, Route, Rule, RuleId, State, Table, Target, Timeouts,
+    Authority, Endpoints, Entry, Failover, Host, Route, RouteName, Rule, RuleId, State, Table,
+    Target, Timeouts,
 };
 
 /// A rule of this name for `www.site.com` and a path, without entries.
@@ -41,7 +41,6 @@ pub fn rule(name: &str, path: &str) -> Rule {
             idle: Duration::from_secs(3600),
         },
         body_limit: None,
-        preserve_host: false,
         reverse: Some(Rules::default()),
         request_headers: Edits::default(),
         response_headers: Edits::default(),
@@ -53,14 +52,20 @@ pub fn rule(name: &str, path: &str) -> Rule {
 pub fn entry(name: &str, number: u8) -> Entry {
     Entry {
         name: name.into(),
-        target: Target { host: Host::Address([127, 0, 1, number].into()), port: 80, tls: None },
+        target: url(Host::Address([127, 0, 1, number].into())),
         path: "/".into(),
+        preserve_host: false,
         host: HeaderValue::from_static("member"),
-        route: Some(name.into()),
+        route: RouteName::Fixed(name.into()),
         weight: 1.0,
         share: None,
         state: State::Active,
     }
+}
+
+/// A URL's host, without TLS at port 80.
+pub const fn url(host: Host) -> Target {
+    Target::Url(Authority { host, port: 80, tls: None })
 }
 
 /// A rule with one entry a weight, named `m0`, `m1`, ….
@@ -74,7 +79,8 @@ pub fn weighted(weights: &[f64]) -> Rule {
 
 /// The only route of a table with this rule.
 pub fn route(rule: Rule, now: Instant) -> Arc<Route> {
-    let table = Table::build(&[Arc::new(rule)], &Endpoints::default(), &Table::default(), now);
+    let table =
+        Table::build(&[Arc::new(rule)], &Endpoints::default(), None, &Table::default(), now);
     Arc::clone(&table.routes[0])
 }
 
@@ -82,7 +88,7 @@ pub fn route(rule: Rule, now: Instant) -> Arc<Route> {
 pub fn endpoints(names: &[(&str, u16, &[&str])]) -> Endpoints {
     let names = names.iter().map(|(name, port, addresses)| {
         let addresses = addresses.iter().map(|a| a.parse::<SocketAddr>().unwrap());
-        (((*name).into(), *port), addresses.collect())
+        (((*name).into(), *port), Arc::new(addresses.collect()))
     });
-    Endpoints { names: names.collect::<HashMap<_, _>>() }
+    Endpoints { names: names.collect(), ..Endpoints::default() }
 }

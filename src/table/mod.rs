@@ -7,6 +7,7 @@ pub mod access;
 pub mod balance;
 pub mod edit;
 pub mod load;
+pub mod owners;
 pub mod path;
 pub mod reverse;
 pub mod sticky;
@@ -36,7 +37,7 @@ use reverse::{Address, Reversal, Site};
 use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
 
-pub use build::{Endpoints, Verdict};
+pub use build::{Backends, Endpoint, Endpoints, Holder, Verdict};
 
 /// The name of the object that a rule comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,8 +81,6 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// The longest request body in bytes.
     pub body_limit: Option<u64>,
-    /// Whether members get the client's Host.
-    pub preserve_host: bool,
     /// What is reversed besides the members' own addresses; none if reversal is off.
     pub reverse: Option<reverse::Rules>,
     /// Changes to the request's headers.
@@ -101,10 +100,12 @@ pub struct Entry {
     pub target: Target,
     /// The path under which it serves what is below the rule's prefix.
     pub path: Box<str>,
+    /// Whether it is asked with the client's Host.
+    pub preserve_host: bool,
     /// The Host it is asked for, if it does not get the client's.
     pub host: HeaderValue,
     /// Its route: the name that sessions know it by.
-    pub route: Option<Arc<str>>,
+    pub route: RouteName,
     /// Capacity of each of its addresses.
     pub weight: f64,
     /// Its part of the requests, whatever the latencies.
@@ -113,9 +114,32 @@ pub struct Entry {
     pub state: State,
 }
 
-/// Where a member is, before its name is resolved.
+/// What the sessions of an entry's members carry as their route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RouteName {
+    /// No session names them.
+    #[default]
+    None,
+    /// This, for all of them.
+    Fixed(Arc<str>),
+    /// The name of each one's pod.
+    PodName,
+    /// The hostname of each one's pod; where there is none, the pod's name.
+    Hostname,
+}
+
+/// Where a member is, before it is resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
+pub enum Target {
+    /// The host and port of a URL.
+    Url(Authority),
+    /// A port of a Service: each of its endpoints is a member.
+    Service(ServicePort),
+}
+
+/// The scheme, host and port of a URL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Authority {
     /// Name or address.
     pub host: Host,
     /// The port.
@@ -133,7 +157,58 @@ pub enum Host {
     Address(IpAddr),
 }
 
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// The Service's namespace.
+    pub namespace: Arc<str>,
+    /// The Service's name.
+    pub name: Arc<str>,
+    /// Its port: not the pods'.
+    pub port: PortRef,
+}
+
+/// How a port of a Service is named.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PortRef {
+    /// By number.
+    Number(u16),
+    /// By name.
+    Name(Arc<str>),
+}
+
+impl fmt::Display for PortRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Target {
+    /// The name to verify its certificate for, when it is spoken to by TLS.
+    #[must_use]
+    pub const fn tls(&self) -> Option<&ServerName<'static>> {
+        match self {
+            Self::Url(authority) => authority.tls.as_ref(),
+            Self::Service(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(authority) => write!(f, "{authority}"),
+            Self::Service(service) => {
+                write!(f, "service/{}/{}:{}", service.namespace, service.name, service.port)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.tls.is_some() { "https://" } else { "http://" })?;
         match &self.host {
@@ -283,6 +358,7 @@ pub struct Route {
     pub tally: Arc<RuleTally>,
     /// What may be sent again.
     pub budget: Arc<Budget>,
+    found: build::Found,
     named: HashMap<Arc<str>, Vec<usize>>,
     issued: HashMap<Box<str>, Vec<usize>>,
 }
@@ -393,11 +469,16 @@ struct Backend {
 struct Paths {
     routes: HashMap<Box<str>, Arc<Route>>,
     deepest: usize,
+    /// The namespace that the host belongs to, where hosts belong to one.
+    owner: Option<Arc<str>>,
 }
 
 impl Paths {
-    fn find<'t>(&'t self, path: &RequestPath<'_>) -> Option<&'t Arc<Route>> {
-        path::candidates(path.plain(), self.deepest).find_map(|prefix| self.routes.get(prefix))
+    /// The route with the longest prefix; of this namespace only, if one is given.
+    fn find<'t>(&'t self, path: &RequestPath<'_>, of: Option<&str>) -> Option<&'t Arc<Route>> {
+        let own = |route: &&Arc<Route>| of.is_none_or(|of| *route.rule.id.namespace == *of);
+        path::candidates(path.plain(), self.deepest)
+            .find_map(|prefix| self.routes.get(prefix).filter(own))
     }
 }
 
@@ -416,13 +497,15 @@ pub enum Found<'t> {
 
 impl Table {
     /// The route for a host (lower case, no port) and a path: the most specific host, and for it
-    /// the longest prefix; a host without a matching path falls through to the next best.
+    /// the longest prefix; a host without a matching path falls through to the next best. Where
+    /// hosts belong to namespaces, to the next best of the one that the most specific belongs to.
     #[must_use]
     pub fn find(&self, host: &str, path: &RequestPath<'_>) -> Found<'_> {
-        let mut known = false;
+        let (mut known, mut owner) = (false, None);
         for paths in self.paths(host) {
             known = true;
-            if let Some(route) = paths.find(path) {
+            owner = owner.or(paths.owner.as_deref());
+            if let Some(route) = paths.find(path, owner) {
                 return Found::Route(route);
             }
         }

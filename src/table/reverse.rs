@@ -4,6 +4,7 @@
 //! `http://app1.site.com/`, and `http://app1.site.com.evil.org/` is not.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use http::header::{
@@ -234,7 +235,8 @@ impl Rules {
 #[derive(Clone, Debug)]
 pub struct Reversal {
     prefix: Prefix,
-    sites: Vec<Site>,
+    /// By host; where members share an origin, the longest path comes first.
+    sites: HashMap<String, Vec<Site>>,
     rules: Rules,
 }
 
@@ -278,19 +280,24 @@ struct Answer<'a> {
 }
 
 impl Reversal {
-    /// Of a rule with this prefix and these members. Where members share an origin, the longest
-    /// path comes first.
+    /// Of a rule with this prefix and these members.
     #[must_use]
-    pub fn new(prefix: &Prefix, mut sites: Vec<Site>, rules: Rules) -> Self {
-        sites.sort_by_key(|site| std::cmp::Reverse(site.path.len()));
-        sites.dedup();
+    pub fn new(prefix: &Prefix, members: Vec<Site>, rules: Rules) -> Self {
+        let mut sites: HashMap<String, Vec<Site>> = HashMap::new();
+        for site in members {
+            sites.entry(site.origin.host.clone()).or_default().push(site);
+        }
+        for sites in sites.values_mut() {
+            sites.sort_by_key(|site| std::cmp::Reverse(site.path.len()));
+            sites.dedup();
+        }
         Self { prefix: prefix.clone(), sites, rules }
     }
 
     /// The public path of an address of this rule's members, and how much of it was the member's.
     #[must_use]
     pub fn public_path(&self, address: &Address<'_>) -> Option<(usize, String)> {
-        let own = self.sites.iter().filter(|site| address.is_at(&site.origin));
+        let own = self.sites.get(address.host)?.iter().filter(|site| address.is_at(&site.origin));
         let mut found =
             own.filter_map(|site| Some((site, path::unjoin(&site.path, address.path)?)));
         let (site, rest) = found.next()?;
@@ -448,7 +455,7 @@ impl Answer<'_> {
         let name = value.strip_prefix('.').unwrap_or(value);
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         let by_rule = self.reversal.rules.cookie_domains.iter().find(|(from, _)| is(from));
-        let own = || self.reversal.sites.iter().any(|site| is(&site.origin.host));
+        let own = || self.reversal.sites.contains_key(&name.to_ascii_lowercase());
         match by_rule {
             Some((_, to)) => Some(to.clone()),
             None if own() => Some(self.public.host().into_owned()),
@@ -479,8 +486,7 @@ impl Answer<'_> {
     }
 
     fn is_internal(&self, host: &str) -> bool {
-        let own = self.reversal.sites.iter().any(|site| site.origin.host == host);
-        own && self.public.host() != host
+        self.reversal.sites.contains_key(host) && self.public.host() != host
     }
 
     /// Whether a member's host stands behind any `//` in the text.
@@ -540,6 +546,7 @@ mod tests {
     /// A rule of the article's site, and the response of its first member.
     struct Setup {
         reversal: Reversal,
+        by: Site,
         kept: bool,
         authority: &'static str,
         scheme: Scheme,
@@ -550,9 +557,10 @@ mod tests {
     }
 
     fn setup(prefix: &str, members: &[&str]) -> Setup {
-        let sites = members.iter().map(|url| site(url)).collect();
+        let sites: Vec<_> = members.iter().map(|url| site(url)).collect();
+        let by = sites[0].clone();
         let reversal = Reversal::new(&Prefix::parse(prefix).unwrap(), sites, Rules::default());
-        Setup { reversal, kept: false, authority: "www.site.com", scheme: Scheme::Http }
+        Setup { reversal, by, kept: false, authority: "www.site.com", scheme: Scheme::Http }
     }
 
     fn app() -> Setup {
@@ -569,7 +577,7 @@ mod tests {
             let name = HeaderName::try_from(name).unwrap();
             headers.insert(&name, HeaderValue::try_from(value).unwrap());
             let public = Public { scheme: self.scheme, authority: self.authority };
-            let site = self.reversal.sites[0].clone();
+            let site = self.by.clone();
             let said =
                 Said { public: &public, by: &site, host_kept: self.kept, elsewhere: &nowhere };
             let leaks = self.reversal.apply(&mut headers, said);
@@ -678,7 +686,7 @@ mod tests {
             headers.insert(&name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
             let setup = app();
             let public = Public { scheme: Scheme::Http, authority: "www.site.com" };
-            let by = &setup.reversal.sites[0];
+            let by = &setup.by;
             let said = Said { public: &public, by, host_kept: false, elsewhere: &nowhere };
             let leaks = setup.reversal.apply(&mut headers, said);
             (String::from_utf8_lossy(headers[name].as_bytes()).into_owned(), leaks)
@@ -698,7 +706,7 @@ mod tests {
         }
         let setup = app();
         let public = Public { scheme: Scheme::Http, authority: "www.site.com" };
-        let by = &setup.reversal.sites[0];
+        let by = &setup.by;
         let said = Said { public: &public, by, host_kept: false, elsewhere: &nowhere };
         setup.reversal.apply(&mut headers, said);
         let values: Vec<_> = headers.get_all(LOCATION).iter().collect();
@@ -863,7 +871,7 @@ mod tests {
                 headers.insert(&names[name], value);
                 let setup = fixed();
                 let public = Public { scheme: Scheme::Http, authority: "www.site.com" };
-                let by = &setup.reversal.sites[0];
+                let by = &setup.by;
                 let said = Said { public: &public, by, host_kept: true, elsewhere: &nowhere };
                 setup.reversal.apply(&mut headers, said);
             }

@@ -7,18 +7,23 @@ use std::sync::Arc;
 use http::{HeaderValue, Uri};
 use rustls::pki_types::ServerName;
 
-use super::Place;
 use super::checks;
 use super::problems::Problems;
+use super::{Cause, Place};
 use crate::api;
 use crate::table::path::HostPattern;
-use crate::table::{Entry, Host, State, Target};
+use crate::table::{Authority, Entry, Host, PortRef, RouteName, ServicePort, State, Target};
 
 const MAX_MEMBERS: usize = 512;
 const MAX_WEIGHT: u16 = 10_000;
 
 /// Reads `spec.members`.
-pub fn entries(spec: &api::BalancerSpec, place: Place, problems: &mut Problems) -> Vec<Entry> {
+pub fn entries(
+    spec: &api::BalancerSpec,
+    namespace: &Arc<str>,
+    place: Place<'_>,
+    problems: &mut Problems,
+) -> Vec<Entry> {
     problems.at_most("spec.members", spec.members.len(), MAX_MEMBERS);
     match (spec.redirect.is_some(), spec.members.is_empty()) {
         (false, true) => problems.add(
@@ -36,7 +41,11 @@ pub fn entries(spec: &api::BalancerSpec, place: Place, problems: &mut Problems) 
     if !spec.members.iter().filter_map(|m| m.name.as_ref()).all(|name| names.insert(name)) {
         problems.add("spec.members", "must have unique names");
     }
-    let entry = |(at, member)| self::entry(at, member, place, problems);
+    let entry = |(at, member): (usize, &api::Member)| {
+        let mut entry = self::entry(at, member, namespace, place, problems)?;
+        entry.preserve_host = spec.preserve_host.unwrap_or(member.service.is_some());
+        Some(entry)
+    };
     let mut entries: Vec<_> = spec.members.iter().enumerate().filter_map(entry).collect();
     tell_apart(&mut entries, &spec.members);
     entries
@@ -62,7 +71,7 @@ fn tell_apart(entries: &mut [Entry], members: &[api::Member]) {
     for (entry, _) in entries.iter_mut().zip(members).filter(|(_, member)| member.name.is_none()) {
         let mut name = Arc::clone(&entry.name);
         if counts.get(&name).is_some_and(|count| *count > 1) {
-            name = format!("{name}:{}", entry.target.port).into();
+            name = format!("{name}:{}", port_of(&entry.target)).into();
         }
         let plain = Arc::clone(&name);
         for number in 2.. {
@@ -75,7 +84,13 @@ fn tell_apart(entries: &mut [Entry], members: &[api::Member]) {
     }
 }
 
-fn entry(at: usize, member: &api::Member, place: Place, problems: &mut Problems) -> Option<Entry> {
+fn entry(
+    at: usize,
+    member: &api::Member,
+    namespace: &Arc<str>,
+    place: Place<'_>,
+    problems: &mut Problems,
+) -> Option<Entry> {
     let field = |name: &str| format!("spec.members[{at}].{name}");
     if let Some(name) = &member.name {
         problems.text(&field("name"), name, checks::MEMBER_NAME);
@@ -95,14 +110,25 @@ fn entry(at: usize, member: &api::Member, place: Place, problems: &mut Problems)
     if let Some(path) = &member.path {
         problems.text(&field("path"), path, checks::PATH);
     }
-    let url = url(at, member, place, problems)?;
-    let (target, path) = problems.read(&field("url"), url, checks::MEMBER_URL, member_url)?;
-    let host = HeaderValue::try_from(host_field(&target)).ok();
+    let (target, path) = match (&member.url, &member.service) {
+        (Some(url), None) => self::url(at, member, url, namespace, place, problems)?,
+        (None, Some(service)) => self::service(at, member, service, namespace, place, problems)?,
+        _ => {
+            problems.add(format!("spec.members[{at}]"), "must have either url or service");
+            return None;
+        }
+    };
     Some(Entry {
         name: member.name.clone().unwrap_or_else(|| host_name(&target)).into(),
         path,
-        host: host?,
-        route: member.route.as_deref().map(Into::into),
+        preserve_host: false,
+        host: HeaderValue::try_from(host_field(&target)).ok()?,
+        route: match (&member.route, member.route_from) {
+            (Some(route), _) => RouteName::Fixed(route.as_str().into()),
+            (None, Some(api::RouteFrom::PodName)) => RouteName::PodName,
+            (None, Some(api::RouteFrom::Hostname)) => RouteName::Hostname,
+            (None, None) => RouteName::None,
+        },
         weight: f64::from(member.weight),
         share: member.share.map(f64::from),
         state: match member.state {
@@ -115,33 +141,58 @@ fn entry(at: usize, member: &api::Member, place: Place, problems: &mut Problems)
     })
 }
 
-/// The member's URL, if it has one and nothing that does not go with it.
-fn url<'m>(
+fn url(
     at: usize,
-    member: &'m api::Member,
-    place: Place,
+    member: &api::Member,
+    url: &str,
+    namespace: &str,
+    place: Place<'_>,
     problems: &mut Problems,
-) -> Option<&'m str> {
-    let field = |name: &str| format!("spec.members[{at}].{name}");
-    match (&member.url, &member.service, place) {
-        (Some(url), None, _) => {
-            beside_url(at, member, problems);
-            Some(url)
-        }
-        (None, Some(service), Place::File) => {
-            problems.text(&field("service.name"), &service.name, checks::SERVICE_NAME);
-            problems.add(
-                field("service"),
-                "Services are known in a cluster only: give a url in files, such as \
-                 http://app1.site.com/",
-            );
-            None
-        }
-        _ => {
-            problems.add(format!("spec.members[{at}]"), "must have either url or service");
-            None
-        }
+) -> Option<(Target, Box<str>)> {
+    beside_url(at, member, problems);
+    let field = format!("spec.members[{at}].url");
+    if let Place::Cluster(policy) = place
+        && !policy.url_members.contain(namespace)
+    {
+        problems.refuse(Cause::UrlMembersNotPermitted, &field, no_urls(namespace));
     }
+    let (authority, path) = problems.read(&field, url, checks::MEMBER_URL, member_url)?;
+    Some((Target::Url(authority), path))
+}
+
+/// Why a namespace has no members but Services, and what would change that.
+pub fn no_urls(namespace: &str) -> String {
+    format!(
+        "must not be used in namespace {namespace}: give a service, or have the operator name the \
+         namespace in --url-members (the chart's urlMembers)"
+    )
+}
+
+fn service(
+    at: usize,
+    member: &api::Member,
+    service: &api::Service,
+    namespace: &Arc<str>,
+    place: Place<'_>,
+    problems: &mut Problems,
+) -> Option<(Target, Box<str>)> {
+    let field = |name: &str| format!("spec.members[{at}].{name}");
+    let good = problems.text(&field("service.name"), &service.name, checks::SERVICE_NAME);
+    if place == Place::File {
+        problems.add(
+            field("service"),
+            "Services are known in a cluster only: give a url in files, such as \
+             http://app1.site.com/",
+        );
+        return None;
+    }
+    let port = match &service.port {
+        api::Port::Number(number) => PortRef::Number(*number),
+        api::Port::Name(name) => PortRef::Name(name.as_str().into()),
+    };
+    let (namespace, name) = (Arc::clone(namespace), service.name.as_str().into());
+    let path = member.path.as_deref().unwrap_or("/").into();
+    good.then(|| (Target::Service(ServicePort { namespace, name, port }), path))
 }
 
 fn beside_url(at: usize, member: &api::Member, problems: &mut Problems) {
@@ -162,7 +213,7 @@ fn beside_url(at: usize, member: &api::Member, problems: &mut Problems) {
 }
 
 /// Reads a member's URL that keeps the schema's rules: where it is, and under which path.
-fn member_url(text: &str) -> Result<(Target, Box<str>), String> {
+fn member_url(text: &str) -> Result<(Authority, Box<str>), String> {
     let uri: Uri = text.parse().map_err(|_| "must be an http or https URL")?;
     let tls = uri.scheme_str() == Some("https");
     let authority = uri.authority().ok_or("must name a host")?;
@@ -183,7 +234,7 @@ fn member_url(text: &str) -> Result<(Target, Box<str>), String> {
     }
     let name = || server_name(&host).ok_or("must name a host that a certificate can have");
     let tls = if tls { Some(name()?) } else { None };
-    Ok((Target { host, port, tls }, path.into()))
+    Ok((Authority { host, port, tls }, path.into()))
 }
 
 const fn default_port(tls: bool) -> u16 {
@@ -212,23 +263,43 @@ fn server_name(host: &Host) -> Option<ServerName<'static>> {
     }
 }
 
+/// What a member is called that has no name of its own.
 fn host_name(target: &Target) -> String {
-    match &target.host {
-        Host::Name(name) => name.to_string(),
-        Host::Address(address) => address.to_string(),
+    match target {
+        Target::Url(Authority { host: Host::Name(name), .. }) => name.to_string(),
+        Target::Url(Authority { host: Host::Address(address), .. }) => address.to_string(),
+        Target::Service(service) => service.name.to_string(),
+    }
+}
+
+fn port_of(target: &Target) -> String {
+    match target {
+        Target::Url(authority) => authority.port.to_string(),
+        Target::Service(service) => service.port.to_string(),
     }
 }
 
 /// The Host field that a member expects: without the port that its scheme implies.
 fn host_field(target: &Target) -> String {
-    let host = match &target.host {
-        Host::Name(name) => name.to_string(),
-        Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
-        Host::Address(address) => address.to_string(),
+    let (host, port, default) = match target {
+        Target::Url(authority) => {
+            let host = match &authority.host {
+                Host::Name(name) => name.to_string(),
+                Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+                Host::Address(address) => address.to_string(),
+            };
+            (host, Some(authority.port), default_port(authority.tls.is_some()))
+        }
+        Target::Service(ServicePort { namespace, name, port }) => {
+            let port = match port {
+                PortRef::Number(number) => Some(*number),
+                PortRef::Name(_) => None,
+            };
+            (format!("{name}.{namespace}.svc"), port, default_port(false))
+        }
     };
-    if target.port == default_port(target.tls.is_some()) {
-        host
-    } else {
-        format!("{host}:{}", target.port)
+    match port.filter(|port| *port != default) {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
     }
 }

@@ -11,6 +11,20 @@ pub struct Problem {
     pub field: String,
     /// What is wrong, and what would be right.
     pub message: String,
+    /// Whose fault it is.
+    pub cause: Cause,
+}
+
+/// Why something is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cause {
+    /// It cannot work anywhere.
+    #[default]
+    Invalid,
+    /// The namespace may not serve any host.
+    AnyHostNotPermitted,
+    /// The namespace may not have members by URL.
+    UrlMembersNotPermitted,
 }
 
 impl fmt::Display for Problem {
@@ -39,7 +53,12 @@ impl Problems {
 
     /// Something is wrong.
     pub fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Problem { field: field.into(), message: message.into() });
+        self.refuse(Cause::Invalid, field, message);
+    }
+
+    /// Something is refused for this reason.
+    pub fn refuse(&mut self, cause: Cause, field: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { field: field.into(), message: message.into(), cause });
     }
 
     /// The value, or a problem.
