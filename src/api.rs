@@ -6,6 +6,7 @@
 mod scalar;
 pub(crate) mod schema;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,11 +22,18 @@ pub use scalar::{Bytes, Duration, Malformed, Port};
     namespaced,
     shortname = "bal",
     category = "gibbon",
+    status = "BalancerStatus",
     derive = "PartialEq",
     doc = "Sends the requests for some hosts and a path to the member that answers fastest, \
            and each session to the member that began it.",
     printcolumn = r#"{"name": "Hosts", "type": "string", "jsonPath": ".spec.hosts"}"#,
     printcolumn = r#"{"name": "Path", "type": "string", "jsonPath": ".spec.path"}"#,
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -39,6 +47,13 @@ pub use scalar::{Bytes, Duration, Malformed, Port};
         .field_path(".redirect"),
 )]
 pub struct BalancerSpec {
+    /// Which Gibbon of the cluster serves this Balancer: the one that runs with this `--class`.
+    /// Small letters, digits, `-` and `.`, at most 63 characters. Default: none, the Gibbon that
+    /// runs without a class. Files know no classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::class_name")]
+    pub class_name: Option<String>,
+
     /// The hosts that are served: exact names such as `www.site.com`, or wildcards such as
     /// `*.site.com`, which match one or more labels. An exact name goes before a wildcard. Case and
     /// port do not matter. None: any host. At most 64.
@@ -116,6 +131,78 @@ pub struct BalancerSpec {
     /// Which clients are served, by address; the others get 403. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
+}
+
+/// What has become of a Balancer; written by Gibbon.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::observed)]
+pub struct BalancerStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Accepted`: the Balancer can be served, and no other has its hosts and path. `ResolvedRefs`:
+    /// all its members were found. `Programmed`: it is being served.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+
+    /// The usable members and all members, such as `3/4`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32))]
+    pub ready: String,
+
+    /// How many addresses its members have.
+    #[serde(default)]
+    pub members: MemberCounts,
+
+    /// Since when each host has been claimed. A host belongs to the namespace that claimed it
+    /// first.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::host_claims")]
+    pub hosts: Vec<HostClaim>,
+
+    /// Where clients reach Gibbon.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub addresses: Vec<Address>,
+}
+
+/// How many addresses the members of a Balancer have.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberCounts {
+    /// Those that get requests.
+    #[serde(default)]
+    pub ready: u32,
+    /// All.
+    #[serde(default)]
+    pub total: u32,
+}
+
+/// A host that a Balancer has claimed.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostClaim {
+    /// The host, as in `spec.hosts`, in lower case.
+    #[schemars(length(max = 254))]
+    pub host: String,
+    /// Since when.
+    #[schemars(schema_with = "schema::time")]
+    pub claimed_at: MicroTime,
+}
+
+/// An address at which clients reach Gibbon: one of the two.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// An IP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 45))]
+    pub ip: Option<String>,
+    /// A name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub hostname: Option<String>,
 }
 
 /// One entry of `spec.members`: one URL, or all endpoints of a Service.
@@ -624,8 +711,12 @@ mod tests {
     }
 
     fn schema() -> Value {
+        part("spec")
+    }
+
+    fn part(name: &str) -> Value {
         let crd = serde_json::to_value(Balancer::crd()).unwrap();
-        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][name].clone()
     }
 
     /// The paths of all properties below a schema for which this holds.
@@ -684,12 +775,14 @@ mod tests {
 
     #[test]
     fn every_field_has_a_description() {
-        let silent = properties(&schema(), "spec", &|property| {
-            property["description"]
-                .as_str()
-                .is_none_or(|text| text.is_empty() || text.contains('\n'))
-        });
-        assert_eq!(silent, Vec::<String>::new());
+        for name in ["spec", "status"] {
+            let silent = properties(&part(name), name, &|property| {
+                property["description"]
+                    .as_str()
+                    .is_none_or(|text| text.is_empty() || text.contains('\n'))
+            });
+            assert_eq!(silent, Vec::<String>::new());
+        }
     }
 
     #[test]

@@ -30,8 +30,9 @@ fn reference() -> String {
          | field | type | meaning |\n|---|---|---|\n",
     );
     let crd = serde_json::to_value(Balancer::crd()).unwrap();
-    let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-    fields(&mut text, "spec", spec);
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    fields(&mut text, "spec", &schema["spec"]);
+    fields(&mut text, "status", &schema["status"]);
     flags(&mut text);
     metrics(&mut text);
     pages(&mut text);

@@ -24,6 +24,10 @@ pub(crate) const HOSTS_ONCE: Rule<'static> = (
     "self.all(h, self.exists_one(g, g.lowerAscii() == h.lowerAscii()))",
     "must have each host once",
 );
+pub(crate) const CLASS_NAME: Rule<'static> = (
+    "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
+    "must be of small letters, digits, - and ., and begin and end with a letter or digit",
+);
 pub(crate) const DOMAIN: Rule<'static> = (
     "self.matches('^[.]?[0-9A-Za-z]([-.0-9A-Za-z]*[0-9A-Za-z])?$')",
     "must be a domain such as www.site.com",
@@ -136,6 +140,10 @@ pub(super) fn hosts(_: &mut SchemaGenerator) -> Schema {
     hosts
 }
 
+pub(super) fn class_name(_: &mut SchemaGenerator) -> Schema {
+    text(63, &[CLASS_NAME])
+}
+
 pub(super) fn path(_: &mut SchemaGenerator) -> Schema {
     text(1024, &[ROOTED, ONE_SLASH, NO_DOTS, PATH_CHARACTERS, ESCAPES])
 }
@@ -191,6 +199,51 @@ pub(super) fn max_age(generator: &mut SchemaGenerator) -> Schema {
     max_age
 }
 
+pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time", "maxLength": 64})
+}
+
+/// The same for all kinds of objects: Kubernetes' own `metav1.Condition`.
+pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
+    let described = |mut schema: Schema, description: &str| {
+        schema.insert("description".into(), description.into());
+        schema
+    };
+    let condition = json_schema!({
+        "type": "object",
+        "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+        "properties": {
+            "type": described(text(316, &[]), "What is said."),
+            "status": {
+                "type": "string",
+                "enum": ["True", "False", "Unknown"],
+                "description": "Whether it is so.",
+            },
+            "reason": described(text(1024, &[]), "Why, in one word."),
+            "message": described(text(32_768, &[]), "Why, for people."),
+            "observedGeneration": {
+                "type": "integer",
+                "format": "int64",
+                "description": "The generation of the spec that this is about.",
+            },
+            "lastTransitionTime": described(time(generator), "Since when it has been so."),
+        },
+    });
+    keyed(list(8, &condition), "type")
+}
+
+pub(super) fn host_claims(generator: &mut SchemaGenerator) -> Schema {
+    let claim = generator.subschema_for::<super::HostClaim>();
+    keyed(list(64, &claim), "host")
+}
+
+/// A list that several writers may write parts of.
+fn keyed(mut list: Schema, key: &str) -> Schema {
+    list.insert("x-kubernetes-list-type".into(), "map".into());
+    list.insert("x-kubernetes-list-map-keys".into(), json!([key]));
+    list
+}
+
 pub(super) fn locations(_: &mut SchemaGenerator) -> Schema {
     mappings(&text(2048, &[URL_OR_PATH, NO_USER, NO_QUERY, URL_CHARACTERS]))
 }
@@ -230,6 +283,16 @@ pub(super) fn header_value(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn networks(_: &mut SchemaGenerator) -> Schema {
     list(256, &text(49, &[NETWORK]))
+}
+
+/// What is observed has no defaults: what is absent was not seen.
+pub(super) fn observed(schema: &mut Schema) {
+    fn without_default(schema: &mut Schema) {
+        transform_subschemas(&mut without_default, schema);
+        schema.remove("default");
+    }
+    absent_instead_of_null(schema);
+    without_default(schema);
 }
 
 /// Makes optional fields absent rather than null, for `has()` is true of a null; joins the lines

@@ -52,6 +52,9 @@ pub fn rule(balancer: &api::Balancer, place: Place<'_>) -> Result<Rule, Vec<Prob
 fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> Option<Rule> {
     let spec = &balancer.spec;
     let id = id(balancer);
+    if let Some(class) = &spec.class_name {
+        problems.text("spec.className", class, checks::CLASS_NAME);
+    }
     if spec.hosts.is_empty()
         && let Place::Cluster(policy) = place
         && !policy.any_host.contain(&id.namespace)

@@ -54,6 +54,9 @@ struct Object {
     #[serde(default)]
     metadata: ObjectMeta,
     spec: BalancerSpec,
+    /// What `kubectl get -o yaml` writes too.
+    #[serde(default, rename = "status")]
+    _status: IgnoredAny,
 }
 
 /// The Balancers of a text, and what is wrong with those that are left out. A document with a fault
@@ -150,7 +153,7 @@ fn read_one(text: &str, lines_before: usize) -> Result<Option<Document>, Vec<Fau
     let places = root.places();
     let mut faults = Vec::new();
     let object: Object = typed::read(&root, &mut faults).ok_or_else(|| sorted(&faults))?;
-    let mut balancer = Balancer { metadata: object.metadata, spec: object.spec };
+    let mut balancer = Balancer { metadata: object.metadata, spec: object.spec, status: None };
     faults.extend(check_names(&balancer, &places, root.line));
     balancer.metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
     Ok(Some(Document { line: root.line, balancer, faults: sorted(&faults), places }))
@@ -321,7 +324,7 @@ mod tests {
         );
         let last = &faults(&balancer("a", spec))[2];
         assert!(
-            last.starts_with("9: spec.colour: unknown field: expected one of `hosts`, "),
+            last.starts_with("9: spec.colour: unknown field: expected one of `className`, "),
             "{last}"
         );
     }
@@ -354,7 +357,7 @@ mod tests {
     #[test]
     fn a_value_of_another_type_is_a_fault_at_its_field() {
         for (spec, expected) in [
-            (" x", "5: spec: expected a map with `hosts`, "),
+            (" x", "5: spec: expected a map with `className`, "),
             (" {hosts: a}", "5: spec.hosts: expected a list, found the text \"a\""),
             (
                 " {hosts: [1]}",

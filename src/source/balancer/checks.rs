@@ -38,6 +38,8 @@ const HAS_GROUP: Check =
 
 /// `spec.hosts[]`.
 pub const HOST: Text = Text(253, &[(schema::HOST, is_host)]);
+/// `spec.className`.
+pub const CLASS_NAME: Text = Text(63, &[(schema::CLASS_NAME, is_class)]);
 /// `spec.path`, `spec.members[].path`.
 pub const PATH: Text = Text(1024, &[ROOTED, ONE_SLASH, NO_DOTS, PATH_CHARACTERS, ESCAPES]);
 /// Paths of cookies.
@@ -123,6 +125,10 @@ fn has_ends(text: &str, marks: &str) -> bool {
     !text.is_empty() && text.chars().all(fits) && !text.starts_with(mark) && !text.ends_with(mark)
 }
 
+fn is_class(text: &str) -> bool {
+    has_ends(text, "-.") && !text.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
 fn is_label(text: &str) -> bool {
     has_ends(text, "-") && !text.bytes().any(|byte| byte.is_ascii_uppercase())
 }
@@ -149,7 +155,7 @@ mod tests {
     use super::*;
 
     /// The checks that must say the same as the schema's rules, read by [`alternatives`].
-    const READABLE: [Check; 16] = [
+    const READABLE: [Check; 17] = [
         ROOTED,
         ONE_SLASH,
         NO_DOTS,
@@ -160,6 +166,7 @@ mod tests {
         URL_CHARACTERS,
         PRINTABLE,
         HOST.1[0],
+        CLASS_NAME.1[0],
         DOMAIN.1[0],
         MEMBER_NAME.1[0],
         SERVICE_NAME.1[0],
