@@ -71,8 +71,59 @@ app.kubernetes.io/component: proxy
 {{- end }}
 {{- end }}
 
+{{- define "gibbon.args" -}}
+- serve
+- {{ printf "--listen=%s:%d" (include "gibbon.address" .) (int .Values.ports.http) | quote }}
+- {{ printf "--admin=%s:%d" (include "gibbon.address" .) (int .Values.ports.admin) | quote }}
+- {{ printf "--log=%s" .Values.log.level | quote }}
+- {{ printf "--log-format=%s" .Values.log.format | quote }}
+- {{ printf "--access-log=%s" .Values.log.access | quote }}
+- {{ printf "--max-connections=%d" (int .Values.maxConnections) | quote }}
+{{- if .Values.workers }}
+- {{ printf "--workers=%d" (int .Values.workers) | quote }}
+{{- end }}
+- {{ printf "--shutdown-delay=%ds" (int .Values.shutdown.delaySeconds) | quote }}
+- {{ printf "--shutdown-grace=%ds" (int .Values.shutdown.graceSeconds) | quote }}
+- {{ printf "--lease-namespace=%s" .Release.Namespace | quote }}
+{{- with .Values.className }}
+- {{ printf "--class=%s" . | quote }}
+{{- end }}
+{{- with .Values.watchNamespaces }}
+- {{ printf "--namespaces=%s" (join "," .) | quote }}
+{{- end }}
+{{- if .Values.shareHosts }}
+- "--share-hosts"
+{{- end }}
+{{- with .Values.anyHostNamespaces }}
+- {{ printf "--any-host=%s" (join "," .) | quote }}
+{{- end }}
+{{- with .Values.urlMemberNamespaces }}
+- {{ printf "--url-members=%s" (join "," .) | quote }}
+{{- end }}
+{{- with .Values.denyMembers }}
+- {{ printf "--deny-members=%s" (join "," .) | quote }}
+{{- end }}
+{{- with .Values.trustedProxies }}
+- {{ printf "--trusted-proxies=%s" (join "," .) | quote }}
+{{- end }}
+{{- with include "gibbon.published" . }}
+- {{ printf "--publish-service=%s" . | quote }}
+{{- end }}
+{{- with .Values.publishAddresses }}
+- {{ printf "--publish-address=%s" (join "," .) | quote }}
+{{- end }}
+{{- end }}
+
 {{- /* What no schema can say. */}}
 {{- define "gibbon.check" -}}
+{{- $set := list }}
+{{- range include "gibbon.args" . | fromYamlArray }}{{ $set = append $set (splitList "=" . | first) }}{{ end }}
+{{- range .Values.extraArgs }}
+{{- $flag := splitList "=" . | first }}
+{{- if has $flag $set }}
+{{- fail (printf "extraArgs: %s is set already, by another value of this chart" $flag) }}
+{{- end }}
+{{- end }}
 {{- if and (eq .Values.kind "DaemonSet") .Values.autoscaling.enabled }}
 {{- fail "autoscaling.enabled: a DaemonSet cannot be scaled; set kind to Deployment" }}
 {{- end }}
