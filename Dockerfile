@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 #
-# docker buildx build --platform linux/amd64,linux/arm64 --tag gibbon .
+# docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=0.1.0 --build-arg REVISION=$(git rev-parse HEAD) --tag gibbon .
 
 # That of rust-toolchain.toml; the build fails where they differ.
 ARG RUST=1.95.0
