@@ -1,5 +1,6 @@
 //! Gibbon and a real control plane: etcd, kube-apiserver and kube-controller-manager, in namespaces of
-//! their own. One control plane serves all tests; each test has a Kubernetes namespace of its own.
+//! their own. One control plane serves all tests, so each has a Kubernetes namespace and hosts of its
+//! own. A module with tests lists them in `TESTS`, which `SHARING` or `ALONE` names.
 
 mod api;
 mod control_plane;
@@ -68,24 +69,24 @@ fn main() -> ExitCode {
 /// All tests; without a control plane only to be counted.
 fn trials(control_plane: Option<&'static ControlPlane>) -> Vec<Trial> {
     static TURN: RwLock<()> = RwLock::new(());
-    let name = |name: &str| name.trim_start_matches("cluster::").to_owned();
-    let sharing = SHARING.iter().copied().flatten().map(|&(path, test)| {
+    let name = |path: &str| path.trim_start_matches("cluster::").to_owned();
+    let run = move |test: fn(&ControlPlane)| {
+        let control_plane = control_plane.expect("a control plane");
+        // One that failed may have left it stopped.
+        control_plane.start_api();
+        test(control_plane);
+        Ok(())
+    };
+    let sharing = SHARING.concat().into_iter().map(|(path, test)| {
         Trial::test(name(path), move || {
             let _turn = TURN.read().unwrap_or_else(PoisonError::into_inner);
-            test(control_plane.expect("a control plane"));
-            Ok(())
+            run(test)
         })
     });
-    let alone = ALONE.iter().copied().flatten().map(|&(path, test)| {
+    let alone = ALONE.concat().into_iter().map(|(path, test)| {
         Trial::test(name(path), move || {
             let _turn = TURN.write().unwrap_or_else(PoisonError::into_inner);
-            let control_plane = control_plane.expect("a control plane");
-            let outcome =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(control_plane)));
-            // The next test finds an API server, whatever this one left.
-            control_plane.start_api();
-            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Ok(())
+            run(test)
         })
     });
     sharing.chain(alone).collect()
