@@ -91,7 +91,7 @@ pub fn response(status: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
 
 type Script = Arc<Mutex<Box<dyn FnMut(&Received) -> Act + Send>>>;
 
-/// A member on loopback.
+/// A member, on loopback if nothing else is said.
 pub struct Member {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
@@ -110,7 +110,12 @@ impl Member {
 
     /// One that decides for each request.
     pub fn with(script: impl FnMut(&Received) -> Act + Send + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::at((Ipv4Addr::LOCALHOST, 0).into(), script)
+    }
+
+    /// One at an address of the test's choice.
+    pub fn at(address: SocketAddr, script: impl FnMut(&Received) -> Act + Send + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let mut member = Self {
             address: listener.local_addr().unwrap(),
             received: Arc::default(),
