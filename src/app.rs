@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use hyper_rustls::ConfigBuilderExt;
+use kube::Client;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
@@ -19,17 +21,29 @@ use crate::proxy::log::AccessLog;
 use crate::proxy::{Proxy, Settings, Shared};
 use crate::source::Publisher;
 use crate::source::files::{Directory, yaml_files};
+use crate::source::kubernetes::{Cluster, Options};
 use crate::source::names::Resolver;
 use crate::table::Table;
 
+/// How long the API server may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+
+/// Where Balancers come from.
+#[derive(Debug)]
+pub enum Source {
+    /// The YAML files of a directory.
+    Files(PathBuf),
+    /// A cluster.
+    Cluster(Box<Options>),
+}
 
 /// Everything that makes a Gibbon.
 #[derive(Debug)]
 pub struct Config {
-    /// Directory of the Balancers.
-    pub files: PathBuf,
+    /// Where the Balancers are.
+    pub source: Source,
     /// Addresses to serve clients on; port 0 takes any.
     pub listen: Vec<SocketAddr>,
     /// Address of the admin pages.
@@ -63,6 +77,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     proxy: Proxy,
     source: JoinHandle<anyhow::Result<()>>,
+    ending: watch::Sender<bool>,
     pages: JoinHandle<()>,
     grace: Duration,
 }
@@ -73,7 +88,10 @@ pub struct App {
 /// When an address cannot be bound, or the system's certificates cannot be read.
 pub async fn build(config: Config) -> anyhow::Result<App> {
     // Nothing is opened before it is known that there is something to serve from.
-    yaml_files(&config.files).context("--files")?;
+    let client = match &config.source {
+        Source::Files(files) => yaml_files(files).context("--files").map(|_| None)?,
+        Source::Cluster(_) => Some(client().await?),
+    };
     let table = Arc::new(ArcSwap::from_pointee(Table::default()));
     let metrics = Metrics::new(&table)?;
     let health = Arc::new(Health::default());
@@ -92,13 +110,19 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
     });
     let proxy = Proxy::start(listeners, &shared)?;
     let publisher = Publisher::new(Arc::clone(&table), Arc::clone(&metrics));
-    let directory = Directory::new(
-        config.files,
-        config.resolver,
-        publisher,
-        Arc::clone(&health),
-        Arc::clone(&metrics),
-    );
+    let (ending, ends) = watch::channel(false);
+    let (resolver, known) = (config.resolver, (Arc::clone(&health), Arc::clone(&metrics)));
+    let source = match (config.source, client) {
+        (Source::Cluster(options), Some(client)) => {
+            let cluster =
+                Cluster::new(client, *options, resolver, publisher, known.0, known.1, ends);
+            tokio::spawn(cluster.run())
+        }
+        (Source::Files(files), _) => {
+            tokio::spawn(Directory::new(files, resolver, publisher, known.0, known.1).run())
+        }
+        (Source::Cluster(_), None) => anyhow::bail!("there is no cluster"),
+    };
     let pages = Admin {
         table: Arc::clone(&table),
         metrics: Arc::clone(&metrics),
@@ -112,7 +136,8 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
         health,
         metrics,
         proxy,
-        source: tokio::spawn(directory.run()),
+        source,
+        ending,
         pages: tokio::spawn(pages.serve(admin)),
         grace: config.shutdown_grace,
     })
@@ -133,6 +158,8 @@ impl App {
             }
         };
         self.health.set_ending();
+        // Another may lead from now on.
+        self.ending.send_replace(true);
         tracing::info!(seconds = delay.as_secs_f64(), "shutting down: not ready any more");
         tokio::time::sleep(delay).await;
         let cut = self.proxy.drain(self.grace).await;
@@ -143,6 +170,15 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// Reaches the cluster of the pod's service account, or of KUBECONFIG.
+async fn client() -> anyhow::Result<Client> {
+    let no_cluster =
+        "no cluster is known: give --files DIR to serve files, or set KUBECONFIG to a file";
+    let mut config = kube::Config::infer().await.context(no_cluster)?;
+    config.connect_timeout = Some(CONNECT);
+    Client::try_from(config).context("the API server's address or the credentials cannot be used")
 }
 
 fn bind(address: SocketAddr) -> anyhow::Result<StdListener> {

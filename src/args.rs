@@ -1,6 +1,6 @@
 //! Every flag and environment variable; nothing else reads the environment.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct Cli {
 /// A subcommand.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve the Balancers in a directory, and follow its changes
+    /// Serve the Balancers of a cluster or in a directory, and follow their changes
     Serve(Box<Serve>),
     /// Show a whole site at work: two application servers, two static servers, Gibbon in front
     Demo(Demo),
@@ -31,6 +31,8 @@ pub enum Command {
     Check(Check),
     /// Print the definition of Balancer for `kubectl apply`
     Crd,
+    /// Ask a page by HTTP and print it; exit status 1 unless it answers 2xx
+    Healthz(Healthz),
 }
 
 /// How a log is written.
@@ -68,9 +70,10 @@ impl AccessLogFormat {
 /// `gibbon serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Directory with YAML files of Balancers
+    /// Directory with YAML files of Balancers; without it, the cluster of the pod's service account
+    /// or of KUBECONFIG is followed
     #[arg(long, env = "GIBBON_FILES", value_name = "DIR")]
-    pub files: PathBuf,
+    pub files: Option<PathBuf>,
     /// Address to serve clients on; may be given several times
     #[arg(
         long,
@@ -129,6 +132,71 @@ pub struct Serve {
     /// several times
     #[arg(long, env = "GIBBON_CONNECT_TO", value_name = "NAME:PORT:ADDR:PORT", value_delimiter = ',', value_parser = parse_connect_to)]
     pub connect_to: Vec<ConnectTo>,
+    /// What concerns clusters only.
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// What `gibbon serve` does in a cluster.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "In a cluster")]
+pub struct Cluster {
+    /// Namespace to serve Balancers of; may be given several times; none: all
+    #[arg(long, env = "GIBBON_NAMESPACES", value_name = "NAMESPACE", value_delimiter = ',', value_parser = parse_namespace, conflicts_with = "files")]
+    pub namespaces: Vec<String>,
+    /// Serve the Balancers with this className; none: those without one
+    #[arg(long, env = "GIBBON_CLASS", value_name = "NAME", value_parser = parse_class, conflicts_with = "files")]
+    pub class: Option<String>,
+    /// Let several namespaces serve one host, instead of the one that claimed it first
+    #[arg(long, env = "GIBBON_SHARE_HOSTS", conflicts_with = "files")]
+    pub share_hosts: bool,
+    /// Namespace whose Balancers may have no hosts, and so any; may be given several times; `*`: all
+    #[arg(long, env = "GIBBON_ANY_HOST", value_name = "NAMESPACE", value_delimiter = ',', value_parser = parse_namespace_or_all, conflicts_with = "files")]
+    pub any_host: Vec<String>,
+    /// Namespace whose Balancers may have members by url and by ExternalName Services, and so reach
+    /// what Gibbon reaches; may be given several times; `*`: all
+    #[arg(long, env = "GIBBON_URL_MEMBERS", value_name = "NAMESPACE", value_delimiter = ',', value_parser = parse_namespace_or_all, conflicts_with = "files")]
+    pub url_members: Vec<String>,
+    /// Network that no member may be in, besides loopback, link-local and multicast addresses,
+    /// Gibbon's own and the API server's; may be given several times
+    #[arg(long, env = "GIBBON_DENY_MEMBERS", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network, default_value = "fd00:ec2::254,100.100.100.200", conflicts_with = "files")]
+    pub deny_members: Vec<IpNet>,
+    /// Address of Gibbon itself that no member may have; may be given several times
+    #[arg(
+        long,
+        env = "GIBBON_OWN_ADDRESSES",
+        value_name = "ADDR",
+        value_delimiter = ',',
+        conflicts_with = "files"
+    )]
+    pub own_addresses: Vec<IpAddr>,
+    /// The Service by which clients reach Gibbon, for `status.addresses`
+    #[arg(long, env = "GIBBON_PUBLISH_SERVICE", value_name = "NAMESPACE/NAME", value_parser = parse_service, conflicts_with_all = ["files", "publish_address"])]
+    pub publish_service: Option<(String, String)>,
+    /// An address or name by which clients reach Gibbon, for `status.addresses`; may be given several
+    /// times
+    #[arg(
+        long,
+        env = "GIBBON_PUBLISH_ADDRESS",
+        value_name = "ADDR",
+        value_delimiter = ',',
+        conflicts_with = "files"
+    )]
+    pub publish_address: Vec<String>,
+    /// Namespace of the lease that says which Gibbon writes statuses; by default the pod's own
+    #[arg(long, env = "GIBBON_LEASE_NAMESPACE", value_name = "NAMESPACE", value_parser = parse_namespace, conflicts_with = "files")]
+    pub lease_namespace: Option<String>,
+    /// What this Gibbon is called in the lease and in Events; by default its host and process
+    #[arg(long, env = "GIBBON_IDENTITY", value_name = "NAME", conflicts_with = "files")]
+    pub identity: Option<String>,
+}
+
+/// `gibbon healthz`.
+#[derive(Debug, Args)]
+pub struct Healthz {
+    /// What to ask, such as http://127.0.0.1:9090/readyz
+    #[arg(value_name = "URL")]
+    pub url: http::Uri,
 }
 
 /// `gibbon demo`.
@@ -181,6 +249,38 @@ fn parse_connect_to(text: &str) -> Result<ConnectTo, String> {
     })
 }
 
+fn parse_namespace(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let ends = [text.bytes().next(), text.bytes().last()];
+    let is_label = (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && ends.iter().flatten().all(|byte| *byte != b'-');
+    if is_label {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is no namespace, such as shop"))
+    }
+}
+
+fn parse_namespace_or_all(text: &str) -> Result<String, String> {
+    if text == "*" { Ok(text.to_owned()) } else { parse_namespace(text) }
+}
+
+fn parse_class(text: &str) -> Result<String, String> {
+    if text.split('.').all(|label| parse_namespace(label).is_ok()) && text.len() <= 63 {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is no class, such as public: small letters, digits, - and ."))
+}
+
+fn parse_service(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('/').filter(|(_, name)| parse_namespace(name).is_ok());
+    match parts {
+        Some((namespace, name)) => Ok((parse_namespace(namespace)?, name.to_owned())),
+        None => Err(format!("`{text}` should look like gibbon-system/gibbon")),
+    }
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     text.parse::<crate::api::Duration>()
         .map(|duration| duration.get())
@@ -224,6 +324,27 @@ mod tests {
                 assert!(argument.get_env().is_some() || name == "help", "{name}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_no_namespace_class_or_service_is_refused() {
+        for text in ["", "A", "a.b", "-a", "a-", "*", "a/b"] {
+            assert!(parse_namespace(text).unwrap_err().contains("such as shop"), "{text}");
+        }
+        assert_eq!(parse_namespace_or_all("*").as_deref(), Ok("*"));
+        assert!(parse_class("a.b-1").is_ok() && parse_class("a..b").is_err());
+        assert_eq!(parse_service("a/b"), Ok(("a".into(), "b".into())));
+        for text in ["a", "a/", "/b", "a/b/c"] {
+            assert!(parse_service(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_concerns_clusters_does_not_go_with_files() {
+        let with = |flag: &str| Cli::try_parse_from(["gibbon", "serve", "--files", ".", flag, "a"]);
+        assert!(with("--class").is_err() && with("--namespaces").is_err());
+        assert!(with("--admin-table").is_err());
+        assert!(Cli::try_parse_from(["gibbon", "serve"]).is_ok());
     }
 
     #[test]

@@ -19,6 +19,12 @@ impl Health {
         self.serving.store(true, Relaxed);
     }
 
+    /// Whether a table is in use.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Relaxed)
+    }
+
     /// The process is about to end: load balancers should look elsewhere.
     pub fn set_ending(&self) {
         self.ending.store(true, Relaxed);

@@ -22,6 +22,7 @@ pub mod args;
 pub mod check;
 pub mod demo;
 pub mod health;
+pub mod healthz;
 pub mod metrics;
 pub mod proxy;
 pub mod source;

@@ -1,18 +1,22 @@
 //! Parse arguments, start logs, run, exit code.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use gibbon::args::{Cli, Command, LogFormat, Serve};
+use gibbon::app::Source;
+use gibbon::args::{Cli, Cluster, Command, LogFormat, Serve};
 use gibbon::proxy::Settings;
 use gibbon::proxy::io::Patience;
 use gibbon::proxy::log::AccessLog;
+use gibbon::source::kubernetes::{Options, Publish};
 use gibbon::source::names::{Answer, Resolver};
+use gibbon::source::policy::{Namespaces, Policy};
 use gibbon::table::access::Networks;
-use gibbon::{api, app, check, demo};
+use gibbon::{api, app, check, demo, healthz};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -43,12 +47,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let faults = check::run(&check.files, &mut std::io::stdout().lock())?;
             return Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Healthz(healthz) => {
+            let answer = block_on(healthz::ask(&healthz.url))?;
+            std::io::stdout().write_all(&answer.text)?;
+            return Ok(if answer.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Crd => std::io::stdout().write_all(api::crd_yaml().as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn block_on<F: Future<Output = anyhow::Result<()>>>(future: F) -> anyhow::Result<()> {
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(future)
 }
@@ -94,7 +103,7 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     let (access_log, writer) = log.unzip();
     let app = app::build(app::Config {
         settings: settings(&serve),
-        files: serve.files,
+        source: source(serve.files, serve.cluster),
         listen: serve.listen,
         admin: serve.admin,
         open_table: serve.admin_table,
@@ -118,6 +127,37 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     }
     tracing::info!("ended");
     Ok(())
+}
+
+fn source(files: Option<PathBuf>, cluster: Cluster) -> Source {
+    if let Some(files) = files {
+        return Source::Files(files);
+    }
+    let publish = match cluster.publish_service {
+        Some((namespace, name)) => Publish::Service((namespace.into(), name.into())),
+        None if cluster.publish_address.is_empty() => Publish::Nothing,
+        None => Publish::Addresses(cluster.publish_address),
+    };
+    Source::Cluster(Box::new(Options {
+        namespaces: cluster.namespaces,
+        class: cluster.class,
+        policy: Policy {
+            any_host: Namespaces::of(&cluster.any_host),
+            url_members: Namespaces::of(&cluster.url_members),
+            share_hosts: cluster.share_hosts,
+        },
+        deny: cluster.deny_members,
+        own: cluster.own_addresses,
+        publish,
+        lease_namespace: cluster.lease_namespace,
+        identity: cluster.identity.unwrap_or_else(identity),
+    }))
+}
+
+/// The name of the host, and the number of the process, for there may be several.
+fn identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
 }
 
 fn settings(serve: &Serve) -> Settings {

@@ -36,6 +36,19 @@ pub struct Metrics {
     table_time: IntGauge,
 }
 
+/// What is counted of a cluster. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct OfCluster {
+    /// When the API server was last heard of, in seconds since 1970.
+    pub contact: IntGauge,
+    /// Whether this Gibbon holds the lease.
+    pub leads: IntGauge,
+    /// Statuses written, by result: `written`, `failed`.
+    pub statuses: IntCounterVec,
+    /// Balancers that are not served because something is wrong with them.
+    pub refused: IntGauge,
+}
+
 impl Metrics {
     /// Metrics of a process that serves from `table`.
     ///
@@ -95,6 +108,36 @@ impl Metrics {
             Box::new(LiveTable { table: Arc::clone(table), desc: LiveTable::descriptions()? }),
         ];
         all.into_iter().try_for_each(|collector| self.registry.register(collector))
+    }
+
+    /// Adds what is counted of a cluster, where there is one.
+    ///
+    /// # Errors
+    /// When it was added before.
+    pub fn of_cluster(&self) -> prometheus::Result<OfCluster> {
+        let of_cluster = OfCluster {
+            contact: IntGauge::new(
+                "gibbon_cluster_contact_timestamp_seconds",
+                "When the API server was last heard of, in seconds since 1970",
+            )?,
+            leads: IntGauge::new(
+                "gibbon_leader",
+                "1 for the Gibbon that holds the lease and writes statuses",
+            )?,
+            statuses: IntCounterVec::new(
+                Opts::new("gibbon_status_writes_total", "Statuses of Balancers written, by result"),
+                &["result"],
+            )?,
+            refused: IntGauge::new(
+                "gibbon_balancers_refused",
+                "Balancers that are not served because something is wrong with them",
+            )?,
+        };
+        self.registry.register(Box::new(of_cluster.contact.clone()))?;
+        self.registry.register(Box::new(of_cluster.leads.clone()))?;
+        self.registry.register(Box::new(of_cluster.statuses.clone()))?;
+        self.registry.register(Box::new(of_cluster.refused.clone()))?;
+        Ok(of_cluster)
     }
 
     /// A request got an error of Gibbon's own.

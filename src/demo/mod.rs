@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::app::{self, App, Config};
+use crate::app::{self, App, Config, Source};
 use crate::args::Demo;
 use crate::proxy::Settings;
 use crate::source::names::{Answer, Resolver};
@@ -114,7 +114,7 @@ fn config(args: &Demo, members: &Members, files: &Files) -> Config {
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     Config {
-        files: files.0.clone(),
+        source: Source::Files(files.0.clone()),
         listen: vec![args.listen],
         admin: args.admin,
         open_table: false,

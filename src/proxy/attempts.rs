@@ -148,7 +148,8 @@ impl Attempts<'_> {
             }
             return Err(Error::Deadline);
         }
-        let broke = failed.failure == Failure::Reset;
+        // A member that has said anything has begun to serve the request.
+        let broke = failed.failure == Failure::Reset && !failed.answered;
         let may_resend = self.idempotent && self.ready.upload.is_whole() && broke;
         if failed.reused && broke {
             // The member closed a kept connection, as it may: no failure of its.

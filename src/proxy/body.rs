@@ -297,6 +297,8 @@ pub enum DownloadError {
     Broken,
     /// The member was silent for too long.
     Timeout,
+    /// The time for the whole is over, and the client has spent it.
+    Deadline,
     /// The client has stopped to read.
     Stalled,
 }
@@ -306,6 +308,7 @@ impl fmt::Display for DownloadError {
         f.write_str(match self {
             Self::Broken => "the member's body broke off or is malformed",
             Self::Timeout => "the member's body did not arrive in time",
+            Self::Deadline => "the time for the whole request is over",
             Self::Stalled => "the client has stopped to read",
         })
     }
@@ -407,6 +410,12 @@ impl<W: Watch> Download<W> {
         }
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.part())));
+        }
+        // A client that is slower than its member never waits for it.
+        if self.within.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let waits = self.waiting_since.is_some();
+            let error = if waits { DownloadError::Timeout } else { DownloadError::Deadline };
+            return self.fail(error, cx);
         }
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(Some(Err(DownloadError::Stalled)));

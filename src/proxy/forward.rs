@@ -57,6 +57,7 @@ pub async fn serve(
     let accept = request.headers().get(header::ACCEPT).cloned();
     let version = request.version();
     visit.ends_by_close = version == Version::HTTP_10;
+    visit.multiplexed = version >= Version::HTTP_2;
     // Reading the body of a client that waits to be told to go on would tell it so.
     let expects = headers::expects_continue(request.headers());
     let journey = Journey { worker: &worker, peer, trusted, client };
@@ -265,10 +266,6 @@ impl Journey<'_> {
             visit.open_tunnel(member);
             headers::switch(response.headers_mut(), protocol.as_ref());
             return Ok(Outcome::Upgraded(response.map(drop), upgrade));
-        }
-        if Error::unreadable(response.status().as_u16()).is_some() {
-            // Such an answer without a date is taken for one of hyper's own.
-            headers::date(response.headers_mut());
         }
         visit.connection = Some(connection);
         *response.version_mut() = Version::HTTP_11;

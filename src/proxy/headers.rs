@@ -3,12 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Version};
 use hyper::body::SizeHint;
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimePrinter;
 
 use crate::table::access::Networks;
 
@@ -161,15 +159,6 @@ pub fn response(headers: &mut HeaderMap) -> Option<HeaderValue> {
         headers.insert(header::CONTENT_LENGTH, length);
     }
     upgrade
-}
-
-/// Gives an answer a date, if it has none.
-pub fn date(headers: &mut HeaderMap) {
-    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now());
-    let date = date.ok().and_then(|date| HeaderValue::try_from(date).ok());
-    if let (Entry::Vacant(entry), Some(date)) = (headers.entry(header::DATE), date) {
-        entry.insert(date);
-    }
 }
 
 /// Asks for another protocol, or grants it, on the connection that these headers go to.

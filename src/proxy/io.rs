@@ -22,11 +22,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Read at once while looking for the preface; a whole ordinary head.
 const FIRST_READ: usize = 2048;
 /// How the fields begin of the answer that hyper gives itself to a head that it cannot read; the
-/// date is the last of them. No member's answer looks so: its date is among its own fields, which
-/// come before these.
+/// date is the last of them.
 const UNEXPLAINED: &[u8] = b"connection: close\r\ncontent-length: 0\r\ndate: ";
 
-const VERSION: &[u8] = b"HTTP/1.";
 /// The length of a date and of a head's end (RFC 9110, section 5.6.7).
 const DATE: usize = "Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n".len();
 
@@ -51,6 +49,9 @@ pub struct Activity {
     deadline: AtomicU64,
     /// No byte has come since the last request: the next one begins a head.
     between: AtomicBool,
+    /// All that was answered has been written: what is written next, before another request, is
+    /// hyper's own.
+    flushed: AtomicBool,
     cut: AtomicBool,
 }
 
@@ -64,6 +65,7 @@ impl Activity {
             requests: AtomicUsize::new(0),
             deadline: AtomicU64::new(0),
             between: AtomicBool::new(false),
+            flushed: AtomicBool::new(true),
             cut: AtomicBool::new(false),
         };
         activity.expect_within(patience.head, now);
@@ -76,6 +78,7 @@ impl Activity {
         self.requests.fetch_add(1, Relaxed);
         self.deadline.store(0, Relaxed);
         self.between.store(false, Relaxed);
+        self.flushed.store(false, Relaxed);
         Request(Arc::clone(self))
     }
 
@@ -217,20 +220,15 @@ impl Drop for Client {
     }
 }
 
-/// Where the answer begins with which hyper refuses a head, if that is what these bytes end with,
-/// and the same with a reason. It is the last that hyper writes on a connection.
-fn explain(bytes: &[u8]) -> Option<(usize, Bytes)> {
+/// The answer with which hyper refuses a head, if these bytes are one, with a reason.
+fn explain(bytes: &[u8]) -> Option<Bytes> {
     let before_date = bytes.len().checked_sub(UNEXPLAINED.len() + DATE)?;
-    let (head, fields) = bytes.split_at(before_date);
+    let (line, fields) = bytes.split_at(before_date);
     let date = fields.strip_prefix(UNEXPLAINED)?.strip_suffix(b"\r\n\r\n")?;
-    let line = head.strip_suffix(b"\r\n")?;
-    let at = line.windows(VERSION.len()).rposition(|begin| begin == VERSION)?;
-    let status = std::str::from_utf8(&line[at + VERSION.len()..]).ok()?;
-    if status.contains('\n') {
-        return None;
-    }
-    let error = Error::unreadable(status.get(2..5)?.parse().ok()?)?;
-    Some((at, error.last_answer(std::str::from_utf8(date).ok()?)))
+    let line = std::str::from_utf8(line).ok()?.strip_suffix("\r\n")?;
+    let status = line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
+    let error = Error::unreadable(status).filter(|_| !line.contains('\n'))?;
+    Some(error.last_answer(std::str::from_utf8(date).ok()?))
 }
 
 /// Reads until the bytes are the preface, or cannot be.
@@ -281,23 +279,24 @@ impl Write for Client {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut buf = buf;
         if !self.http2
-            && let Some((at, explained)) = explain(buf)
+            && self.activity.flushed.load(Relaxed)
+            && let Some(explained) = explain(buf)
         {
-            if at == 0 {
-                if self.refusal.is_empty() {
-                    self.refusal = explained;
-                }
-                return self.poll_refusal(cx).map_ok(|()| buf.len());
+            if self.refusal.is_empty() {
+                self.refusal = explained;
             }
-            buf = &buf[..at];
+            return self.poll_refusal(cx).map_ok(|()| buf.len());
         }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.written(result, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when it has nothing left to write.
+        if self.activity.requests.load(Relaxed) == 0 {
+            self.activity.flushed.store(true, Relaxed);
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -342,9 +341,18 @@ impl Alarm {
     }
 }
 
-/// A connection to a member, with or without TLS.
+/// A connection to a member, which tells how much it has said.
 #[derive(Debug)]
-pub enum MemberStream {
+pub struct MemberStream {
+    /// The connection.
+    pub way: Way,
+    /// Counts the bytes that came.
+    pub heard: Arc<AtomicU64>,
+}
+
+/// With or without TLS.
+#[derive(Debug)]
+pub enum Way {
     /// Plain TCP.
     Plain(TcpStream),
     /// TLS over TCP.
@@ -353,9 +361,9 @@ pub enum MemberStream {
 
 macro_rules! either {
     ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Self::Plain($stream) => $call,
-            Self::Tls($stream) => $call,
+        match &mut $self.get_mut().way {
+            Way::Plain($stream) => $call,
+            Way::Tls($stream) => $call,
         }
     };
 }
@@ -366,7 +374,11 @@ impl AsyncRead for MemberStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
+        let heard = Arc::clone(&self.heard);
+        let before = buf.filled().len();
+        let result = either!(self, stream => Pin::new(stream).poll_read(cx, buf));
+        heard.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        result
     }
 }
 
@@ -388,9 +400,9 @@ impl AsyncWrite for MemberStream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+        match &self.way {
+            Way::Plain(stream) => stream.is_write_vectored(),
+            Way::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -416,30 +428,26 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_hypers_own_is_explained_wherever_it_begins() {
-        for before in ["", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"] {
-            for (status, reason) in [
-                ("400 Bad Request", "Bad Request: the request's head is malformed\n"),
-                ("414 URI Too Long", "URI Too Long: the request's target is too long\n"),
-                (
-                    "431 Request Header Fields Too Large",
-                    "Request Header Fields Too Large: the request's head is too large\n",
-                ),
+    fn an_answer_of_hypers_own_is_explained() {
+        for (status, reason) in [
+            ("400 Bad Request", "Bad Request: the request's head is malformed\n"),
+            ("414 URI Too Long", "URI Too Long: the request's target is too long\n"),
+            (
+                "431 Request Header Fields Too Large",
+                "Request Header Fields Too Large: the request's head is too large\n",
+            ),
+        ] {
+            let explained = explain(hypers_own(status).as_bytes()).unwrap();
+            let explained = std::str::from_utf8(&explained).unwrap();
+            let (head, body) = explained.split_once("\r\n\r\n").unwrap();
+            assert_eq!(body, reason);
+            assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{head}");
+            for field in [
+                format!("content-length: {}", body.len()),
+                format!("date: {DATE}"),
+                "connection: close".into(),
             ] {
-                let written = before.to_owned() + &hypers_own(status);
-                let (at, explained) = explain(written.as_bytes()).unwrap();
-                assert_eq!(at, before.len());
-                let explained = std::str::from_utf8(&explained).unwrap();
-                let (head, body) = explained.split_once("\r\n\r\n").unwrap();
-                assert_eq!(body, reason);
-                assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{head}");
-                for field in [
-                    format!("content-length: {}", body.len()),
-                    format!("date: {DATE}"),
-                    "connection: close".into(),
-                ] {
-                    assert!(head.split("\r\n").any(|line| line == field), "{field}: {head}");
-                }
+                assert!(head.split("\r\n").any(|line| line == field), "{field}: {head}");
             }
         }
     }
@@ -453,6 +461,7 @@ mod tests {
             own.replace("connection: close\r\n", ""),
             own.clone() + "x",
             own[1..].to_owned(),
+            format!("HTTP/1.1 200 OK\r\n\r\n{own}"),
             String::new(),
         ] {
             assert_eq!(explain(written.as_bytes()), None, "{written}");

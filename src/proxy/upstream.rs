@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use tokio::time::timeout_at;
 
 use super::body::Upload;
 use super::headers;
-use super::io::{Alarm, MemberStream};
+use super::io::{Alarm, MemberStream, Way};
 use crate::table::Member;
 use crate::table::load::Failure;
 
@@ -51,6 +52,8 @@ pub struct Failed {
     pub request: Option<Box<Request<Upload>>>,
     /// It went out on a connection that was kept from before: the member may just have closed it.
     pub reused: bool,
+    /// The member has begun to answer, or said something before its answer.
+    pub answered: bool,
 }
 
 /// A response's head, and the connection that its body comes on.
@@ -89,6 +92,7 @@ impl Connection {
 struct Wire {
     sender: SendRequest<Upload>,
     alarm: Alarm,
+    heard: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -163,14 +167,15 @@ pub async fn send(
             done => return done,
         }
     }
-    let sender = match connect(member, terms).await {
-        Ok(sender) => sender,
+    let wire = match connect(member, terms).await {
+        Ok(wire) => wire,
         Err(failure) => {
-            return Err(Failed { failure, request: Some(Box::new(request)), reused: false });
+            let request = Some(Box::new(request));
+            return Err(Failed { failure, request, reused: false, answered: false });
         }
     };
     member.tally.connections.inc();
-    exchange(pool, key, Wire { sender, alarm: Alarm::default() }, request, false, terms).await
+    exchange(pool, key, wire, request, false, terms).await
 }
 
 async fn exchange(
@@ -183,7 +188,12 @@ async fn exchange(
 ) -> Result<Reply, Failed> {
     let upload = request.body().clone();
     upload.begin();
-    let lost = |failure| Failed { failure, request: None, reused };
+    let heard = Arc::clone(&wire.heard);
+    let before = heard.load(Relaxed);
+    let lost = |failure| {
+        let answered = heard.load(Relaxed) > before;
+        Failed { failure, request: None, reused, answered }
+    };
     let mut sent = std::pin::pin!(wire.sender.try_send_request(request));
     let answer = std::future::poll_fn(|cx| match sent.as_mut().poll(cx) {
         Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -248,7 +258,7 @@ fn classify(error: &hyper::Error) -> Failure {
     }
 }
 
-async fn connect(member: &Member, terms: &Terms<'_>) -> Result<SendRequest<Upload>, Failure> {
+async fn connect(member: &Member, terms: &Terms<'_>) -> Result<Wire, Failure> {
     let within = Instant::now() + terms.connect;
     let within = terms.deadline.map_or(within, |deadline| deadline.min(within)).into();
     let stream = timeout_at(within, TcpStream::connect(member.address))
@@ -256,18 +266,20 @@ async fn connect(member: &Member, terms: &Terms<'_>) -> Result<SendRequest<Uploa
         .map_err(|_| Failure::ConnectTimeout)?
         .map_err(|error| connect_failure(&error))?;
     let _unimportant = stream.set_nodelay(true);
-    let stream = match &member.tls {
-        None => MemberStream::Plain(stream),
+    let way = match &member.tls {
+        None => Way::Plain(stream),
         Some(name) => {
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(terms.tls));
             let stream = timeout_at(within, connector.connect(name.clone(), stream))
                 .await
                 .map_err(|_| Failure::ConnectTimeout)?
                 .map_err(|_| Failure::Tls)?;
-            MemberStream::Tls(Box::new(stream))
+            Way::Tls(Box::new(stream))
         }
     };
-    handshake(stream).await
+    let heard = Arc::default();
+    let stream = MemberStream { way, heard: Arc::clone(&heard) };
+    Ok(Wire { sender: handshake(stream).await?, alarm: Alarm::default(), heard })
 }
 
 fn connect_failure(error: &io::Error) -> Failure {

@@ -111,7 +111,9 @@ pub struct Visit {
     complete: bool,
     /// The client takes the end of the connection for the end of the response, as HTTP/1.0 does.
     pub ends_by_close: bool,
-    busy: io::Request,
+    /// Other requests may be on the same connection, which shows nothing of this one's end.
+    pub multiplexed: bool,
+    busy: Option<io::Request>,
 }
 
 impl Visit {
@@ -137,7 +139,8 @@ impl Visit {
             sent: 0,
             complete: false,
             ends_by_close: false,
-            busy,
+            multiplexed: false,
+            busy: Some(busy),
         }
     }
 
@@ -183,6 +186,10 @@ impl Visit {
     pub fn complete(&mut self) {
         self.complete = true;
         self.in_flight = None;
+        if self.multiplexed {
+            // A client that does not take the end of it has the connection's idle time for that.
+            self.busy = None;
+        }
         if let Some(upload) = self.upload.as_ref().filter(|upload| upload.is_withheld()) {
             upload.refuse();
             self.connection = None;
@@ -190,6 +197,22 @@ impl Visit {
         if let Some(connection) = self.connection.take() {
             connection.give_back();
         }
+    }
+
+    /// The response has ended before its end; the member may have failed.
+    fn broke_off(&mut self, reason: &'static str, failure: Option<Failure>) {
+        self.reason = Some(reason);
+        if let Some(busy) = self.busy.as_ref().filter(|_| self.ends_by_close) {
+            busy.cut();
+        }
+        let first = self.route.as_ref().map(|route| route.rule.failover.exclude_for);
+        // A body that the client broke off takes the member's connection with it.
+        let blameless = self.upload.as_ref().is_some_and(|upload| upload.error().is_some());
+        let failure = failure.filter(|_| !blameless);
+        if let (Some(mut in_flight), Some(failure)) = (self.in_flight.take(), failure) {
+            in_flight.failed(failure, first.unwrap_or_default(), Instant::now());
+        }
+        self.connection = None;
     }
 
     fn line(&mut self, asked: Asked, duration: Duration) -> Line {
@@ -220,25 +243,14 @@ impl Watch for Visit {
     fn ended(&mut self, result: Result<(), DownloadError>) {
         match result {
             Ok(()) => self.complete(),
-            Err(error) => {
-                let failure = match error {
-                    DownloadError::Broken => Failure::Reset,
-                    DownloadError::Timeout => Failure::Timeout,
-                    // The visit goes with the body then: the client has gone, for all it matters.
-                    DownloadError::Stalled => return,
-                };
-                self.reason = Some(failure.reason());
-                if self.ends_by_close {
-                    self.busy.cut();
-                }
-                let first = self.route.as_ref().map(|route| route.rule.failover.exclude_for);
-                let in_flight = self.in_flight.take();
-                // A body that the client broke off takes the member's connection with it.
-                let blameless = self.upload.as_ref().is_some_and(|upload| upload.error().is_some());
-                if let Some(mut in_flight) = in_flight.filter(|_| !blameless) {
-                    in_flight.failed(failure, first.unwrap_or_default(), Instant::now());
-                }
-                self.connection = None;
+            // The visit goes with the body then: the client has gone, for all it matters.
+            Err(DownloadError::Stalled) => {}
+            Err(DownloadError::Deadline) => self.broke_off("deadline", None),
+            Err(DownloadError::Broken) => {
+                self.broke_off(Failure::Reset.reason(), Some(Failure::Reset));
+            }
+            Err(DownloadError::Timeout) => {
+                self.broke_off(Failure::Timeout.reason(), Some(Failure::Timeout));
             }
         }
     }

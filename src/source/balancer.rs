@@ -19,6 +19,7 @@ use crate::table::balance::Method;
 use crate::table::edit::{self, Edits};
 use crate::table::path::{HostPattern, Prefix};
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
+pub use members::no_urls;
 use problems::Problems;
 pub use problems::{Cause, Problem};
 

@@ -2,9 +2,12 @@
 
 pub mod balancer;
 pub mod document;
+pub mod endpoints;
 pub mod files;
+pub mod kubernetes;
 pub mod names;
 pub mod policy;
+pub mod status;
 
 use std::sync::Arc;
 use std::time::Instant;

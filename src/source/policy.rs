@@ -1,8 +1,6 @@
 //! What the operator allows those who write Balancers in a cluster.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
 
 /// Some namespaces, or all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +20,11 @@ impl Default for Namespaces {
 impl Namespaces {
     /// Those that a flag names; `*` is all.
     #[must_use]
-    pub fn of(names: &[Namespace]) -> Self {
-        if names.iter().any(|name| name.0 == "*") {
+    pub fn of(names: &[String]) -> Self {
+        if names.iter().any(|name| name == "*") {
             return Self::All;
         }
-        Self::Some(names.iter().map(|name| name.0.clone()).collect())
+        Self::Some(names.iter().cloned().collect())
     }
 
     /// Whether this one is among them.
@@ -36,33 +34,6 @@ impl Namespaces {
             Self::All => true,
             Self::Some(names) => names.contains(namespace),
         }
-    }
-}
-
-/// The name of a namespace, or `*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Namespace(pub String);
-
-impl fmt::Display for Namespace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for Namespace {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let label = !text.is_empty()
-            && text.len() <= 63
-            && text.bytes().all(inner)
-            && !text.starts_with('-')
-            && !text.ends_with('-');
-        if text == "*" || label {
-            return Ok(Self(text.to_owned()));
-        }
-        Err(format!("`{text}` is no namespace: give a name such as shop, or * for all"))
     }
 }
 
@@ -77,12 +48,18 @@ pub struct Policy {
     pub share_hosts: bool,
 }
 
+impl Policy {
+    /// Which addresses may not be members, for people.
+    pub const BARRED: &str = "loopback, link-local and multicast addresses, Gibbon's own, and those \
+        of --deny-members (the chart's denyMembers)";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn namespaces(names: &[&str]) -> Namespaces {
-        Namespaces::of(&names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>())
+        Namespaces::of(&names.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     #[test]
@@ -90,12 +67,5 @@ mod tests {
         assert!(!namespaces(&[]).contain("a"));
         assert!(namespaces(&["a", "b"]).contain("b") && !namespaces(&["a", "b"]).contain("c"));
         assert!(namespaces(&["a", "*"]).contain("c"));
-    }
-
-    #[test]
-    fn what_is_no_namespace_is_refused() {
-        for text in ["", "A", "a.b", "-a", "a-", "**"] {
-            assert!(text.parse::<Namespace>().unwrap_err().contains("such as shop"), "{text}");
-        }
     }
 }

@@ -329,6 +329,16 @@ impl Route {
         }
     }
 
+    /// How many addresses were found behind an entry's name or Service, barred ones included.
+    #[must_use]
+    pub fn found_addresses(&self, entry: usize) -> usize {
+        match (&self.rule.entries[entry].target, &self.found.backends[entry]) {
+            (Target::Url(Authority { host: Host::Address(_), .. }), _) => 1,
+            (_, Some(backends)) => backends.endpoints.len(),
+            (_, None) => 0,
+        }
+    }
+
     /// What this rule knows of an entry's backend besides its load; two entries may share one.
     fn kept(&self, load: &Arc<Load>, entry: &Entry) -> Option<Kept> {
         let same = |m: &&Member| {

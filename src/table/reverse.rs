@@ -319,19 +319,34 @@ impl Reversal {
     }
 }
 
-/// A value as text; `to_str` would refuse what is not ASCII, which members do send.
-fn text(value: &HeaderValue) -> Option<&str> {
-    std::str::from_utf8(value.as_bytes()).ok()
+/// A value as text. Members do send what is not ASCII, in UTF-8 or with a letter a byte (Latin-1);
+/// either is the text that [`bytes`] turns into the same bytes again.
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => text.into(),
+        Err(_) => value.as_bytes().iter().map(|byte| char::from(*byte)).collect::<String>().into(),
+    }
 }
 
-/// Replaces the values for which `change` has another; those that are no text stay.
+/// The bytes of a text that is `like` this value.
+fn bytes(text: &str, like: &HeaderValue) -> Vec<u8> {
+    if std::str::from_utf8(like.as_bytes()).is_ok() {
+        return text.as_bytes().to_vec();
+    }
+    text.chars().flat_map(|c| u8::try_from(c).map_or(vec![b'?'], |byte| vec![byte])).collect()
+}
+
+/// Replaces the values for which `change` has another.
 fn edit(headers: &mut HeaderMap, name: &HeaderName, change: impl Fn(&str) -> Option<String>) {
+    if !headers.contains_key(name) {
+        return;
+    }
     let http::header::Entry::Occupied(mut entry) = headers.entry(name) else {
         return;
     };
     for value in entry.iter_mut() {
-        let new = text(value).and_then(&change);
-        if let Some(new) = new.and_then(|new| HeaderValue::try_from(new).ok()) {
+        let new = change(&text(value)).map(|new| bytes(&new, value));
+        if let Some(new) = new.and_then(|new| HeaderValue::from_bytes(&new).ok()) {
             *value = new;
         }
     }
@@ -478,10 +493,9 @@ impl Answer<'_> {
     fn leaks(&self, headers: &HeaderMap) -> usize {
         let names = [LOCATION, CONTENT_LOCATION, DESTINATION, URI, REFRESH, LINK];
         let urls = names.iter().flat_map(|name| headers.get_all(name));
-        let urls = urls.filter(|value| text(value).is_some_and(|text| self.names_member(text)));
+        let urls = urls.filter(|value| self.names_member(&text(value)));
         let cookies = headers.get_all(SET_COOKIE).iter();
-        let cookies =
-            cookies.filter(|value| text(value).is_some_and(|text| self.cookie_leaks(text)));
+        let cookies = cookies.filter(|value| self.cookie_leaks(&text(value)));
         urls.count() + cookies.count()
     }
 
@@ -513,19 +527,20 @@ fn base(to: &str, rest: &str) -> String {
     if rest.is_empty() { to.to_owned() } else { path::join(to, rest).into_owned() }
 }
 
-/// Where the URL of a Refresh begins.
+/// Where the URL of a Refresh begins, after `5; url=` or, as browsers accept it too, after `5;`.
 fn refresh_url(value: &str) -> Option<usize> {
+    let spaces = |from: usize| value[from..].len() - value[from..].trim_start().len();
     let from = value.find([';', ','])? + 1;
-    let rest = &value[from..];
-    let name = rest.len() - rest.trim_start().len();
-    let after = rest.get(name..name + 3).filter(|name| name.eq_ignore_ascii_case("url"))?;
-    let equals = rest[name + after.len()..].find('=')?;
-    if !rest[name + 3..name + 3 + equals].trim().is_empty() {
-        return None;
+    let from = from + spaces(from);
+    let name = value.get(from..from + 3).filter(|name| name.eq_ignore_ascii_case("url"));
+    let equals = name.and_then(|name| {
+        let equals = from + name.len() + spaces(from + name.len());
+        value[equals..].starts_with('=').then_some(equals)
+    });
+    match equals {
+        Some(equals) => Some(equals + 1 + spaces(equals + 1)),
+        None => (from < value.len()).then_some(from),
     }
-    let url = name + 3 + equals + 1;
-    let spaces = rest[url..].len() - rest[url..].trim_start().len();
-    Some(from + url + spaces)
 }
 
 #[cfg(test)]

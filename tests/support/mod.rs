@@ -474,7 +474,7 @@ impl Gibbon {
             resolver.fix(&name, port, Answer::Addresses(addresses, Duration::from_secs(1)));
         }
         let config = Config {
-            files: directory.clone(),
+            source: gibbon::app::Source::Files(directory.clone()),
             listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
             admin: (Ipv4Addr::LOCALHOST, 0).into(),
             open_table: true,

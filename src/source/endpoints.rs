@@ -1,0 +1,381 @@
+//! Services and `EndpointSlices` → what is behind a port of a Service. Pure.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+
+use crate::table::{Backends, Endpoint, PortRef};
+
+/// The label that says whose slice it is.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// The part of a Service that matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Its ports: name, if it has one, and number.
+    pub ports: Vec<(Option<Arc<str>>, u16)>,
+    /// The name in DNS that it stands for, if it stands for one.
+    pub external_name: Option<Arc<str>>,
+    /// Whether IPv6 is its first family.
+    pub prefers_ipv6: bool,
+    /// Addresses that lead to it: of the cluster, external, of its load balancer.
+    pub addresses: Vec<IpAddr>,
+    /// Where clients reach it: addresses and names of its load balancer, else external ones.
+    pub published: Vec<String>,
+}
+
+impl From<core::Service> for Service {
+    fn from(service: core::Service) -> Self {
+        let spec = service.spec.unwrap_or_default();
+        let is_external = spec.type_.as_deref() == Some("ExternalName");
+        let balancer = service.status.and_then(|status| status.load_balancer).unwrap_or_default();
+        let ingress = balancer.ingress.unwrap_or_default();
+        let external = spec.external_ips.unwrap_or_default();
+        let cluster = spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip])).unwrap_or_default();
+        let of_balancer = ingress.iter().filter_map(|at| at.ip.clone().or(at.hostname.clone()));
+        let mut published: Vec<_> = of_balancer.collect();
+        if published.is_empty() {
+            published.clone_from(&external);
+        }
+        if published.is_empty() && matches!(spec.type_.as_deref(), None | Some("ClusterIP")) {
+            published.extend(cluster.iter().filter(|ip| *ip != "None").cloned());
+        }
+        let ips = ingress.iter().filter_map(|at| at.ip.as_ref());
+        let all = cluster.iter().chain(&external).chain(ips);
+        Self {
+            ports: spec
+                .ports
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|port| {
+                    let name = port.name.filter(|name| !name.is_empty());
+                    Some((name.map(Into::into), u16::try_from(port.port).ok()?))
+                })
+                .collect(),
+            external_name: spec
+                .external_name
+                .filter(|_| is_external)
+                .map(|name| name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase().into()),
+            prefers_ipv6: spec
+                .ip_families
+                .is_some_and(|families| families.first().is_some_and(|first| first == "IPv6")),
+            addresses: all.filter_map(|ip| ip.parse().ok()).collect(),
+            published,
+        }
+    }
+}
+
+/// The part of an `EndpointSlice` that matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// Its ports: name, if it has one, and number.
+    ports: Vec<(Option<Arc<str>>, u16)>,
+    endpoints: Vec<SliceEndpoint>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SliceEndpoint {
+    addresses: Vec<IpAddr>,
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+    pod: Option<Arc<str>>,
+    hostname: Option<Arc<str>>,
+}
+
+impl From<discovery::EndpointSlice> for Slice {
+    fn from(slice: discovery::EndpointSlice) -> Self {
+        let port = |port: discovery::EndpointPort| {
+            let name = port.name.filter(|name| !name.is_empty());
+            Some((name.map(Into::into), u16::try_from(port.port?).ok()?))
+        };
+        let endpoint = |endpoint: discovery::Endpoint| {
+            let conditions = endpoint.conditions.unwrap_or_default();
+            // What is not said counts as ready.
+            let ready = conditions.ready.unwrap_or(true);
+            let pod = endpoint.target_ref.filter(|target| target.kind.as_deref() == Some("Pod"));
+            SliceEndpoint {
+                addresses: endpoint.addresses.iter().filter_map(|ip| ip.parse().ok()).collect(),
+                ready,
+                serving: conditions.serving.unwrap_or(ready),
+                terminating: conditions.terminating.unwrap_or(false),
+                pod: pod.and_then(|pod| pod.name).map(Into::into),
+                hostname: endpoint.hostname.map(Into::into),
+            }
+        };
+        Self {
+            ports: slice.ports.into_iter().flatten().filter_map(port).collect(),
+            endpoints: slice.endpoints.into_iter().flatten().map(endpoint).collect(),
+        }
+    }
+}
+
+/// The name of the Service that a slice belongs to.
+#[must_use]
+pub fn service_of(slice: &discovery::EndpointSlice) -> Option<&str> {
+    slice.metadata.labels.as_ref()?.get(SERVICE_LABEL).map(String::as_str)
+}
+
+impl Slice {
+    /// All its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).copied()
+    }
+}
+
+/// What a port of a Service turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Endpoints, and how many there are in all, usable or not.
+    Endpoints(Arc<Backends>, usize),
+    /// Another name for a name and a port in DNS.
+    External(Arc<str>, u16),
+    /// There is no such Service.
+    NoService,
+    /// It has no such port, but these.
+    NoPort(String),
+}
+
+/// Resolves a port of a Service.
+#[must_use]
+pub fn resolve<'s>(
+    service: Option<&Service>,
+    slices: impl IntoIterator<Item = &'s Slice>,
+    port: &PortRef,
+) -> Resolution {
+    let Some(service) = service else { return Resolution::NoService };
+    let wanted = service.ports.iter().find(|(name, number)| match port {
+        PortRef::Number(wanted) => number == wanted,
+        PortRef::Name(wanted) => name.as_ref() == Some(wanted),
+    });
+    if let Some(name) = &service.external_name {
+        // Such a Service need not list its ports.
+        let number = match (wanted, port) {
+            (Some((_, number)), _) | (None, PortRef::Number(number)) => *number,
+            (None, PortRef::Name(_)) => return Resolution::NoPort(listed(service)),
+        };
+        return Resolution::External(Arc::clone(name), number);
+    }
+    let Some((name, number)) = wanted else {
+        return Resolution::NoPort(listed(service));
+    };
+    let found = gather(slices, name.as_ref(), service.prefers_ipv6);
+    let total = found.len();
+    // Those about to end are better than none.
+    let none_ready = found.values().all(|endpoint| !endpoint.ready);
+    let endpoints = found.into_iter().filter(|(_, endpoint)| endpoint.ready || endpoint.serving);
+    let endpoints = endpoints.map(|(address, endpoint)| Endpoint {
+        address,
+        pod: endpoint.pod.clone(),
+        hostname: endpoint.hostname.clone(),
+        draining: !endpoint.ready && !none_ready,
+    });
+    let backends = Backends { port: Some(*number), endpoints: endpoints.collect() };
+    Resolution::Endpoints(Arc::new(backends), total)
+}
+
+/// The ports of a Service, for people.
+fn listed(service: &Service) -> String {
+    let ports = service.ports.iter().map(|(name, number)| match name {
+        Some(name) => format!("{name} ({number})"),
+        None => number.to_string(),
+    });
+    ports.collect::<Vec<_>>().join(", ")
+}
+
+/// All endpoints of one family by address; of two that are the same, the more usable.
+fn gather<'s>(
+    slices: impl IntoIterator<Item = &'s Slice>,
+    port: Option<&Arc<str>>,
+    prefers_ipv6: bool,
+) -> BTreeMap<SocketAddr, &'s SliceEndpoint> {
+    let mut found: BTreeMap<SocketAddr, &SliceEndpoint> = BTreeMap::new();
+    for slice in slices {
+        let number = slice.ports.iter().find(|(name, _)| name.as_ref() == port);
+        let Some((_, number)) = number else { continue };
+        for endpoint in &slice.endpoints {
+            for ip in &endpoint.addresses {
+                let rank = |e: &SliceEndpoint| (e.ready, e.serving, !e.terminating);
+                let kept = found.entry(SocketAddr::new(*ip, *number)).or_insert(endpoint);
+                if rank(kept) < rank(endpoint) {
+                    *kept = endpoint;
+                }
+            }
+        }
+    }
+    // A pod of both families is one member, not two.
+    let is_preferred = |address: &SocketAddr| address.is_ipv6() == prefers_ipv6;
+    if found.keys().any(is_preferred) {
+        found.retain(|address, _| is_preferred(address));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(spec: Value) -> Service {
+        let service = json!({"metadata": {"name": "app"}, "spec": spec});
+        serde_json::from_value::<core::Service>(service).unwrap().into()
+    }
+
+    fn slice(ports: Value, endpoints: Value) -> Slice {
+        let slice = json!({
+            "metadata": {"name": "app-1", "labels": {SERVICE_LABEL: "app"}},
+            "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
+        });
+        let slice: discovery::EndpointSlice = serde_json::from_value(slice).unwrap();
+        assert_eq!(service_of(&slice), Some("app"));
+        slice.into()
+    }
+
+    fn named(name: &str) -> PortRef {
+        PortRef::Name(name.into())
+    }
+
+    /// `10.0.0.1:80`, and `~` behind one that is draining.
+    fn shown(resolution: &Resolution) -> Vec<String> {
+        let Resolution::Endpoints(backends, _) = resolution else { panic!("{resolution:?}") };
+        let mark = |e: &Endpoint| if e.draining { "~" } else { "" };
+        backends.endpoints.iter().map(|e| format!("{}{}", e.address, mark(e))).collect()
+    }
+
+    fn pod(ip: &str, ready: bool, serving: bool, terminating: bool) -> Value {
+        json!({
+            "addresses": [ip],
+            "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
+            "targetRef": {"kind": "Pod", "name": format!("pod-{ip}")},
+        })
+    }
+
+    #[test]
+    fn a_port_is_found_by_name_and_by_the_services_number_and_leads_to_the_pods_own() {
+        let app = service(json!({"ports": [
+            {"name": "http", "port": 80, "targetPort": "web"},
+            {"name": "admin", "port": 81, "targetPort": 9000},
+        ]}));
+        // A name with another number in each pod: the slices differ.
+        let slices = [
+            slice(
+                json!([{"name": "http", "port": 8080}]),
+                json!([pod("10.0.0.1", true, true, false)]),
+            ),
+            slice(
+                json!([{"name": "http", "port": 8081}, {"name": "admin", "port": 9000}]),
+                json!([pod("10.0.0.2", true, true, false)]),
+            ),
+        ];
+        for port in [named("http"), PortRef::Number(80)] {
+            let found = resolve(Some(&app), &slices, &port);
+            assert_eq!(shown(&found), ["10.0.0.1:8080", "10.0.0.2:8081"]);
+            let Resolution::Endpoints(backends, total) = found else { panic!("endpoints") };
+            assert_eq!((backends.port, total), (Some(80), 2));
+            assert_eq!(backends.endpoints[0].pod.as_deref(), Some("pod-10.0.0.1"));
+        }
+        assert_eq!(shown(&resolve(Some(&app), &slices, &named("admin"))), ["10.0.0.2:9000"]);
+        let missing = resolve(Some(&app), &slices, &PortRef::Number(8080));
+        assert_eq!(missing, Resolution::NoPort("http (80), admin (81)".into()));
+        assert_eq!(resolve(None, &slices, &named("http")), Resolution::NoService);
+    }
+
+    #[test]
+    fn a_single_port_without_a_name_is_found_by_its_number() {
+        let app = service(json!({"ports": [{"port": 80}]}));
+        for ports in [json!([{"port": 8080}]), json!([{"name": "", "port": 8080}])] {
+            let slices = [slice(ports, json!([{"addresses": ["10.0.0.1"]}]))];
+            let found = resolve(Some(&app), &slices, &PortRef::Number(80));
+            // Nothing is said of its state: it is ready.
+            assert_eq!(shown(&found), ["10.0.0.1:8080"]);
+        }
+    }
+
+    #[test]
+    fn pods_that_end_keep_their_sessions_and_those_not_ready_get_nothing() {
+        let app = service(json!({"ports": [{"name": "http", "port": 80}]}));
+        let ports = json!([{"name": "http", "port": 80}]);
+        let endpoints = json!([
+            pod("10.0.0.1", true, true, false),
+            pod("10.0.0.2", false, true, true),
+            pod("10.0.0.3", false, false, true),
+            pod("10.0.0.4", false, false, false),
+        ]);
+        let found = resolve(Some(&app), &[slice(ports.clone(), endpoints)], &named("http"));
+        assert_eq!(shown(&found), ["10.0.0.1:80", "10.0.0.2:80~"]);
+        assert!(matches!(found, Resolution::Endpoints(_, 4)));
+        // None is ready: those that still serve are the last resort.
+        let endpoints =
+            json!([pod("10.0.0.2", false, true, true), pod("10.0.0.3", false, false, true)]);
+        let found = resolve(Some(&app), &[slice(ports, endpoints)], &named("http"));
+        assert_eq!(shown(&found), ["10.0.0.2:80"]);
+    }
+
+    #[test]
+    fn an_address_in_two_slices_is_one_member_in_its_better_state() {
+        let app = service(json!({"ports": [{"name": "http", "port": 80}]}));
+        let of = |ready| {
+            let pods = json!([pod("10.0.0.1", ready, ready, !ready)]);
+            slice(json!([{"name": "http", "port": 80}]), pods)
+        };
+        for slices in [[of(true), of(false)], [of(false), of(true)]] {
+            assert_eq!(shown(&resolve(Some(&app), &slices, &named("http"))), ["10.0.0.1:80"]);
+        }
+    }
+
+    #[test]
+    fn a_dual_stack_service_has_each_pod_once_in_its_first_family() {
+        let ports = json!([{"name": "http", "port": 80}]);
+        let four = slice(ports.clone(), json!([pod("10.0.0.1", true, true, false)]));
+        let six = slice(ports, json!([pod("2001:db8::1", true, true, false)]));
+        let slices = [four.clone(), six];
+        for (families, expected) in [
+            (json!(["IPv4", "IPv6"]), "10.0.0.1:80"),
+            (json!(["IPv6", "IPv4"]), "[2001:db8::1]:80"),
+            (json!(null), "10.0.0.1:80"),
+        ] {
+            let app =
+                service(json!({"ipFamilies": families, "ports": [{"name": "http", "port": 80}]}));
+            assert_eq!(shown(&resolve(Some(&app), &slices, &named("http"))), [expected]);
+        }
+        let six = service(json!({"ipFamilies": ["IPv6"], "ports": [{"name": "http", "port": 80}]}));
+        assert_eq!(shown(&resolve(Some(&six), [&four], &named("http"))), ["10.0.0.1:80"]);
+    }
+
+    #[test]
+    fn an_external_name_is_a_name_and_the_services_port() {
+        let spec = json!({"type": "ExternalName", "externalName": "DB.example.org.", "ports": [{"name": "http", "port": 8080}]});
+        let external = service(spec);
+        let db = |port| Resolution::External("db.example.org".into(), port);
+        assert_eq!(resolve(Some(&external), [], &named("http")), db(8080));
+        assert_eq!(resolve(Some(&external), [], &PortRef::Number(81)), db(81));
+        let unknown = resolve(Some(&external), [], &named("https"));
+        assert_eq!(unknown, Resolution::NoPort("http (8080)".into()));
+        // What is no ExternalName may still carry the field.
+        let other = service(json!({"externalName": "x", "ports": [{"port": 80}]}));
+        assert_eq!(other.external_name, None);
+    }
+
+    #[test]
+    fn where_clients_reach_a_service_depends_on_its_type() {
+        let published = |type_: &str, ingress: Value| {
+            let service = json!({
+                "metadata": {"name": "gibbon"},
+                "spec": {"type": type_, "clusterIPs": ["198.18.0.9"], "externalIPs": []},
+                "status": {"loadBalancer": {"ingress": ingress}},
+            });
+            let service: Service = serde_json::from_value::<core::Service>(service).unwrap().into();
+            assert!(service.addresses.contains(&"198.18.0.9".parse().unwrap()));
+            service.published
+        };
+        let ingress = json!([{"ip": "203.0.113.7"}, {"hostname": "lb.example.org"}]);
+        assert_eq!(published("LoadBalancer", ingress), ["203.0.113.7", "lb.example.org"]);
+        assert_eq!(published("LoadBalancer", json!([])), Vec::<String>::new());
+        assert_eq!(published("ClusterIP", json!([])), ["198.18.0.9"]);
+        assert_eq!(published("NodePort", json!([])), Vec::<String>::new());
+    }
+}

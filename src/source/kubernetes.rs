@@ -1,0 +1,594 @@
+//! A cluster: watches its Balancers, Services and `EndpointSlices`, and publishes what they add up
+//! to. An API server that is away changes nothing of what is being served.
+
+pub mod lease;
+pub mod store;
+pub mod watch;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, Resource};
+use prometheus::IntGauge;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch as channel;
+use tokio::time::{Instant, sleep_until};
+
+use super::Publisher;
+use super::endpoints::{Resolution, Slice};
+use super::names::{Name, Names, Resolver, names_of};
+use super::policy::Policy;
+use super::status::writer::{Wanted, Writer};
+use super::status::{ClaimClock, Facts};
+use crate::api::Balancer;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::table::access::{Barred, Networks};
+use crate::table::owners::Owners;
+use crate::table::{Endpoints, Rule, RuleId, ServicePort, Table, Target};
+use lease::Election;
+use store::{Change, Dirty, Key, Store, Update};
+use watch::{Contact, Ears, Told, follow};
+
+/// Changes that come together are published together: so long after the first, and never later.
+const SETTLE: Duration = Duration::from_millis(10);
+/// How long a changed Balancer waits for its new names to be resolved; it is served as before.
+const NEW_NAMES: Duration = Duration::from_secs(3);
+/// How often it is looked whether the API server still answers.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long it may be silent. The lease is asked for every other second.
+const SILENCE: Duration = Duration::from_secs(8);
+/// How often statuses are thought over at most.
+const STATUSES: Duration = Duration::from_millis(200);
+
+/// Where clients reach Gibbon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Publish {
+    /// Nobody has said.
+    #[default]
+    Nothing,
+    /// Where this Service is reached.
+    Service(Key),
+    /// At these addresses and names.
+    Addresses(Vec<String>),
+}
+
+/// What a cluster is watched for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// These namespaces only; none is all.
+    pub namespaces: Vec<String>,
+    /// Balancers of this class, or those without one.
+    pub class: Option<String>,
+    /// What is allowed to whom.
+    pub policy: Policy,
+    /// Networks that no member may be in.
+    pub deny: Vec<IpNet>,
+    /// Gibbon's own addresses.
+    pub own: Vec<IpAddr>,
+    /// Where clients reach it.
+    pub publish: Publish,
+    /// Where the lease is; by default the namespace that the client belongs to.
+    pub lease_namespace: Option<String>,
+    /// What this process is called among its likes.
+    pub identity: String,
+}
+
+impl Options {
+    /// The name of the lease and of the field manager.
+    #[must_use]
+    pub fn manager(&self) -> String {
+        self.class.as_ref().map_or_else(|| "gibbon".to_owned(), |class| format!("gibbon-{class}"))
+    }
+}
+
+/// Follows a cluster.
+pub struct Cluster {
+    client: Client,
+    options: Options,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    publisher: Publisher,
+    names: Names,
+    ending: channel::Receiver<bool>,
+}
+
+impl Cluster {
+    /// A cluster that was not looked at yet. When `ending` is true, the lease is given back.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        options: Options,
+        resolver: Resolver,
+        publisher: Publisher,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        ending: channel::Receiver<bool>,
+    ) -> Self {
+        let names = Names::new(resolver);
+        Self { client, options, health, metrics, publisher, names, ending }
+    }
+
+    /// Publishes what the cluster holds, and from then on each change, for ever.
+    ///
+    /// # Errors
+    /// When another cluster is followed with the same metrics; else it is tried for ever.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let counted = self.metrics.of_cluster()?;
+        let contact = Contact::new(counted.contact.clone());
+        let (changes, heard) = unbounded_channel();
+        let watches = self.watch(&Ears { changes, contact: contact.clone() });
+        let (leader, leads) = channel::channel(false);
+        let (statuses, wanted) = channel::channel(Arc::default());
+        let manager = self.options.manager();
+        let namespace = self.options.lease_namespace.as_deref();
+        let election = Election::new(
+            self.client.clone(),
+            namespace.unwrap_or_else(|| self.client.default_namespace()),
+            manager.clone(),
+            self.options.identity.clone(),
+            leader,
+            contact.clone(),
+            counted.leads.clone(),
+        );
+        let writer = Writer::new(
+            self.client.clone(),
+            manager,
+            self.options.identity.clone(),
+            counted.statuses.clone(),
+        );
+        // They end with the process, or with the runtime of a test.
+        tokio::spawn(election.run(self.ending.clone()));
+        tokio::spawn(writer.run(wanted, leads.clone()));
+        let state = State::new(self, watches, contact, statuses, leads, counted.refused);
+        state.run(heard).await
+    }
+
+    /// Starts a watch for each kind and scope; returns what each of them watches.
+    fn watch(&self, ears: &Ears) -> Vec<String> {
+        let scopes = |namespaces: Vec<String>| -> Vec<Option<String>> {
+            if namespaces.is_empty() {
+                vec![None]
+            } else {
+                namespaces.into_iter().map(Some).collect()
+            }
+        };
+        let mut namespaces = self.options.namespaces.clone();
+        namespaces.sort();
+        namespaces.dedup();
+        let of_balancers = scopes(namespaces.clone());
+        if let (Publish::Service((namespace, _)), false) =
+            (&self.options.publish, namespaces.is_empty())
+            && !namespaces.iter().any(|n| **n == **namespace)
+        {
+            namespaces.push(namespace.to_string());
+        }
+        let mut watches = Vec::new();
+        for scope in of_balancers {
+            let number = named(&mut watches, "balancers", scope.as_ref());
+            let api: Api<DeserializeGuard<Balancer>> = self.api(scope.as_ref());
+            tokio::spawn(follow(number, api, scope, ears.clone(), Box::new, Change::Balancers));
+        }
+        for scope in scopes(namespaces) {
+            let number = named(&mut watches, "services", scope.as_ref());
+            let api: Api<core::Service> = self.api(scope.as_ref());
+            let services =
+                follow(number, api, scope.clone(), ears.clone(), store::service, Change::Services);
+            tokio::spawn(services);
+            let number = named(&mut watches, "endpointslices", scope.as_ref());
+            let api: Api<discovery::EndpointSlice> = self.api(scope.as_ref());
+            tokio::spawn(follow(number, api, scope, ears.clone(), store::slice, Change::Slices));
+        }
+        watches
+    }
+
+    fn api<K>(&self, scope: Option<&String>) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match scope {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+}
+
+/// Adds a watch to the list; returns its number.
+fn named(watches: &mut Vec<String>, kind: &str, scope: Option<&String>) -> usize {
+    let scope = scope.map_or(String::new(), |namespace| format!(" in {namespace}"));
+    watches.push(format!("{kind}{scope}"));
+    watches.len() - 1
+}
+
+/// What is known, and what was made of it.
+struct State {
+    options: Options,
+    health: Arc<Health>,
+    publisher: Publisher,
+    names: Names,
+    store: Store,
+    /// What each watch follows, and since when it has been in trouble.
+    watches: Vec<(String, Option<(String, Instant)>)>,
+    /// Watches that have not told all there is yet.
+    unheard: HashSet<usize>,
+    contact: Contact,
+    /// The rules in use: those of the Balancers, unless they still wait for names.
+    in_use: BTreeMap<RuleId, Arc<Rule>>,
+    waiting: BTreeMap<RuleId, Instant>,
+    resolutions: HashMap<ServicePort, Resolution>,
+    endpoints: Endpoints,
+    owners: Option<Owners>,
+    table: Arc<Table>,
+    statuses: channel::Sender<Arc<Vec<Wanted>>>,
+    leads: channel::Receiver<bool>,
+    refused: IntGauge,
+    claims: ClaimClock,
+}
+
+/// When something is to be done.
+#[derive(Debug, Default)]
+struct Plan {
+    publish: Option<Instant>,
+    statuses: Option<Instant>,
+}
+
+impl State {
+    fn new(
+        cluster: Cluster,
+        watches: Vec<String>,
+        contact: Contact,
+        statuses: channel::Sender<Arc<Vec<Wanted>>>,
+        leads: channel::Receiver<bool>,
+        refused: IntGauge,
+    ) -> Self {
+        let Cluster { options, health, publisher, names, .. } = cluster;
+        let store = Store::new(options.class.clone(), options.policy.clone());
+        let mut state = Self {
+            options,
+            health,
+            publisher,
+            names,
+            store,
+            unheard: (0..watches.len()).collect(),
+            watches: watches.into_iter().map(|watch| (watch, None)).collect(),
+            contact,
+            in_use: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            resolutions: HashMap::new(),
+            endpoints: Endpoints::default(),
+            owners: None,
+            table: Arc::default(),
+            statuses,
+            leads,
+            refused,
+            claims: ClaimClock::new(Timestamp::UNIX_EPOCH),
+        };
+        state.bar();
+        state
+    }
+
+    async fn run(mut self, mut heard: UnboundedReceiver<(usize, Told)>) -> anyhow::Result<()> {
+        let mut plan = Plan::default();
+        let mut dirty = Dirty::default();
+        let mut look = Instant::now() + LOOK;
+        let mut leads = self.leads.clone();
+        let never = Instant::now() + Duration::from_secs(365 * 24 * 3600);
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(plan.publish.unwrap_or(never)), if plan.publish.is_some() => {
+                    plan.publish = self.publish(std::mem::take(&mut dirty));
+                    plan.statuses.get_or_insert_with(|| Instant::now() + SETTLE);
+                }
+                Some((watch, told)) = heard.recv() => {
+                    self.hear(watch, told);
+                    merge(&mut dirty, self.store.take_dirty());
+                    let now = Instant::now();
+                    if self.unheard.is_empty() && self.is_news(&dirty) {
+                        let soon = now + SETTLE;
+                        plan.publish = Some(plan.publish.map_or(soon, |at| at.min(soon)));
+                    } else if dirty.statuses && self.unheard.is_empty() {
+                        plan.statuses.get_or_insert(now + STATUSES);
+                    }
+                }
+                news = self.names.news() => if self.names.learn(news) && self.unheard.is_empty() {
+                    let soon = Instant::now() + SETTLE;
+                    plan.publish = Some(plan.publish.map_or(soon, |at| at.min(soon)));
+                },
+                Ok(()) = leads.changed() => {
+                    plan.statuses = Some(Instant::now());
+                }
+                () = sleep_until(plan.statuses.unwrap_or(never)), if plan.statuses.is_some() => {
+                    plan.statuses = None;
+                    dirty.statuses = false;
+                    self.think_statuses_over();
+                }
+                () = sleep_until(look) => {
+                    look = Instant::now() + LOOK;
+                    self.complain();
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, watch: usize, told: Told) {
+        match told {
+            Told::Change(change) => {
+                let is_all = matches!(
+                    change,
+                    Change::Balancers(Update::All(..))
+                        | Change::Services(Update::All(..))
+                        | Change::Slices(Update::All(..))
+                );
+                self.store.take(change);
+                if self.watches[watch].1.take().is_some() {
+                    tracing::info!(watch = self.watches[watch].0, "watched again");
+                }
+                if is_all && self.unheard.remove(&watch) && self.unheard.is_empty() {
+                    tracing::info!("all objects were heard of");
+                }
+            }
+            Told::Trouble(error) => {
+                let (name, trouble) = &mut self.watches[watch];
+                if trouble.as_ref().is_none_or(|(before, _)| *before != error) {
+                    tracing::warn!(watch = *name, error, "cannot be watched now; trying again");
+                }
+                *trouble = Some((error, Instant::now()));
+                if !self.unheard.is_empty() {
+                    self.complain();
+                }
+            }
+        }
+    }
+
+    /// Whether a change can change the table.
+    fn is_news(&self, dirty: &Dirty) -> bool {
+        let first = self.table.routes.is_empty() && !self.health.is_serving();
+        let claims = dirty.claims && !self.options.policy.share_hosts;
+        first || dirty.rules || claims || dirty.services.iter().any(|key| self.is_wanted(key))
+    }
+
+    fn is_wanted(&self, key: &Key) -> bool {
+        let own = matches!(&self.options.publish, Publish::Service(own) if own == key);
+        let is = |port: &ServicePort| port.namespace == key.0 && port.name == key.1;
+        own || is_api_server(key) || self.resolutions.keys().any(is)
+    }
+
+    /// Puts what is known in use. Returns when that is to be done again, if nothing happens.
+    fn publish(&mut self, dirty: Dirty) -> Option<Instant> {
+        if dirty.rules {
+            self.choose_ports();
+        }
+        for port in self.resolutions.keys().cloned().collect::<Vec<_>>() {
+            let key = (Arc::clone(&port.namespace), Arc::clone(&port.name));
+            if dirty.services.contains(&key) {
+                self.resolve(port);
+            }
+        }
+        let again = self.choose_rules();
+        self.follow_names();
+        if !self.options.policy.share_hosts && (dirty.claims || self.owners.is_none()) {
+            self.owners = Some(Owners::of(&self.store.claims()));
+        }
+        if dirty
+            .services
+            .iter()
+            .any(|key| !self.endpoints.services.is_empty() || self.is_wanted(key))
+        {
+            self.bar();
+        }
+        let refused = self.store.balancers().values().filter(|held| held.outcome.is_err()).count();
+        self.refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
+        let rules: Vec<_> = self.in_use.values().cloned().collect();
+        self.table = self.publisher.publish(&rules, &self.endpoints, self.owners.as_ref());
+        if !self.health.is_serving() {
+            self.health.set_serving();
+            tracing::info!(balancers = rules.len(), "first table in use");
+        }
+        again
+    }
+
+    /// Which ports of Services there are rules for.
+    fn choose_ports(&mut self) {
+        let rules = self.store.balancers().values().filter_map(|held| held.outcome.as_ref().ok());
+        let entries = rules.chain(self.in_use.values()).flat_map(|rule| &rule.entries);
+        let ports: HashSet<ServicePort> = entries
+            .filter_map(|entry| match &entry.target {
+                Target::Service(port) => Some(port.clone()),
+                Target::Url(_) => None,
+            })
+            .collect();
+        self.resolutions.retain(|port, _| ports.contains(port));
+        self.endpoints.services.retain(|port, _| ports.contains(port));
+        for port in ports {
+            if !self.resolutions.contains_key(&port) {
+                self.resolve(port);
+            }
+        }
+    }
+
+    /// Looks a port up; what is behind it stays the very same where nothing changed.
+    fn resolve(&mut self, port: ServicePort) {
+        let resolution = self.store.resolve(&port);
+        if let Resolution::Endpoints(backends, _) = &resolution {
+            let before = self.endpoints.services.get(&port);
+            if before.is_none_or(|before| before != backends) {
+                self.endpoints.services.insert(port.clone(), Arc::clone(backends));
+            }
+        } else {
+            self.endpoints.services.remove(&port);
+        }
+        self.resolutions.insert(port, resolution);
+    }
+
+    /// Takes the newest rule of each Balancer in use, unless it waits for names that are new.
+    fn choose_rules(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut in_use = BTreeMap::new();
+        let mut waiting = BTreeMap::new();
+        for (id, held) in self.store.balancers() {
+            let Ok(rule) = &held.outcome else { continue };
+            let before = self.in_use.get(id).filter(|before| !Arc::ptr_eq(before, rule));
+            let known = names_of([rule]).iter().all(|name| self.names.known().contains_key(name));
+            let rule = match before {
+                Some(before) if !known => {
+                    let until = *self.waiting.get(id).unwrap_or(&(now + NEW_NAMES));
+                    if until > now {
+                        waiting.insert(id.clone(), until);
+                        before
+                    } else {
+                        rule
+                    }
+                }
+                _ => rule,
+            };
+            in_use.insert(id.clone(), Arc::clone(rule));
+        }
+        self.in_use = in_use;
+        let again = waiting.values().min().copied();
+        self.waiting = waiting;
+        again
+    }
+
+    /// Follows the names of URLs and of `ExternalName` Services, and takes over what is known.
+    fn follow_names(&mut self) {
+        let newest = self.store.balancers().values().filter_map(|held| held.outcome.as_ref().ok());
+        let mut names = names_of(newest.chain(self.in_use.values()));
+        let external: Vec<(ServicePort, Name)> = self
+            .resolutions
+            .iter()
+            .filter(|(port, _)| self.options.policy.url_members.contain(&port.namespace))
+            .filter_map(|(port, resolution)| match resolution {
+                Resolution::External(name, number) => {
+                    Some((port.clone(), (Arc::clone(name), *number)))
+                }
+                _ => None,
+            })
+            .collect();
+        names.extend(external.iter().map(|(_, name)| name.clone()));
+        self.names.follow(&names);
+        self.endpoints.names.clone_from(self.names.known());
+        for (port, name) in external {
+            match self.names.known().get(&name) {
+                Some(backends) => drop(self.endpoints.services.insert(port, Arc::clone(backends))),
+                None => drop(self.endpoints.services.remove(&port)),
+            }
+        }
+    }
+
+    /// Bars addresses from being members: Gibbon's own, the API server's, and those denied.
+    fn bar(&mut self) {
+        let mut networks: BTreeSet<IpNet> = self.options.deny.iter().copied().collect();
+        networks.extend(self.options.own.iter().map(|ip| IpNet::from(ip.to_canonical())));
+        let api_server: Key = ("default".into(), "kubernetes".into());
+        let mut services = vec![&api_server];
+        if let Publish::Service(own) = &self.options.publish {
+            services.push(own);
+        }
+        for key in services {
+            let addresses =
+                self.store.service(key).into_iter().flat_map(|service| &service.addresses);
+            let behind = self.store.slices_of(key).flat_map(Slice::addresses);
+            networks
+                .extend(addresses.copied().chain(behind).map(|ip| IpNet::from(ip.to_canonical())));
+        }
+        let barred = Barred::local_and(Networks::new(networks.into_iter().collect()));
+        if *self.endpoints.barred != barred {
+            self.endpoints.barred = Arc::new(barred);
+        }
+    }
+
+    /// Where clients reach Gibbon.
+    fn published(&self) -> Vec<String> {
+        match &self.options.publish {
+            Publish::Nothing => Vec::new(),
+            Publish::Addresses(addresses) => addresses.clone(),
+            Publish::Service(key) => {
+                self.store.service(key).map(|service| service.published.clone()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// What each Balancer's status should be, for who writes them.
+    fn think_statuses_over(&mut self) {
+        if !*self.leads.borrow() || !self.health.is_serving() {
+            return;
+        }
+        let mut verdicts: HashMap<&RuleId, Vec<_>> = HashMap::new();
+        for verdict in &self.table.verdicts {
+            verdicts.entry(&verdict.rule).or_default().push(verdict);
+        }
+        let published = self.published();
+        let resolve = |port: &ServicePort| {
+            self.resolutions.get(port).cloned().unwrap_or(Resolution::NoService)
+        };
+        // The older first, so that new claims keep that order.
+        let mut balancers: Vec<_> = self.store.balancers().iter().collect();
+        balancers.sort_by_key(|(id, held)| (held.created, *id));
+        let mut clock = self.claims;
+        let now = Timestamp::now();
+        let wanted = balancers.into_iter().map(|(id, held)| {
+            let facts = Facts {
+                id,
+                held,
+                route: self.table.route(id).map(AsRef::as_ref),
+                verdicts: verdicts.get(id).map_or(&[][..], Vec::as_slice),
+                resolve: &resolve,
+                policy: &self.options.policy,
+                published: &published,
+            };
+            let is_readable = !matches!(held.outcome, Err(store::Refusal::Unreadable(_)));
+            Wanted {
+                id: id.clone(),
+                uid: held.uid.clone(),
+                seen: is_readable.then(|| held.status.clone()),
+                status: facts.status(clock.next(now)),
+            }
+        });
+        let wanted = Arc::new(wanted.collect());
+        self.claims = clock;
+        self.statuses.send_replace(wanted);
+    }
+
+    /// Says what is wrong with the cluster, for `/readyz` and the log.
+    fn complain(&self) {
+        let mut complaints = Vec::new();
+        let silence = self.contact.silence();
+        match silence {
+            Some(silence) if silence > SILENCE => complaints.push(format!(
+                "the API server has not been heard of for {} s; what it said last is served",
+                silence.as_secs()
+            )),
+            None => complaints.push("the API server was not heard of yet".to_owned()),
+            Some(_) => {}
+        }
+        for (watch, trouble) in &self.watches {
+            if let Some((error, at)) = trouble
+                && (at.elapsed() < SILENCE || !complaints.is_empty())
+            {
+                complaints.push(format!("{watch} cannot be watched: {error}"));
+            }
+        }
+        self.health.complain("cluster", &complaints);
+    }
+}
+
+fn is_api_server(key: &Key) -> bool {
+    &*key.0 == "default" && &*key.1 == "kubernetes"
+}
+
+/// Adds what has changed to what has changed before.
+fn merge(dirty: &mut Dirty, more: Dirty) {
+    dirty.rules |= more.rules;
+    dirty.claims |= more.claims;
+    dirty.statuses |= more.statuses;
+    dirty.services.extend(more.services);
+}

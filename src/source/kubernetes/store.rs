@@ -1,0 +1,510 @@
+//! What the API server has told so far, trimmed to what matters, and what has changed of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use kube::core::DeserializeGuard;
+use kube::{Resource, ResourceExt};
+
+use crate::api::{Balancer, BalancerStatus};
+use crate::source::balancer::{self, Place, Problem};
+use crate::source::endpoints::{self, Resolution, Service, Slice};
+use crate::source::policy::Policy;
+use crate::table::owners::Claim;
+use crate::table::path::HostPattern;
+use crate::table::{Rule, RuleId, ServicePort};
+
+/// Namespace and name of an object.
+pub type Key = (Arc<str>, Arc<str>);
+
+/// A change of one kind of object.
+#[derive(Debug)]
+pub enum Update<T> {
+    /// These are all there are, in one namespace or in all.
+    All(Option<String>, Vec<T>),
+    /// This is new, or has changed.
+    One(T),
+    /// This is gone.
+    Gone(T),
+}
+
+/// What a watch tells.
+#[derive(Debug)]
+pub enum Change {
+    /// Of Balancers.
+    Balancers(Update<Box<DeserializeGuard<Balancer>>>),
+    /// Of Services.
+    Services(Update<(Key, Service)>),
+    /// Of `EndpointSlices`.
+    Slices(Update<(Key, SliceOf)>),
+}
+
+/// A slice, and the name of its Service, if it has one.
+pub type SliceOf = (Option<Arc<str>>, Slice);
+
+/// A Service by its key.
+#[must_use]
+pub fn service(object: core::Service) -> (Key, Service) {
+    (key(&object), object.into())
+}
+
+/// A slice by its key.
+#[must_use]
+pub fn slice(object: discovery::EndpointSlice) -> (Key, SliceOf) {
+    let service = endpoints::service_of(&object).map(Into::into);
+    (key(&object), (service, object.into()))
+}
+
+fn key(object: &impl Resource) -> Key {
+    let meta = object.meta();
+    let part = |part: &Option<String>| part.as_deref().unwrap_or_default().into();
+    (part(&meta.namespace), part(&meta.name))
+}
+
+/// Why a Balancer is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is no Balancer that this version knows.
+    Unreadable(String),
+    /// It was read, and this is wrong with it.
+    Problems(Vec<Problem>),
+}
+
+/// A Balancer of this Gibbon's class.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Tells it from another of the same name.
+    pub uid: String,
+    /// The version of its spec.
+    pub generation: i64,
+    /// When it was made, in seconds since 1970.
+    pub created: Option<i64>,
+    /// The hosts that it asks for; those that are no hosts are left out.
+    pub hosts: Vec<HostPattern>,
+    /// What can be served, or why nothing is.
+    pub outcome: Result<Arc<Rule>, Refusal>,
+    /// Its status as it was last seen.
+    pub status: BalancerStatus,
+}
+
+impl Held {
+    fn read(guard: DeserializeGuard<Balancer>, policy: &Policy) -> Self {
+        let meta = guard.meta();
+        let uid = meta.uid.clone().unwrap_or_default();
+        let generation = meta.generation.unwrap_or_default();
+        let created = meta.creation_timestamp.as_ref().map(|time| time.0.as_second());
+        let (hosts, outcome, status) = match guard.0 {
+            Ok(mut object) => {
+                let status = object.status.take().unwrap_or_default();
+                let hosts = object.spec.hosts.iter();
+                let hosts = hosts.filter_map(|host| HostPattern::parse(host).ok()).collect();
+                let rule = balancer::rule(&object, Place::Cluster(policy));
+                (hosts, rule.map(Arc::new).map_err(Refusal::Problems), status)
+            }
+            Err(invalid) => {
+                (Vec::new(), Err(Refusal::Unreadable(invalid.error)), BalancerStatus::default())
+            }
+        };
+        Self { uid, generation, created, hosts, outcome, status }
+    }
+
+    /// When it claimed a host, in microseconds since 1970, if that is written in its status.
+    fn claimed(&self, host: &str) -> Option<i64> {
+        let claim = self.status.hosts.iter().find(|claim| claim.host == host)?;
+        Some(claim.claimed_at.0.as_microsecond())
+    }
+
+    fn claims<'h>(&'h self, id: &'h RuleId) -> impl Iterator<Item = Claim> + 'h {
+        self.hosts.iter().map(|host| Claim {
+            host: host.clone(),
+            at: self.claimed(&host.to_string()),
+            created: self.created,
+            by: id.clone(),
+        })
+    }
+}
+
+/// What has changed since it was last asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Rules came, went or changed.
+    pub rules: bool,
+    /// Claims of hosts did.
+    pub claims: bool,
+    /// A status was seen.
+    pub statuses: bool,
+    /// Services whose ports or endpoints changed.
+    pub services: BTreeSet<Key>,
+}
+
+impl Dirty {
+    /// Whether nothing has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// All that is known of the cluster.
+#[derive(Debug, Default)]
+pub struct Store {
+    class: Option<String>,
+    policy: Policy,
+    balancers: BTreeMap<RuleId, Held>,
+    services: HashMap<Key, Service>,
+    slices: HashMap<Key, BTreeMap<Arc<str>, Slice>>,
+    /// The Service of each slice.
+    owners: HashMap<Key, Arc<str>>,
+    dirty: Dirty,
+}
+
+impl Store {
+    /// An empty one, for Balancers of a class.
+    #[must_use]
+    pub fn new(class: Option<String>, policy: Policy) -> Self {
+        Self { class, policy, ..Self::default() }
+    }
+
+    /// All Balancers of the class.
+    #[must_use]
+    pub const fn balancers(&self) -> &BTreeMap<RuleId, Held> {
+        &self.balancers
+    }
+
+    /// A Service.
+    #[must_use]
+    pub fn service(&self, key: &Key) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// The slices of a Service.
+    pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = &Slice> {
+        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// What is behind a port of a Service.
+    #[must_use]
+    pub fn resolve(&self, port: &ServicePort) -> Resolution {
+        let key = (Arc::clone(&port.namespace), Arc::clone(&port.name));
+        endpoints::resolve(self.service(&key), self.slices_of(&key), &port.port)
+    }
+
+    /// All claims of hosts.
+    #[must_use]
+    pub fn claims(&self) -> Vec<Claim> {
+        self.balancers.iter().flat_map(|(id, held)| held.claims(id)).collect()
+    }
+
+    /// What has changed since the last call.
+    pub fn take_dirty(&mut self) -> Dirty {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Takes a change over.
+    pub fn take(&mut self, change: Change) {
+        match change {
+            Change::Balancers(update) => self.balancers_changed(update),
+            Change::Services(update) => self.services_changed(update),
+            Change::Slices(update) => self.slices_changed(update),
+        }
+    }
+
+    fn balancers_changed(&mut self, update: Update<Box<DeserializeGuard<Balancer>>>) {
+        match update {
+            Update::All(scope, all) => {
+                let ids: BTreeSet<_> = all.iter().map(|guard| id(guard)).collect();
+                let gone = self
+                    .balancers
+                    .keys()
+                    .filter(|id| in_scope(&id.namespace, scope.as_ref()) && !ids.contains(*id));
+                for id in gone.cloned().collect::<Vec<_>>() {
+                    self.remove(&id);
+                }
+                all.into_iter().for_each(|guard| self.upsert(*guard));
+            }
+            Update::One(guard) => self.upsert(*guard),
+            Update::Gone(guard) => self.remove(&id(&guard)),
+        }
+    }
+
+    fn upsert(&mut self, guard: DeserializeGuard<Balancer>) {
+        let id = id(&guard);
+        let class = guard.0.as_ref().ok().and_then(|balancer| balancer.spec.class_name.as_ref());
+        // One that cannot be read may be of any class: that of those without one is told.
+        if class != self.class.as_ref() {
+            return self.remove(&id);
+        }
+        let meta = guard.meta();
+        let same = |held: &&mut Held| {
+            Some(&held.uid) == meta.uid.as_ref()
+                && Some(held.generation) == meta.generation
+                && matches!(held.outcome, Err(Refusal::Unreadable(_))) == guard.0.is_err()
+        };
+        // Where only the status has changed, the rule stays the very same.
+        if let Some(held) = self.balancers.get_mut(&id).filter(|held| same(held)) {
+            let status = guard.0.ok().and_then(|b| b.status).unwrap_or_default();
+            self.dirty.claims |= held.status.hosts != status.hosts;
+            self.dirty.statuses |= held.status != status;
+            held.status = status;
+            return;
+        }
+        let held = Held::read(guard, &self.policy);
+        self.balancers.insert(id, held);
+        self.rules_changed();
+    }
+
+    fn remove(&mut self, id: &RuleId) {
+        if self.balancers.remove(id).is_some() {
+            self.rules_changed();
+        }
+    }
+
+    const fn rules_changed(&mut self) {
+        (self.dirty.rules, self.dirty.claims, self.dirty.statuses) = (true, true, true);
+    }
+
+    fn services_changed(&mut self, update: Update<(Key, Service)>) {
+        match update {
+            Update::All(scope, all) => {
+                let keys: BTreeSet<_> = all.iter().map(|(key, _)| key.clone()).collect();
+                let gone = self.services.keys();
+                let gone = gone.filter(|k| in_scope(&k.0, scope.as_ref()) && !keys.contains(*k));
+                for key in gone.cloned().collect::<Vec<_>>() {
+                    self.set_service(key, None);
+                }
+                all.into_iter().for_each(|(key, service)| self.set_service(key, Some(service)));
+            }
+            Update::One((key, service)) => self.set_service(key, Some(service)),
+            Update::Gone((key, _)) => self.set_service(key, None),
+        }
+    }
+
+    fn set_service(&mut self, key: Key, service: Option<Service>) {
+        if self.services.get(&key) == service.as_ref() {
+            return;
+        }
+        match service {
+            Some(service) => drop(self.services.insert(key.clone(), service)),
+            None => drop(self.services.remove(&key)),
+        }
+        self.dirty.services.insert(key);
+    }
+
+    fn slices_changed(&mut self, update: Update<(Key, SliceOf)>) {
+        match update {
+            Update::All(scope, all) => {
+                let keys: BTreeSet<_> = all.iter().map(|(key, _)| key.clone()).collect();
+                let gone = self.owners.keys();
+                let gone = gone.filter(|k| in_scope(&k.0, scope.as_ref()) && !keys.contains(*k));
+                for key in gone.cloned().collect::<Vec<_>>() {
+                    self.set_slice(&key, None);
+                }
+                all.into_iter().for_each(|(key, slice)| self.set_slice(&key, Some(slice)));
+            }
+            Update::One((key, slice)) => self.set_slice(&key, Some(slice)),
+            Update::Gone((key, _)) => self.set_slice(&key, None),
+        }
+    }
+
+    fn set_slice(&mut self, key: &Key, slice: Option<SliceOf>) {
+        let (namespace, name) = key;
+        let (service, slice) = match slice {
+            Some((Some(service), slice)) => (Some(service), Some(slice)),
+            _ => (None, None),
+        };
+        let owner = self.owners.get(key).cloned();
+        if let Some(before) = owner.filter(|before| service.as_ref() != Some(before)) {
+            let of = (Arc::clone(namespace), before);
+            if let Some(slices) = self.slices.get_mut(&of) {
+                slices.remove(name);
+                if slices.is_empty() {
+                    self.slices.remove(&of);
+                }
+            }
+            self.owners.remove(key);
+            self.dirty.services.insert(of);
+        }
+        if let (Some(service), Some(slice)) = (service, slice) {
+            let of = (Arc::clone(namespace), Arc::clone(&service));
+            let slices = self.slices.entry(of.clone()).or_default();
+            if slices.get(name) != Some(&slice) {
+                slices.insert(Arc::clone(name), slice);
+                self.owners.insert(key.clone(), service);
+                self.dirty.services.insert(of);
+            }
+        }
+    }
+}
+
+fn in_scope(namespace: &str, scope: Option<&String>) -> bool {
+    scope.is_none_or(|scope| scope == namespace)
+}
+
+fn id(guard: &DeserializeGuard<Balancer>) -> RuleId {
+    RuleId {
+        namespace: guard.namespace().unwrap_or_default().into(),
+        name: guard.name_any().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn guard(name: &str, generation: i64, spec: Value) -> Box<DeserializeGuard<Balancer>> {
+        let object = json!({
+            "apiVersion": "gibbon.dev/v1alpha1", "kind": "Balancer",
+            "metadata": {
+                "name": name, "namespace": "site", "uid": name, "generation": generation,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "spec": spec,
+        });
+        Box::new(serde_json::from_value(object).unwrap())
+    }
+
+    fn app(generation: i64) -> Box<DeserializeGuard<Balancer>> {
+        let members = json!([{"service": {"name": "app", "port": 80}}]);
+        guard("app", generation, json!({"hosts": ["www.site.com"], "members": members}))
+    }
+
+    fn store() -> Store {
+        let mut store = Store::new(None, Policy::default());
+        store.take(Change::Balancers(Update::All(None, vec![app(1)])));
+        store.take(Change::Services(Update::All(None, vec![a_service("site", "app")])));
+        store.take(Change::Slices(Update::All(
+            None,
+            vec![a_slice("app-1", Some("app"), "10.0.0.1")],
+        )));
+        store.take_dirty();
+        store
+    }
+
+    fn a_service(namespace: &str, name: &str) -> (Key, Service) {
+        let object = json!({
+            "metadata": {"name": name, "namespace": namespace}, "spec": {"ports": [{"port": 80}]},
+        });
+        service(serde_json::from_value(object).unwrap())
+    }
+
+    fn a_slice(name: &str, of: Option<&str>, ip: &str) -> (Key, SliceOf) {
+        let labels = of.map(|of| json!({"kubernetes.io/service-name": of}));
+        let object = json!({
+            "metadata": {"name": name, "namespace": "site", "labels": labels},
+            "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [{"addresses": [ip]}],
+        });
+        slice(serde_json::from_value(object).unwrap())
+    }
+
+    fn rule(store: &Store) -> Arc<Rule> {
+        Arc::clone(store.balancers.values().next().unwrap().outcome.as_ref().unwrap())
+    }
+
+    fn key(namespace: &str, name: &str) -> Key {
+        (namespace.into(), name.into())
+    }
+
+    fn addresses(store: &Store) -> Vec<String> {
+        let port = crate::table::PortRef::Number(80);
+        let port = ServicePort { namespace: "site".into(), name: "app".into(), port };
+        match store.resolve(&port) {
+            Resolution::Endpoints(backends, _) => {
+                backends.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_status_alone_leaves_the_rule_as_it_is() {
+        let mut store = store();
+        let before = rule(&store);
+        let mut seen = app(1);
+        let claims = json!({"conditions": [], "hosts": [
+            {"host": "www.site.com", "claimedAt": "2026-02-01T00:00:00.5Z"},
+        ]});
+        seen.0.as_mut().unwrap().status = serde_json::from_value(claims).unwrap();
+        store.take(Change::Balancers(Update::One(seen)));
+        assert!(Arc::ptr_eq(&before, &rule(&store)));
+        let dirty = store.take_dirty();
+        assert_eq!(dirty, Dirty { claims: true, statuses: true, ..Dirty::default() });
+        assert_eq!(store.claims()[0].at, Some(1_769_904_000_500_000));
+        store.take(Change::Balancers(Update::One(app(2))));
+        assert!(!Arc::ptr_eq(&before, &rule(&store)));
+        assert!(store.take_dirty().rules);
+    }
+
+    #[test]
+    fn a_balancer_of_another_class_is_not_held_and_one_that_leaves_the_class_goes() {
+        let mut store = store();
+        let other = |class: Value| {
+            let redirect = json!({"to": "/x"});
+            let spec = json!({"className": class, "hosts": ["a.org"], "redirect": redirect});
+            Change::Balancers(Update::One(guard("app", 7, spec)))
+        };
+        store.take(other(json!("inner")));
+        assert!(store.balancers.is_empty() && store.take_dirty().rules);
+        let mut inner = Store::new(Some("inner".into()), Policy::default());
+        inner.take(Change::Balancers(Update::One(app(1))));
+        assert!(inner.balancers.is_empty() && inner.take_dirty().is_empty());
+        inner.take(other(json!("inner")));
+        assert_eq!(inner.balancers.len(), 1);
+    }
+
+    #[test]
+    fn an_object_that_does_not_parse_is_held_with_the_reason_and_harms_no_other() {
+        let mut store = store();
+        let broken = guard("broken", 1, json!({"members": "none"}));
+        assert!(broken.0.is_err());
+        store.take(Change::Balancers(Update::One(broken)));
+        assert_eq!(store.balancers.len(), 2);
+        let refusal = store.balancers.values().find_map(|held| held.outcome.as_ref().err());
+        assert!(
+            matches!(refusal, Some(Refusal::Unreadable(why)) if why.contains("members") || why.contains("sequence")),
+            "{refusal:?}"
+        );
+    }
+
+    #[test]
+    fn what_a_new_list_does_not_have_is_gone_in_its_scope_only() {
+        let mut store = store();
+        store.take(Change::Services(Update::One(a_service("other", "app"))));
+        store.take_dirty();
+        store.take(Change::Services(Update::All(Some("site".into()), Vec::new())));
+        assert!(store.service(&key("site", "app")).is_none());
+        assert!(store.service(&key("other", "app")).is_some());
+        assert_eq!(store.take_dirty().services, [key("site", "app")].into());
+        store.take(Change::Balancers(Update::All(Some("other".into()), Vec::new())));
+        assert_eq!(store.balancers.len(), 1);
+        store.take(Change::Balancers(Update::All(None, Vec::new())));
+        assert!(store.balancers.is_empty());
+    }
+
+    #[test]
+    fn slices_come_move_and_go() {
+        let mut store = store();
+        assert_eq!(addresses(&store), ["10.0.0.1:8080"]);
+        store.take(Change::Slices(Update::One(a_slice("app-2", Some("app"), "10.0.0.2"))));
+        assert_eq!(addresses(&store), ["10.0.0.1:8080", "10.0.0.2:8080"]);
+        store.take(Change::Slices(Update::One(a_slice("app-2", Some("other"), "10.0.0.2"))));
+        assert_eq!(addresses(&store), ["10.0.0.1:8080"]);
+        assert_eq!(store.take_dirty().services, [key("site", "app"), key("site", "other")].into());
+        store.take(Change::Slices(Update::One(a_slice("app-1", None, "10.0.0.1"))));
+        assert_eq!(addresses(&store), Vec::<String>::new());
+        store.take(Change::Slices(Update::Gone(a_slice("app-2", Some("other"), "10.0.0.2"))));
+        assert!(store.slices.is_empty() && store.owners.is_empty());
+    }
+
+    #[test]
+    fn what_is_told_twice_changes_nothing() {
+        let mut store = store();
+        store.take(Change::Balancers(Update::All(None, vec![app(1)])));
+        store.take(Change::Services(Update::One(a_service("site", "app"))));
+        store.take(Change::Slices(Update::One(a_slice("app-1", Some("app"), "10.0.0.1"))));
+        assert!(store.take_dirty().is_empty());
+    }
+}

@@ -1,0 +1,447 @@
+//! What has become of each Balancer → conditions, counts and claims. Pure but for the writing.
+
+pub mod writer;
+
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::{Address, BalancerStatus, HostClaim, MemberCounts};
+use crate::source::balancer::{self, Cause, Problem};
+use crate::source::endpoints::Resolution;
+use crate::source::kubernetes::store::{Held, Refusal};
+use crate::source::policy::Policy;
+use crate::table::path::HostPattern;
+use crate::table::{Entry, Holder, Host, Route, RuleId, ServicePort, State, Target, Verdict};
+
+/// The longest message of a condition; many problems are cut short.
+const MESSAGE: usize = 1000;
+
+/// Why a condition is as it is; there are no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is said in words by `meaning`")]
+pub enum Reason {
+    Accepted,
+    PartiallyAccepted,
+    Conflicted,
+    HostOwnedByAnotherNamespace,
+    InvalidObject,
+    InvalidHost,
+    InvalidPath,
+    InvalidMember,
+    InvalidSticky,
+    InvalidRegex,
+    Invalid,
+    AnyHostNotPermitted,
+    UrlMembersNotPermitted,
+    ResolvedRefs,
+    ServiceNotFound,
+    PortNotFound,
+    NoEndpoints,
+    NameNotResolved,
+    AddressNotPermitted,
+    Programmed,
+    NotAccepted,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 21] = [
+        Self::Accepted,
+        Self::PartiallyAccepted,
+        Self::Conflicted,
+        Self::HostOwnedByAnotherNamespace,
+        Self::InvalidObject,
+        Self::InvalidHost,
+        Self::InvalidPath,
+        Self::InvalidMember,
+        Self::InvalidSticky,
+        Self::InvalidRegex,
+        Self::Invalid,
+        Self::AnyHostNotPermitted,
+        Self::UrlMembersNotPermitted,
+        Self::ResolvedRefs,
+        Self::ServiceNotFound,
+        Self::PortNotFound,
+        Self::NoEndpoints,
+        Self::NameNotResolved,
+        Self::AddressNotPermitted,
+        Self::Programmed,
+        Self::NotAccepted,
+    ];
+
+    /// Where it occurs: the condition and its status.
+    #[must_use]
+    pub const fn occurs(self) -> &'static str {
+        match self {
+            Self::Accepted | Self::PartiallyAccepted => "Accepted: True",
+            Self::Conflicted
+            | Self::HostOwnedByAnotherNamespace
+            | Self::InvalidObject
+            | Self::InvalidHost
+            | Self::InvalidPath
+            | Self::InvalidMember
+            | Self::InvalidSticky
+            | Self::InvalidRegex
+            | Self::Invalid
+            | Self::AnyHostNotPermitted => "Accepted: False",
+            Self::UrlMembersNotPermitted => "Accepted, ResolvedRefs: False",
+            Self::ResolvedRefs => "ResolvedRefs: True",
+            Self::ServiceNotFound
+            | Self::PortNotFound
+            | Self::NoEndpoints
+            | Self::NameNotResolved
+            | Self::AddressNotPermitted => "ResolvedRefs: False",
+            Self::Programmed => "Programmed: True",
+            Self::NotAccepted => "ResolvedRefs: Unknown; Programmed: False",
+        }
+    }
+
+    /// What it means.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Accepted => "Nothing is wrong.",
+            Self::PartiallyAccepted => {
+                "Some of its hosts are served by others; the rest is served."
+            }
+            Self::Conflicted => "An older Balancer has the same host and path.",
+            Self::HostOwnedByAnotherNamespace => "Another namespace claimed its hosts first.",
+            Self::InvalidObject => "This version of Gibbon cannot read it.",
+            Self::InvalidHost => "A host cannot be served.",
+            Self::InvalidPath => "The path cannot be served.",
+            Self::InvalidMember => "A member is wrong.",
+            Self::InvalidSticky => "`spec.sticky` is wrong.",
+            Self::InvalidRegex => "`spec.sticky.routeRegex` is wrong.",
+            Self::Invalid => "Another field is wrong.",
+            Self::AnyHostNotPermitted => {
+                "It has no host, and `--any-host` does not name its namespace."
+            }
+            Self::UrlMembersNotPermitted => {
+                "It has a member by `url` or an ExternalName Service, and `--url-members` does not \
+                 name its namespace."
+            }
+            Self::ResolvedRefs => "All members were found.",
+            Self::ServiceNotFound => "A Service does not exist.",
+            Self::PortNotFound => "A Service has no such port.",
+            Self::NoEndpoints => "A Service has no usable endpoint.",
+            Self::NameNotResolved => "A member's name has no address.",
+            Self::AddressNotPermitted => {
+                "A member's address is of the node itself, of Gibbon, or in `--deny-members`."
+            }
+            Self::Programmed => "It is being served.",
+            Self::NotAccepted => "It is not served, for the reason that `Accepted` gives.",
+        }
+    }
+
+    const fn of(problem: &Problem) -> Self {
+        match problem.cause {
+            Cause::AnyHostNotPermitted => Self::AnyHostNotPermitted,
+            Cause::UrlMembersNotPermitted => Self::UrlMembersNotPermitted,
+            Cause::Invalid => Self::Invalid,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What is known of a Balancer.
+#[derive(Clone, Copy)]
+pub struct Facts<'f> {
+    /// Its name.
+    pub id: &'f RuleId,
+    /// What was read.
+    pub held: &'f Held,
+    /// Its route in the table in use.
+    pub route: Option<&'f Route>,
+    /// What it does not serve.
+    pub verdicts: &'f [&'f Verdict],
+    /// What is behind ports of Services.
+    pub resolve: &'f dyn Fn(&ServicePort) -> Resolution,
+    /// What is allowed.
+    pub policy: &'f Policy,
+    /// Where clients reach Gibbon.
+    pub published: &'f [String],
+}
+
+/// A condition without its times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding {
+    type_: &'static str,
+    status: &'static str,
+    reason: Reason,
+    message: String,
+}
+
+impl Facts<'_> {
+    /// The status that the Balancer should have. Times stay where nothing changed; new claims are
+    /// of `now`.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> BalancerStatus {
+        let before = &self.held.status;
+        let findings = [self.accepted(), self.resolved(), self.programmed()];
+        let conditions = findings.into_iter().map(|finding| {
+            let same = before.conditions.iter().find(|condition| {
+                condition.type_ == finding.type_ && condition.status == finding.status
+            });
+            Condition {
+                type_: finding.type_.to_owned(),
+                status: finding.status.to_owned(),
+                reason: finding.reason.to_string(),
+                message: shortened(finding.message),
+                observed_generation: Some(self.held.generation),
+                last_transition_time: same.map_or_else(
+                    || Time(seconds(now)),
+                    |condition| condition.last_transition_time.clone(),
+                ),
+            }
+        });
+        let members = self.members();
+        BalancerStatus {
+            observed_generation: Some(self.held.generation),
+            conditions: conditions.collect(),
+            ready: format!("{}/{}", members.ready, members.total),
+            members,
+            hosts: self.claims(now),
+            addresses: self.published.iter().map(|at| address(at)).collect(),
+        }
+    }
+
+    /// Hosts that were claimed before keep their time.
+    fn claims(&self, now: Timestamp) -> Vec<HostClaim> {
+        let mut claims: Vec<HostClaim> = Vec::new();
+        for host in self.held.hosts.iter().filter(|host| **host != HostPattern::Any) {
+            let host = host.to_string();
+            if claims.iter().any(|claim| claim.host == host) {
+                continue;
+            }
+            let before = self.held.status.hosts.iter().find(|claim| claim.host == host);
+            let claimed_at = before.map_or(MicroTime(now), |claim| claim.claimed_at.clone());
+            claims.push(HostClaim { host, claimed_at });
+        }
+        claims
+    }
+
+    fn accepted(&self) -> Finding {
+        let finding =
+            |status, reason, message| Finding { type_: "Accepted", status, reason, message };
+        let rule = match &self.held.outcome {
+            Ok(rule) => rule,
+            Err(Refusal::Unreadable(why)) => {
+                return finding("False", Reason::InvalidObject, why.clone());
+            }
+            Err(Refusal::Problems(problems)) => {
+                let reason = problems.first().map_or(Reason::Invalid, reason);
+                return finding("False", reason, joined(problems.iter()));
+            }
+        };
+        let lost = self.verdicts.iter().map(|verdict| {
+            let Verdict { host, path, .. } = verdict;
+            match &verdict.holder {
+                Holder::Rule(other) => {
+                    format!("Conflicted: {other} serves host {host} and path {path}")
+                }
+                Holder::Namespace(namespace) => format!(
+                    "HostOwnedByAnotherNamespace: host {host} belongs to namespace {namespace}"
+                ),
+            }
+        });
+        let message = joined(lost);
+        match self.verdicts.first().map(|verdict| &verdict.holder) {
+            None => finding("True", Reason::Accepted, "all hosts are served".to_owned()),
+            Some(_) if self.verdicts.len() < rule.hosts.len() => {
+                finding("True", Reason::PartiallyAccepted, message)
+            }
+            Some(Holder::Rule(_)) => finding("False", Reason::Conflicted, message),
+            Some(Holder::Namespace(_)) => {
+                finding("False", Reason::HostOwnedByAnotherNamespace, message)
+            }
+        }
+    }
+
+    /// Whether anything of it is served.
+    fn is_served(&self) -> bool {
+        let hosts = self.held.outcome.as_ref().map_or(0, |rule| rule.hosts.len());
+        self.route.is_some() && self.verdicts.len() < hosts
+    }
+
+    fn programmed(&self) -> Finding {
+        let finding = |status, reason, message: &str| {
+            let message = message.to_owned();
+            Finding { type_: "Programmed", status, reason, message }
+        };
+        if self.is_served() {
+            finding("True", Reason::Programmed, "it is being served")
+        } else {
+            finding("False", Reason::NotAccepted, "it is not served; see Accepted")
+        }
+    }
+
+    fn resolved(&self) -> Finding {
+        let finding =
+            |status, reason, message| Finding { type_: "ResolvedRefs", status, reason, message };
+        let Ok(rule) = &self.held.outcome else {
+            let message = "its members were not looked for".to_owned();
+            return finding("Unknown", Reason::NotAccepted, message);
+        };
+        let faults: Vec<_> = rule
+            .entries
+            .iter()
+            .enumerate()
+            .filter_map(|(at, entry)| self.fault(at, entry))
+            .collect();
+        match faults.first() {
+            None => finding("True", Reason::ResolvedRefs, "all members were found".to_owned()),
+            Some((reason, _)) => {
+                finding("False", *reason, joined(faults.iter().map(|(_, message)| message)))
+            }
+        }
+    }
+
+    /// What is wrong with what an entry names.
+    fn fault(&self, at: usize, entry: &Entry) -> Option<(Reason, String)> {
+        let field = format!("spec.members[{at}]");
+        let has_members = || {
+            let route = self.route.filter(|route| !route.unresolved.contains(&at));
+            route.is_some_and(|route| route.members.iter().any(|member| member.entry == at))
+        };
+        let barred = |field: String| {
+            let message = format!("{field}: its addresses may not be members: {}", Policy::BARRED);
+            (Reason::AddressNotPermitted, message)
+        };
+        match &entry.target {
+            Target::Service(port) => self.service_fault(&field, port, &has_members),
+            Target::Url(_) if has_members() => None,
+            Target::Url(authority) => Some(match &authority.host {
+                Host::Address(_) => barred(format!("{field}.url")),
+                Host::Name(name) if self.knows(at) => barred(format!("{field}.url ({name})")),
+                Host::Name(name) => {
+                    (Reason::NameNotResolved, format!("{field}.url: {name} has no address"))
+                }
+            }),
+        }
+    }
+
+    /// Whether an entry's name has addresses, if only barred ones.
+    fn knows(&self, at: usize) -> bool {
+        self.route.is_some_and(|route| route.found_addresses(at) > 0)
+    }
+
+    fn service_fault(
+        &self,
+        field: &str,
+        port: &ServicePort,
+        has_members: &dyn Fn() -> bool,
+    ) -> Option<(Reason, String)> {
+        let field = format!("{field}.service");
+        let name = &port.name;
+        let resolution = (self.resolve)(port);
+        Some(match resolution {
+            Resolution::NoService => (
+                Reason::ServiceNotFound,
+                format!("{field}.name: there is no Service {name} in namespace {}", port.namespace),
+            ),
+            Resolution::NoPort(ports) => (
+                Reason::PortNotFound,
+                format!("{field}.port: Service {name} has no port {}, but: {ports}", port.port),
+            ),
+            Resolution::External(..) if !self.policy.url_members.contain(&port.namespace) => (
+                Reason::UrlMembersNotPermitted,
+                format!(
+                    "{field}.name: {name} is an ExternalName Service, which {}",
+                    balancer::no_urls(&port.namespace)
+                ),
+            ),
+            _ if has_members() => return None,
+            Resolution::External(external, _) => {
+                (Reason::NameNotResolved, format!("{field}.name: {external} has no usable address"))
+            }
+            Resolution::Endpoints(backends, _) if !backends.endpoints.is_empty() => (
+                Reason::AddressNotPermitted,
+                format!("{field}.name: its addresses may not be members: {}", Policy::BARRED),
+            ),
+            Resolution::Endpoints(_, total) => (
+                Reason::NoEndpoints,
+                format!("{field}.name: Service {name} has no ready endpoint (0 of {total})"),
+            ),
+        })
+    }
+
+    fn members(&self) -> MemberCounts {
+        let Some(route) = self.route else { return MemberCounts::default() };
+        let is_ready = |state| matches!(state, State::Active | State::Standby);
+        let ready = route.members.iter().filter(|member| is_ready(member.state)).count();
+        let total = route.rule.entries.iter().enumerate().map(|(at, entry)| match &entry.target {
+            Target::Service(port) => match (self.resolve)(port) {
+                Resolution::Endpoints(_, total) => total,
+                _ => route.members.iter().filter(|member| member.entry == at).count(),
+            },
+            // What does not resolve is still one member that is missing.
+            Target::Url(_) => route.found_addresses(at).max(1),
+        });
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        MemberCounts { ready: count(ready), total: count(total.sum()) }
+    }
+}
+
+fn reason(problem: &Problem) -> Reason {
+    let reason = Reason::of(problem);
+    let is = |prefix: &str| problem.field.starts_with(prefix);
+    match reason {
+        Reason::Invalid if is("spec.sticky.routeRegex") => Reason::InvalidRegex,
+        Reason::Invalid if is("spec.sticky") => Reason::InvalidSticky,
+        Reason::Invalid if is("spec.members") => Reason::InvalidMember,
+        Reason::Invalid if is("spec.hosts") => Reason::InvalidHost,
+        Reason::Invalid if is("spec.path") => Reason::InvalidPath,
+        reason => reason,
+    }
+}
+
+fn joined(parts: impl Iterator<Item = impl fmt::Display>) -> String {
+    parts.map(|part| part.to_string()).collect::<Vec<_>>().join("; ")
+}
+
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE {
+        let end = (0..=MESSAGE).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
+fn address(at: &str) -> Address {
+    match at.parse::<std::net::IpAddr>() {
+        Ok(_) => Address { ip: Some(at.to_owned()), hostname: None },
+        Err(_) => Address { ip: None, hostname: Some(at.to_owned()) },
+    }
+}
+
+/// A condition's times have no fractions.
+fn seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+/// Gives each new claim a time of its own, later than all before it.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimClock(Timestamp);
+
+impl ClaimClock {
+    /// Begins now.
+    #[must_use]
+    pub const fn new(now: Timestamp) -> Self {
+        Self(now)
+    }
+
+    /// The next time: `now`, or a moment after the last.
+    pub fn next(&mut self, now: Timestamp) -> Timestamp {
+        let later = self.0.saturating_add(SignedDuration::from_micros(1)).unwrap_or(self.0);
+        self.0 = later.max(now);
+        self.0
+    }
+}

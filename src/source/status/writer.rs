@@ -1,0 +1,358 @@
+//! Writes statuses, as the leader only, and nothing where nothing changed. What fails here is tried
+//! again and never touches what is being served.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Error};
+use prometheus::IntCounterVec;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::api::{Balancer, BalancerStatus};
+use crate::table::RuleId;
+
+/// Statuses written at once.
+const AT_ONCE: usize = 8;
+/// How long a write may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long before one that failed is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How often one object's counts are written, where nothing else has changed.
+const COUNTS: Duration = Duration::from_secs(5);
+/// How long a status that was written may take to be seen.
+const ECHO: Duration = Duration::from_secs(10);
+/// The most that an Event's note may hold.
+const NOTE: usize = 1000;
+
+/// The status that a Balancer should have.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Whose.
+    pub id: RuleId,
+    /// Tells it from another of the same name.
+    pub uid: String,
+    /// Its status as it was seen; none for one that cannot be read.
+    pub seen: Option<BalancerStatus>,
+    /// The status that it should have.
+    pub status: BalancerStatus,
+}
+
+#[derive(Debug)]
+struct Written {
+    uid: String,
+    status: BalancerStatus,
+    at: Instant,
+}
+
+/// Writes statuses.
+pub struct Writer {
+    scribe: Scribe,
+    count: IntCounterVec,
+    written: HashMap<RuleId, Written>,
+}
+
+/// What to do about a status now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    Write,
+    At(Instant),
+}
+
+impl Writer {
+    /// One that writes as this field manager, and counts by `result`.
+    #[must_use]
+    pub fn new(client: Client, manager: String, identity: String, count: IntCounterVec) -> Self {
+        let reporter = Reporter { controller: manager.clone(), instance: Some(identity) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { scribe: Scribe { client, manager, recorder }, count, written: HashMap::new() }
+    }
+
+    /// Writes what is wanted, whenever it leads, for ever.
+    pub async fn run(
+        mut self,
+        mut wanted: watch::Receiver<Arc<Vec<Wanted>>>,
+        mut leader: watch::Receiver<bool>,
+    ) {
+        loop {
+            if leader.wait_for(|leads| *leads).await.is_err() {
+                return;
+            }
+            let all = Arc::clone(&wanted.borrow_and_update());
+            let due = self.write_all(&all).await;
+            let later = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                changed = wanted.changed() => if changed.is_err() { return },
+                changed = leader.changed() => if changed.is_err() { return },
+                () = sleep_until(later) => {}
+            }
+        }
+    }
+
+    /// Returns when there is more to do, if nothing changes until then.
+    async fn write_all(&mut self, all: &[Wanted]) -> Option<Instant> {
+        let now = Instant::now();
+        let mut due: Option<Instant> = None;
+        let mut jobs = Vec::new();
+        for wanted in all {
+            match self.step(wanted, now) {
+                Step::Nothing => {}
+                Step::Write => jobs.push(self.scribe.clone().write(wanted.clone())),
+                Step::At(at) => due = Some(due.map_or(at, |due| due.min(at))),
+            }
+        }
+        let results: Vec<_> = stream::iter(jobs).buffer_unordered(AT_ONCE).collect().await;
+        for (wanted, result) in results {
+            let label = if result.is_ok() { "written" } else { "failed" };
+            self.count.with_label_values(&[label]).inc();
+            match result {
+                Ok(()) => {
+                    let Wanted { id, uid, status, .. } = wanted;
+                    self.written.insert(id, Written { uid, status, at: Instant::now() });
+                }
+                Err(error) => {
+                    tracing::warn!(balancer = %wanted.id, error, "a status could not be written");
+                    let retry = Instant::now() + RETRY;
+                    due = Some(due.map_or(retry, |due| due.min(retry)));
+                }
+            }
+        }
+        if self.written.len() > 2 * all.len() + 16 {
+            self.written.retain(|_, written| written.at.elapsed() < ECHO);
+        }
+        due
+    }
+
+    fn step(&self, wanted: &Wanted, now: Instant) -> Step {
+        if wanted.seen.as_ref().is_some_and(|seen| is_alike(seen, &wanted.status)) {
+            return Step::Nothing;
+        }
+        let written = self.written.get(&wanted.id).filter(|w| w.uid == wanted.uid);
+        let Some(written) = written else { return Step::Write };
+        let echo = written.at + ECHO;
+        if is_alike(&written.status, &wanted.status) {
+            // It was written, and is not seen yet; or somebody has changed it since.
+            return match wanted.seen {
+                Some(_) if now >= echo => Step::Write,
+                Some(_) => Step::At(echo),
+                None => Step::Nothing,
+            };
+        }
+        let counts_only =
+            is_alike(&without_counts(&written.status), &without_counts(&wanted.status));
+        let next = written.at + COUNTS;
+        if counts_only && now < next { Step::At(next) } else { Step::Write }
+    }
+}
+
+/// Writes one status.
+#[derive(Clone)]
+struct Scribe {
+    client: Client,
+    manager: String,
+    recorder: Recorder,
+}
+
+impl Scribe {
+    async fn write(self, wanted: Wanted) -> (Wanted, Result<(), String>) {
+        let (namespace, name) = (&wanted.id.namespace, &wanted.id.name);
+        let balancers: Api<Balancer> = Api::namespaced(self.client.clone(), namespace);
+        let mut object = json!({
+            "apiVersion": "gibbon.dev/v1alpha1",
+            "kind": "Balancer",
+            "metadata": {"name": **name, "uid": wanted.uid},
+            "status": wanted.status,
+        });
+        let apply = PatchParams::apply(&self.manager).force();
+        let (params, patch) = if wanted.seen.is_some() {
+            (apply, Patch::Apply(object))
+        } else {
+            // What its status holds is not known: only what is known here is changed.
+            let merge =
+                PatchParams { field_manager: Some(self.manager.clone()), ..PatchParams::default() };
+            let only = json!({"conditions": object["status"]["conditions"]});
+            object["status"] = only;
+            (merge, Patch::<Value>::Merge(object))
+        };
+        let result = match timeout(ANSWER, patch_status(&balancers, name, &params, &patch)).await {
+            Ok(Ok(())) => {
+                self.tell(&wanted).await;
+                Ok(())
+            }
+            // It is gone, or another of its name is there: what becomes of that is told apart.
+            Ok(Err(Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        (wanted, result)
+    }
+
+    /// Tells of the transitions by Events.
+    async fn tell(&self, wanted: &Wanted) {
+        let reference = ObjectReference {
+            api_version: Some("gibbon.dev/v1alpha1".into()),
+            kind: Some("Balancer".into()),
+            name: Some(wanted.id.name.to_string()),
+            namespace: Some(wanted.id.namespace.to_string()),
+            uid: Some(wanted.uid.clone()),
+            ..ObjectReference::default()
+        };
+        for event in transitions(wanted) {
+            if let Ok(Err(error)) = timeout(ANSWER, self.recorder.publish(&event, &reference)).await
+            {
+                tracing::debug!(balancer = %wanted.id, %error, "an event could not be written");
+            }
+        }
+    }
+}
+
+async fn patch_status(
+    balancers: &Api<Balancer>,
+    name: &str,
+    params: &PatchParams,
+    patch: &Patch<Value>,
+) -> Result<(), Error> {
+    // Read back as what it is, so that an object that does not parse is no failure.
+    let request = kube::core::Request::new(balancers.resource_url());
+    let request = request.patch_subresource("status", name, params, patch);
+    let request = request.map_err(Error::BuildRequest)?;
+    balancers.clone().into_client().request::<Value>(request).await.map(drop)
+}
+
+/// An Event for each condition that became true or false, or has another reason.
+fn transitions(wanted: &Wanted) -> Vec<Event> {
+    let before = wanted.seen.as_ref().map_or(&[][..], |seen| &seen.conditions);
+    let known = |type_: &str| before.iter().find(|condition| condition.type_ == type_);
+    let conditions = wanted.status.conditions.iter().filter(|condition| {
+        let news = match known(&condition.type_) {
+            Some(before) => before.status != condition.status || before.reason != condition.reason,
+            // What is well from the beginning is told once, not for each condition.
+            None => condition.status == "False" || condition.type_ == "Programmed",
+        };
+        news && condition.status != "Unknown"
+    });
+    conditions
+        .map(|condition| Event {
+            type_: if condition.status == "True" { EventType::Normal } else { EventType::Warning },
+            reason: condition.reason.clone(),
+            note: Some(condition.message.chars().take(NOTE / 4).collect()),
+            action: condition.type_.clone(),
+            secondary: None,
+        })
+        .collect()
+}
+
+/// Whether two statuses say the same, whatever their times.
+fn is_alike(a: &BalancerStatus, b: &BalancerStatus) -> bool {
+    let timeless = |status: &BalancerStatus| {
+        let mut status = status.clone();
+        for condition in &mut status.conditions {
+            condition.last_transition_time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            );
+        }
+        let hosts: Vec<_> = status.hosts.drain(..).map(|claim| claim.host).collect();
+        (status, hosts)
+    };
+    timeless(a) == timeless(b)
+}
+
+fn without_counts(status: &BalancerStatus) -> BalancerStatus {
+    BalancerStatus { ready: String::new(), members: Default::default(), ..status.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    fn status(accepted: &str, reason: &str, ready: &str, at: i64) -> BalancerStatus {
+        let condition = |type_: &str, status: &str, reason: &str| Condition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: String::new(),
+            observed_generation: Some(1),
+            last_transition_time: Time(Timestamp::from_second(at).unwrap()),
+        };
+        let conditions = vec![
+            condition("Accepted", accepted, reason),
+            condition(
+                "Programmed",
+                accepted,
+                if accepted == "True" { "Programmed" } else { "NotAccepted" },
+            ),
+        ];
+        BalancerStatus { conditions, ready: ready.into(), ..BalancerStatus::default() }
+    }
+
+    fn wanted(seen: Option<BalancerStatus>, status: BalancerStatus) -> Wanted {
+        let id = RuleId { namespace: "site".into(), name: "app".into() };
+        Wanted { id, uid: "1".into(), seen, status }
+    }
+
+    fn writer(written: Option<(BalancerStatus, Instant)>) -> Writer {
+        let client =
+            Client::try_from(kube::Config::new(http::Uri::from_static("http://127.0.0.1:1")));
+        let count = IntCounterVec::new(prometheus::Opts::new("x", "x"), &["result"]).unwrap();
+        let mut writer = Writer::new(client.unwrap(), "gibbon".into(), "one".into(), count);
+        if let Some((status, at)) = written {
+            let id = wanted(None, status.clone()).id;
+            writer.written.insert(id, Written { uid: "1".into(), status, at });
+        }
+        writer
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_when_nothing_changed() {
+        let now = Instant::now();
+        let seen = status("True", "Accepted", "2/2", 100);
+        let same = wanted(Some(seen.clone()), status("True", "Accepted", "2/2", 200));
+        assert_eq!(writer(None).step(&same, now), Step::Nothing);
+        let other = wanted(Some(seen), status("False", "Conflicted", "2/2", 200));
+        assert_eq!(writer(None).step(&other, now), Step::Write);
+        // Written and not seen yet.
+        let written = writer(Some((other.status.clone(), now)));
+        assert_eq!(written.step(&other, now), Step::At(now + ECHO));
+        // Somebody else has changed it since.
+        assert_eq!(written.step(&other, now + ECHO), Step::Write);
+        let unreadable = wanted(None, other.status);
+        assert_eq!(written.step(&unreadable, now + ECHO), Step::Nothing);
+    }
+
+    #[tokio::test]
+    async fn counts_wait_and_conditions_do_not() {
+        let now = Instant::now();
+        let before = status("True", "Accepted", "2/2", 100);
+        let writer = writer(Some((before.clone(), now)));
+        let counts = wanted(Some(before.clone()), status("True", "Accepted", "1/2", 100));
+        assert_eq!(writer.step(&counts, now), Step::At(now + COUNTS));
+        assert_eq!(writer.step(&counts, now + COUNTS), Step::Write);
+        let condition = wanted(Some(before), status("False", "Conflicted", "1/2", 100));
+        assert_eq!(writer.step(&condition, now), Step::Write);
+    }
+
+    #[test]
+    fn events_are_told_of_transitions_only() {
+        let told = |seen: Option<BalancerStatus>, status: BalancerStatus| {
+            let events = transitions(&wanted(seen, status));
+            events.iter().map(|event| event.reason.clone()).collect::<Vec<_>>()
+        };
+        let good = status("True", "Accepted", "2/2", 100);
+        let bad = status("False", "Conflicted", "2/2", 100);
+        assert_eq!(told(Some(BalancerStatus::default()), good.clone()), ["Programmed"]);
+        assert_eq!(told(Some(good.clone()), good.clone()), Vec::<String>::new());
+        assert_eq!(told(Some(good.clone()), bad.clone()), ["Conflicted", "NotAccepted"]);
+        assert_eq!(told(Some(bad), good), ["Accepted", "Programmed"]);
+    }
+}
