@@ -5,7 +5,9 @@
 mod api;
 mod control_plane;
 mod endpoints;
+mod gibbon;
 mod isolation;
+mod life;
 mod outage;
 mod pods;
 mod programs;
@@ -32,7 +34,7 @@ macro_rules! tests {
 use tests;
 
 /// Those that share the control plane.
-const SHARING: &[&[Test]] = &[resource::TESTS, endpoints::TESTS, programs::TESTS];
+const SHARING: &[&[Test]] = &[resource::TESTS, endpoints::TESTS, life::TESTS, programs::TESTS];
 
 /// Those that stop the API server, and so run while no other does.
 const ALONE: &[&[Test]] = &[outage::TESTS];
