@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::health::Health;
@@ -27,6 +28,8 @@ use crate::table::Table;
 
 /// How long the API server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long the end waits for the lease to be given back.
+const GIVE_BACK: Duration = Duration::from_secs(2);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
@@ -163,6 +166,8 @@ impl App {
         tracing::info!(seconds = delay.as_secs_f64(), "shutting down: not ready any more");
         tokio::time::sleep(delay).await;
         let cut = self.proxy.drain(self.grace).await;
+        // Whoever still has something to give back has heard of the end above.
+        let _given_back = timeout(GIVE_BACK, self.ending.closed()).await;
         self.source.abort();
         self.pages.abort();
         if cut > 0 {
