@@ -28,12 +28,9 @@ pub use scalar::{Bytes, Duration, Malformed, Port};
            and each session to the member that began it.",
     printcolumn = r#"{"name": "Hosts", "type": "string", "jsonPath": ".spec.hosts"}"#,
     printcolumn = r#"{"name": "Path", "type": "string", "jsonPath": ".spec.path"}"#,
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready"),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
-    ),
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.ready"}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string",
+        "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -153,7 +153,7 @@ pub struct Cluster {
     /// Namespace whose Balancers may have no hosts, and so any; may be given several times; `*`: all
     #[arg(long, env = "GIBBON_ANY_HOST", value_name = "NAMESPACE", value_delimiter = ',', value_parser = parse_namespace_or_all, conflicts_with = "files")]
     pub any_host: Vec<String>,
-    /// Namespace whose Balancers may have members by url and by ExternalName Services, and so reach
+    /// Namespace whose Balancers may have members by `url` and by `ExternalName` Services, and so reach
     /// what Gibbon reaches; may be given several times; `*`: all
     #[arg(long, env = "GIBBON_URL_MEMBERS", value_name = "NAMESPACE", value_delimiter = ',', value_parser = parse_namespace_or_all, conflicts_with = "files")]
     pub url_members: Vec<String>,
@@ -194,7 +194,7 @@ pub struct Cluster {
 /// `gibbon healthz`.
 #[derive(Debug, Args)]
 pub struct Healthz {
-    /// What to ask, such as http://127.0.0.1:9090/readyz
+    /// What to ask, such as `http://127.0.0.1:9090/readyz`
     #[arg(value_name = "URL")]
     pub url: http::Uri,
 }

@@ -348,3 +348,20 @@ fn a_client_that_goes_away_is_no_failure_of_the_member() {
     assert_eq!(gibbon.metric("gibbon_member_usable{"), Some(1.0));
     assert_eq!(gibbon.metric("gibbon_member_failure_rate{"), Some(0.0));
 }
+
+#[test]
+fn a_member_that_has_begun_to_answer_is_not_replaced() {
+    for begun in ["HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"]
+    {
+        let first = Member::new(Act::WriteAndClose(begun.as_bytes().to_vec()));
+        let second = Member::new(ok("second"));
+        let members = [member(first.address, ""), member(second.address, "state: Standby")];
+        let gibbon = Gibbon::start(&balancer(&members, ""));
+        for method in ["GET", "DELETE"] {
+            let seen = gibbon.ask(method, "www.site.com", "/", &[]);
+            assert_eq!(seen.status, 502, "{method} {begun}");
+        }
+        assert_eq!((first.count(), second.count()), (2, 0), "{begun}");
+        assert!(gibbon.metric("gibbon_member_failures_total{") > Some(0.0));
+    }
+}

@@ -281,6 +281,41 @@ fn a_members_own_empty_400_stays_as_it_is() {
 }
 
 #[test]
+fn what_a_member_sends_is_never_taken_for_hypers_own() {
+    // An answer such as hyper gives to a malformed head, as a body of another.
+    let text = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\
+                date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
+    let (_app, gibbon) = one(ok(text));
+    let mut client = gibbon.client();
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+        assert_eq!(client.read().unwrap().text(), text);
+    }
+    // Apart from its head, and as a chunk.
+    for head in ["Content-Length: 103", "Transfer-Encoding: chunked"] {
+        let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+        let body = if head.contains("chunked") {
+            format!("67\r\n{text}\r\n0\r\n\r\n")
+        } else {
+            text.to_owned()
+        };
+        assert_eq!(text.len(), 103);
+        let wait = Duration::from_millis(30);
+        let (_app, gibbon) = one(Act::Slowly(head.into_bytes(), wait, body.into_bytes()));
+        assert_eq!(gibbon.get(HOST, "/").text(), text);
+    }
+    // In a tunnel.
+    let (_app, gibbon) = one(Act::Echo(SWITCH.into()));
+    let mut client = gibbon.client();
+    client.send("GET /ws HTTP/1.1\r\nHost: www.site.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 101);
+    client.send(text);
+    let mut echo = vec![0; text.len()];
+    client.read_exact(&mut echo);
+    assert_eq!(echo, text.as_bytes());
+}
+
+#[test]
 fn a_body_that_turns_out_malformed_is_400_and_ends_the_members_connection() {
     for chunk in ["zz\r\n", "-1\r\nabc\r\n", "3\r\nabcX", "3 3\r\nabc\r\n"] {
         let (app, gibbon) = one(ok("x"));
@@ -581,6 +616,42 @@ fn a_stream_of_http_2_that_is_not_read_gives_its_member_back() {
         });
         assert_eq!(gibbon.metric("gibbon_member_failure_rate{"), Some(0.0));
     }
+}
+
+#[test]
+fn a_client_of_http_2_that_takes_no_end_is_idle() {
+    let app = Member::new(ok("short"));
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(400));
+    for host in ["www.site.com", "other.org"] {
+        http_2(&gibbon, 0, async |mut sender| {
+            let request =
+                http::Request::get(format!("http://{host}/")).body(Full::default()).unwrap();
+            let _response = sender.send_request(request).await.unwrap();
+            while gibbon.metric("gibbon_connections_open") != Some(0.0) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+}
+
+#[test]
+fn the_time_for_the_whole_holds_while_the_body_flows() {
+    let app = Member::new(ok(&"x".repeat(64 << 20)));
+    let limit = "timeouts: {request: 400ms}";
+    let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], limit));
+    let mut client = gibbon.client();
+    client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+    let (mut read, mut buffer) = (0, vec![0; 64 << 10]);
+    loop {
+        // Slower than the member, which is never waited for.
+        std::thread::sleep(Duration::from_millis(5));
+        match client.stream.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(bytes) => read += bytes,
+        }
+    }
+    assert!(read < 64 << 20, "all of it came");
+    assert_eq!(gibbon.metric("gibbon_member_failure_rate{"), Some(0.0));
 }
 
 #[test]

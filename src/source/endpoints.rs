@@ -220,12 +220,12 @@ mod tests {
 
     use super::*;
 
-    fn service(spec: Value) -> Service {
+    fn service(spec: &Value) -> Service {
         let service = json!({"metadata": {"name": "app"}, "spec": spec});
         serde_json::from_value::<core::Service>(service).unwrap().into()
     }
 
-    fn slice(ports: Value, endpoints: Value) -> Slice {
+    fn slice(ports: &Value, endpoints: &Value) -> Slice {
         let slice = json!({
             "metadata": {"name": "app-1", "labels": {SERVICE_LABEL: "app"}},
             "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
@@ -256,19 +256,19 @@ mod tests {
 
     #[test]
     fn a_port_is_found_by_name_and_by_the_services_number_and_leads_to_the_pods_own() {
-        let app = service(json!({"ports": [
+        let app = service(&json!({"ports": [
             {"name": "http", "port": 80, "targetPort": "web"},
             {"name": "admin", "port": 81, "targetPort": 9000},
         ]}));
         // A name with another number in each pod: the slices differ.
         let slices = [
             slice(
-                json!([{"name": "http", "port": 8080}]),
-                json!([pod("10.0.0.1", true, true, false)]),
+                &json!([{"name": "http", "port": 8080}]),
+                &json!([pod("10.0.0.1", true, true, false)]),
             ),
             slice(
-                json!([{"name": "http", "port": 8081}, {"name": "admin", "port": 9000}]),
-                json!([pod("10.0.0.2", true, true, false)]),
+                &json!([{"name": "http", "port": 8081}, {"name": "admin", "port": 9000}]),
+                &json!([pod("10.0.0.2", true, true, false)]),
             ),
         ];
         for port in [named("http"), PortRef::Number(80)] {
@@ -286,9 +286,9 @@ mod tests {
 
     #[test]
     fn a_single_port_without_a_name_is_found_by_its_number() {
-        let app = service(json!({"ports": [{"port": 80}]}));
+        let app = service(&json!({"ports": [{"port": 80}]}));
         for ports in [json!([{"port": 8080}]), json!([{"name": "", "port": 8080}])] {
-            let slices = [slice(ports, json!([{"addresses": ["10.0.0.1"]}]))];
+            let slices = [slice(&ports, &json!([{"addresses": ["10.0.0.1"]}]))];
             let found = resolve(Some(&app), &slices, &PortRef::Number(80));
             // Nothing is said of its state: it is ready.
             assert_eq!(shown(&found), ["10.0.0.1:8080"]);
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn pods_that_end_keep_their_sessions_and_those_not_ready_get_nothing() {
-        let app = service(json!({"ports": [{"name": "http", "port": 80}]}));
+        let app = service(&json!({"ports": [{"name": "http", "port": 80}]}));
         let ports = json!([{"name": "http", "port": 80}]);
         let endpoints = json!([
             pod("10.0.0.1", true, true, false),
@@ -305,22 +305,22 @@ mod tests {
             pod("10.0.0.3", false, false, true),
             pod("10.0.0.4", false, false, false),
         ]);
-        let found = resolve(Some(&app), &[slice(ports.clone(), endpoints)], &named("http"));
+        let found = resolve(Some(&app), &[slice(&ports, &endpoints)], &named("http"));
         assert_eq!(shown(&found), ["10.0.0.1:80", "10.0.0.2:80~"]);
         assert!(matches!(found, Resolution::Endpoints(_, 4)));
         // None is ready: those that still serve are the last resort.
         let endpoints =
             json!([pod("10.0.0.2", false, true, true), pod("10.0.0.3", false, false, true)]);
-        let found = resolve(Some(&app), &[slice(ports, endpoints)], &named("http"));
+        let found = resolve(Some(&app), &[slice(&ports, &endpoints)], &named("http"));
         assert_eq!(shown(&found), ["10.0.0.2:80"]);
     }
 
     #[test]
     fn an_address_in_two_slices_is_one_member_in_its_better_state() {
-        let app = service(json!({"ports": [{"name": "http", "port": 80}]}));
+        let app = service(&json!({"ports": [{"name": "http", "port": 80}]}));
         let of = |ready| {
             let pods = json!([pod("10.0.0.1", ready, ready, !ready)]);
-            slice(json!([{"name": "http", "port": 80}]), pods)
+            slice(&json!([{"name": "http", "port": 80}]), &pods)
         };
         for slices in [[of(true), of(false)], [of(false), of(true)]] {
             assert_eq!(shown(&resolve(Some(&app), &slices, &named("http"))), ["10.0.0.1:80"]);
@@ -330,8 +330,8 @@ mod tests {
     #[test]
     fn a_dual_stack_service_has_each_pod_once_in_its_first_family() {
         let ports = json!([{"name": "http", "port": 80}]);
-        let four = slice(ports.clone(), json!([pod("10.0.0.1", true, true, false)]));
-        let six = slice(ports, json!([pod("2001:db8::1", true, true, false)]));
+        let four = slice(&ports, &json!([pod("10.0.0.1", true, true, false)]));
+        let six = slice(&ports, &json!([pod("2001:db8::1", true, true, false)]));
         let slices = [four.clone(), six];
         for (families, expected) in [
             (json!(["IPv4", "IPv6"]), "10.0.0.1:80"),
@@ -339,24 +339,25 @@ mod tests {
             (json!(null), "10.0.0.1:80"),
         ] {
             let app =
-                service(json!({"ipFamilies": families, "ports": [{"name": "http", "port": 80}]}));
+                service(&json!({"ipFamilies": families, "ports": [{"name": "http", "port": 80}]}));
             assert_eq!(shown(&resolve(Some(&app), &slices, &named("http"))), [expected]);
         }
-        let six = service(json!({"ipFamilies": ["IPv6"], "ports": [{"name": "http", "port": 80}]}));
+        let six =
+            service(&json!({"ipFamilies": ["IPv6"], "ports": [{"name": "http", "port": 80}]}));
         assert_eq!(shown(&resolve(Some(&six), [&four], &named("http"))), ["10.0.0.1:80"]);
     }
 
     #[test]
     fn an_external_name_is_a_name_and_the_services_port() {
         let spec = json!({"type": "ExternalName", "externalName": "DB.example.org.", "ports": [{"name": "http", "port": 8080}]});
-        let external = service(spec);
+        let external = service(&spec);
         let db = |port| Resolution::External("db.example.org".into(), port);
         assert_eq!(resolve(Some(&external), [], &named("http")), db(8080));
         assert_eq!(resolve(Some(&external), [], &PortRef::Number(81)), db(81));
         let unknown = resolve(Some(&external), [], &named("https"));
         assert_eq!(unknown, Resolution::NoPort("http (8080)".into()));
         // What is no ExternalName may still carry the field.
-        let other = service(json!({"externalName": "x", "ports": [{"port": 80}]}));
+        let other = service(&json!({"externalName": "x", "ports": [{"port": 80}]}));
         assert_eq!(other.external_name, None);
     }
 

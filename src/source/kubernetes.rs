@@ -49,6 +49,9 @@ const SILENCE: Duration = Duration::from_secs(8);
 /// How often statuses are thought over at most.
 const STATUSES: Duration = Duration::from_millis(200);
 
+/// The Service of the API server.
+const API_SERVER: (&str, &str) = ("default", "kubernetes");
+
 /// Where clients reach Gibbon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Publish {
@@ -285,7 +288,7 @@ impl State {
             tokio::select! {
                 biased;
                 () = sleep_until(plan.publish.unwrap_or(never)), if plan.publish.is_some() => {
-                    plan.publish = self.publish(std::mem::take(&mut dirty));
+                    plan.publish = self.publish(&std::mem::take(&mut dirty));
                     plan.statuses.get_or_insert_with(|| Instant::now() + SETTLE);
                 }
                 Some((watch, told)) = heard.recv() => {
@@ -357,13 +360,18 @@ impl State {
     }
 
     fn is_wanted(&self, key: &Key) -> bool {
-        let own = matches!(&self.options.publish, Publish::Service(own) if own == key);
         let is = |port: &ServicePort| port.namespace == key.0 && port.name == key.1;
-        own || is_api_server(key) || self.resolutions.keys().any(is)
+        self.is_barred(key) || self.resolutions.keys().any(is)
+    }
+
+    /// Whether what is behind a Service may not be a member: it is Gibbon's own, or the API server.
+    fn is_barred(&self, key: &Key) -> bool {
+        let own = matches!(&self.options.publish, Publish::Service(own) if own == key);
+        own || (&*key.0, &*key.1) == API_SERVER
     }
 
     /// Puts what is known in use. Returns when that is to be done again, if nothing happens.
-    fn publish(&mut self, dirty: Dirty) -> Option<Instant> {
+    fn publish(&mut self, dirty: &Dirty) -> Option<Instant> {
         if dirty.rules {
             self.choose_ports();
         }
@@ -378,11 +386,7 @@ impl State {
         if !self.options.policy.share_hosts && (dirty.claims || self.owners.is_none()) {
             self.owners = Some(Owners::of(&self.store.claims()));
         }
-        if dirty
-            .services
-            .iter()
-            .any(|key| !self.endpoints.services.is_empty() || self.is_wanted(key))
-        {
+        if dirty.services.iter().any(|key| self.is_barred(key)) {
             self.bar();
         }
         let refused = self.store.balancers().values().filter(|held| held.outcome.is_err()).count();
@@ -488,7 +492,7 @@ impl State {
     fn bar(&mut self) {
         let mut networks: BTreeSet<IpNet> = self.options.deny.iter().copied().collect();
         networks.extend(self.options.own.iter().map(|ip| IpNet::from(ip.to_canonical())));
-        let api_server: Key = ("default".into(), "kubernetes".into());
+        let api_server: Key = (API_SERVER.0.into(), API_SERVER.1.into());
         let mut services = vec![&api_server];
         if let Publish::Service(own) = &self.options.publish {
             services.push(own);
@@ -579,10 +583,6 @@ impl State {
         }
         self.health.complain("cluster", &complaints);
     }
-}
-
-fn is_api_server(key: &Key) -> bool {
-    &*key.0 == "default" && &*key.1 == "kubernetes"
 }
 
 /// Adds what has changed to what has changed before.

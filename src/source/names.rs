@@ -145,7 +145,9 @@ impl Names {
     pub async fn wait_for(&mut self, names: &BTreeSet<Name>) {
         let mut missing = names.clone();
         missing.retain(|name| !self.known.contains_key(name));
-        missing.iter().for_each(|name| self.follow_too(name));
+        for name in &missing {
+            self.follow_too(name);
+        }
         let until = Instant::now() + NEW_NAMES;
         while !missing.is_empty() {
             let Ok(news) = timeout_at(until, self.news()).await else { break };

@@ -731,8 +731,8 @@ mod tests {
         let endpoints = backends(&rule, &[("127.0.1.1:80", None, None, false)]);
         rule.entries.extend([named, literal]);
         let rule = Arc::new(rule);
-        let names = endpoints_of("inside", "127.0.0.1:80");
-        let free = Endpoints { names, ..endpoints };
+        let found = endpoints_of("inside", "127.0.0.1:80");
+        let free = Endpoints { names: found, ..endpoints };
         let open =
             Table::build(&[Arc::clone(&rule)], &free, None, &Table::default(), Instant::now());
         assert_eq!(open.routes[0].members.len(), 3);

@@ -688,6 +688,10 @@ mod tests {
                 "5; url = \"http://app1.site.com/a\" x",
                 "5; url = \"http://www.site.com/a\" x",
             ),
+            ("refresh", "5; http://app1.site.com/a", "5; http://www.site.com/a"),
+            ("refresh", "5, 'http://app1.site.com/a'", "5, 'http://www.site.com/a'"),
+            ("refresh", "5; urlish", "5; urlish"),
+            ("refresh", "5;", "5;"),
             ("refresh", "5", "5"),
         ] {
             assert_eq!(app().field(name, from).0, to);
@@ -710,6 +714,22 @@ mod tests {
         assert_eq!(field(LOCATION, "http://app1.site.com/é"), to("http://www.site.com/é"));
         assert_eq!(field(SET_COOKIE, "n=é; Domain=app1.site.com"), to("n=é; Domain=www.site.com"));
         assert_eq!(field(LOCATION, "https://app1.site.com/é").1, 1);
+        // A letter a byte.
+        let latin = |name: &HeaderName, value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_bytes(value).unwrap());
+            let (setup, public) =
+                (app(), Public { scheme: Scheme::Http, authority: "www.site.com" });
+            let said =
+                Said { public: &public, by: &setup.by, host_kept: false, elsewhere: &nowhere };
+            let leaks = setup.reversal.apply(&mut headers, said);
+            (headers[name].as_bytes().to_vec(), leaks)
+        };
+        let location = latin(&LOCATION, b"http://app1.site.com/caf\xe9");
+        assert_eq!(location, (b"http://www.site.com/caf\xe9".to_vec(), 0));
+        let cookie = latin(&SET_COOKIE, b"n=caf\xe9; Domain=app1.site.com");
+        assert_eq!(cookie, (b"n=caf\xe9; Domain=www.site.com".to_vec(), 0));
+        assert_eq!(latin(&LOCATION, b"https://app1.site.com/\xe9").1, 1);
     }
 
     #[test]

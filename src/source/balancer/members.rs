@@ -161,6 +161,7 @@ fn url(
 }
 
 /// Why a namespace has no members but Services, and what would change that.
+#[must_use]
 pub fn no_urls(namespace: &str) -> String {
     format!(
         "must not be used in namespace {namespace}: give a service, or have the operator name the \
@@ -192,7 +193,7 @@ fn service(
     };
     let (namespace, name) = (Arc::clone(namespace), service.name.as_str().into());
     let path = member.path.as_deref().unwrap_or("/").into();
-    good.then(|| (Target::Service(ServicePort { namespace, name, port }), path))
+    good.then_some((Target::Service(ServicePort { namespace, name, port }), path))
 }
 
 fn beside_url(at: usize, member: &api::Member, problems: &mut Problems) {

@@ -113,9 +113,7 @@ impl Election {
         self.gauge.set(i64::from(leads));
         let news = self.leader.send_if_modified(|now| std::mem::replace(now, leads) != leads);
         match (news, leads) {
-            (true, true) => {
-                tracing::info!(lease = self.name, "leading: this Gibbon writes statuses")
-            }
+            (true, true) => tracing::info!(lease = self.name, "leading: writes statuses"),
             (true, false) => tracing::info!(lease = self.name, "not leading any more"),
             (false, _) => {}
         }

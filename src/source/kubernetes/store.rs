@@ -222,7 +222,9 @@ impl Store {
                 for id in gone.cloned().collect::<Vec<_>>() {
                     self.remove(&id);
                 }
-                all.into_iter().for_each(|guard| self.upsert(*guard));
+                for guard in all {
+                    self.upsert(*guard);
+                }
             }
             Update::One(guard) => self.upsert(*guard),
             Update::Gone(guard) => self.remove(&id(&guard)),
@@ -274,7 +276,9 @@ impl Store {
                 for key in gone.cloned().collect::<Vec<_>>() {
                     self.set_service(key, None);
                 }
-                all.into_iter().for_each(|(key, service)| self.set_service(key, Some(service)));
+                for (key, service) in all {
+                    self.set_service(key, Some(service));
+                }
             }
             Update::One((key, service)) => self.set_service(key, Some(service)),
             Update::Gone((key, _)) => self.set_service(key, None),
@@ -301,7 +305,9 @@ impl Store {
                 for key in gone.cloned().collect::<Vec<_>>() {
                     self.set_slice(&key, None);
                 }
-                all.into_iter().for_each(|(key, slice)| self.set_slice(&key, Some(slice)));
+                for (key, slice) in all {
+                    self.set_slice(&key, Some(slice));
+                }
             }
             Update::One((key, slice)) => self.set_slice(&key, Some(slice)),
             Update::Gone((key, _)) => self.set_slice(&key, None),
@@ -355,7 +361,7 @@ mod tests {
 
     use super::*;
 
-    fn guard(name: &str, generation: i64, spec: Value) -> Box<DeserializeGuard<Balancer>> {
+    fn guard(name: &str, generation: i64, spec: &Value) -> Box<DeserializeGuard<Balancer>> {
         let object = json!({
             "apiVersion": "gibbon.dev/v1alpha1", "kind": "Balancer",
             "metadata": {
@@ -369,7 +375,7 @@ mod tests {
 
     fn app(generation: i64) -> Box<DeserializeGuard<Balancer>> {
         let members = json!([{"service": {"name": "app", "port": 80}}]);
-        guard("app", generation, json!({"hosts": ["www.site.com"], "members": members}))
+        guard("app", generation, &json!({"hosts": ["www.site.com"], "members": members}))
     }
 
     fn store() -> Store {
@@ -444,7 +450,7 @@ mod tests {
         let other = |class: Value| {
             let redirect = json!({"to": "/x"});
             let spec = json!({"className": class, "hosts": ["a.org"], "redirect": redirect});
-            Change::Balancers(Update::One(guard("app", 7, spec)))
+            Change::Balancers(Update::One(guard("app", 7, &spec)))
         };
         store.take(other(json!("inner")));
         assert!(store.balancers.is_empty() && store.take_dirty().rules);
@@ -458,7 +464,7 @@ mod tests {
     #[test]
     fn an_object_that_does_not_parse_is_held_with_the_reason_and_harms_no_other() {
         let mut store = store();
-        let broken = guard("broken", 1, json!({"members": "none"}));
+        let broken = guard("broken", 1, &json!({"members": "none"}));
         assert!(broken.0.is_err());
         store.take(Change::Balancers(Update::One(broken)));
         assert_eq!(store.balancers.len(), 2);

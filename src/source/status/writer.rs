@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::api::{Balancer, BalancerStatus};
+use crate::api::{Balancer, BalancerStatus, MemberCounts};
 use crate::table::RuleId;
 
 /// Statuses written at once.
@@ -266,7 +266,7 @@ fn is_alike(a: &BalancerStatus, b: &BalancerStatus) -> bool {
 }
 
 fn without_counts(status: &BalancerStatus) -> BalancerStatus {
-    BalancerStatus { ready: String::new(), members: Default::default(), ..status.clone() }
+    BalancerStatus { ready: String::new(), members: MemberCounts::default(), ..status.clone() }
 }
 
 #[cfg(test)]
