@@ -63,7 +63,8 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 }
 
 fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| {
+    // What fails there is told with its reason by who has asked; `kube_client=debug` shows it again.
+    let filter = EnvFilter::try_new(format!("kube_client=off,{filter}")).with_context(|| {
         format!("--log {filter}: give a level (error, warn, info, debug, trace) or a list of them")
     })?;
     let log = tracing_subscriber::fmt()

@@ -14,6 +14,8 @@ mod programs;
 mod resource;
 #[path = "../support/mod.rs"]
 mod support;
+mod tenants;
+mod traffic;
 
 use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
@@ -34,10 +36,17 @@ macro_rules! tests {
 use tests;
 
 /// Those that share the control plane.
-const SHARING: &[&[Test]] = &[resource::TESTS, endpoints::TESTS, life::TESTS, programs::TESTS];
+const SHARING: &[&[Test]] = &[
+    resource::TESTS,
+    endpoints::TESTS,
+    life::TESTS,
+    programs::TESTS,
+    tenants::TESTS,
+    traffic::TESTS,
+];
 
 /// Those that stop the API server, and so run while no other does.
-const ALONE: &[&[Test]] = &[outage::TESTS];
+const ALONE: &[&[Test]] = &[outage::TESTS, traffic::ALONE];
 
 /// Tests wait more than they compute.
 const THREADS: usize = 4;

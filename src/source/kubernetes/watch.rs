@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use prometheus::IntGauge;
@@ -83,13 +81,15 @@ pub async fn follow<K, T>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     T: Send,
 {
-    let mut events = watcher(api, watcher::Config::default()).backoff(Patience::default()).boxed();
+    let mut events = watcher(api, watcher::Config::default()).boxed();
+    let mut patience = FIRST;
     let mut listed = Vec::new();
     while let Some(event) = events.next().await {
         let update = match event {
+            // It is about to ask; nothing was heard yet.
             Ok(Event::Init) => {
                 listed.clear();
-                None
+                continue;
             }
             Ok(Event::InitApply(object)) => {
                 listed.push(trim(object));
@@ -102,10 +102,14 @@ pub async fn follow<K, T>(
                 let told = Told::Trouble(explain(&error));
                 // Nobody listens any more at the end of the process.
                 let _ = ears.changes.send((number, told));
+                // Many Gibbons should not come back at the same moment.
+                tokio::time::sleep(patience.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+                patience = (patience * 2).min(MOST);
                 continue;
             }
         };
         ears.contact.heard();
+        patience = FIRST;
         if let Some(update) = update
             && ears.changes.send((number, Told::Change(change(update)))).is_err()
         {
@@ -126,46 +130,9 @@ fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     texts.join(": ")
 }
 
-/// The times between tries: each twice as long as the one before.
-#[derive(Debug)]
-struct Patience(Duration);
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self(FIRST)
-    }
-}
-
-impl Iterator for Patience {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let now = self.0;
-        self.0 = (now * 2).min(MOST);
-        // Many Gibbons should not come back at the same moment.
-        Some(now.mul_f64(0.75 + fastrand::f64() / 2.0))
-    }
-}
-
-impl Backoff for Patience {
-    fn reset(&mut self) {
-        self.0 = FIRST;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tries_come_less_often_up_to_a_limit_and_soon_again_after_a_success() {
-        let mut patience = Patience::default();
-        let waits: Vec<_> = patience.by_ref().take(12).collect();
-        assert!(waits[0] < FIRST * 2 && waits[11] > MOST / 2);
-        assert!(waits.iter().all(|wait| *wait <= MOST * 5 / 4));
-        patience.reset();
-        assert!(patience.next().unwrap() < FIRST * 2);
-    }
 
     #[test]
     fn silence_is_counted_from_the_last_that_was_heard() {
