@@ -445,3 +445,244 @@ impl ClaimClock {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use kube::core::DeserializeGuard;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::Balancer;
+    use crate::source::kubernetes::store::{Change, Store, Update};
+    use crate::source::policy::Namespaces;
+    use crate::table::owners::Owners;
+    use crate::table::{Backends, Endpoints, Rule, Table};
+
+    /// A cluster with these Balancers, older first, and one Service `app` with these addresses.
+    struct Setup {
+        store: Store,
+        policy: Policy,
+        addresses: Vec<&'static str>,
+        total: usize,
+        exists: bool,
+    }
+
+    fn balancer(name: &str, spec: &Value) -> Box<DeserializeGuard<Balancer>> {
+        let (namespace, name) = name.split_once('/').unwrap_or(("site", name));
+        let object = json!({
+            "apiVersion": "gibbon.dev/v1alpha1", "kind": "Balancer",
+            "metadata": {"name": name, "namespace": namespace, "uid": name, "generation": 3},
+            "spec": spec,
+        });
+        Box::new(serde_json::from_value(object).unwrap())
+    }
+
+    fn service() -> Value {
+        json!({"hosts": ["www.site.com"], "members": [{"service": {"name": "app", "port": 80}}]})
+    }
+
+    fn setup(balancers: &[(&str, Value)], policy: Policy) -> Setup {
+        let mut store = Store::new(None, policy.clone());
+        let all = balancers.iter().map(|(name, spec)| balancer(name, spec)).collect();
+        store.take(Change::Balancers(Update::All(None, all)));
+        Setup { store, policy, addresses: vec!["10.0.0.1:80"], total: 1, exists: true }
+    }
+
+    impl Setup {
+        fn status(&self, name: &str, now: i64) -> BalancerStatus {
+            let backends: Backends =
+                self.addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let backends = Arc::new(backends);
+            let resolve = |port: &ServicePort| match (self.exists, &*port.name) {
+                (true, "app") => Resolution::Endpoints(Arc::clone(&backends), self.total),
+                (true, "db") => Resolution::External("db.example.org".into(), 80),
+                (true, "portless") => Resolution::NoPort("web (80)".into()),
+                _ => Resolution::NoService,
+            };
+            let held = self.store.balancers();
+            let rules: Vec<Arc<Rule>> =
+                held.values().filter_map(|held| held.outcome.as_ref().ok()).cloned().collect();
+            let mut endpoints = Endpoints::default();
+            for port in
+                rules.iter().flat_map(|rule| &rule.entries).filter_map(|e| match &e.target {
+                    Target::Service(port) => Some(port),
+                    Target::Url(_) => None,
+                })
+            {
+                if let Resolution::Endpoints(backends, _) = resolve(port) {
+                    endpoints.services.insert(port.clone(), backends);
+                }
+            }
+            let owners = Owners::of(&self.store.claims());
+            let owners = (!self.policy.share_hosts).then_some(&owners);
+            let nothing = Table::default();
+            let table = Table::build(&rules, &endpoints, owners, &nothing, Instant::now());
+            let (namespace, name) = name.split_once('/').unwrap_or(("site", name));
+            let id = RuleId { namespace: namespace.into(), name: name.into() };
+            let verdicts: Vec<_> = table.verdicts.iter().filter(|v| v.rule == id).collect();
+            let facts = Facts {
+                id: &id,
+                held: &held[&id],
+                route: table.route(&id).map(AsRef::as_ref),
+                verdicts: &verdicts,
+                resolve: &resolve,
+                policy: &self.policy,
+                published: &["192.0.2.1".to_owned(), "lb.example.org".to_owned()],
+            };
+            facts.status(Timestamp::from_second(now).unwrap())
+        }
+
+        /// Each condition as `Accepted=True/Accepted`, and all messages.
+        fn shown(&self, name: &str) -> (Vec<String>, String) {
+            let status = self.status(name, 100);
+            let shown = status.conditions.iter();
+            let shown = shown.map(|c| format!("{}={}/{}", c.type_, c.status, c.reason)).collect();
+            (shown, joined(status.conditions.iter().map(|condition| &condition.message)))
+        }
+    }
+
+    #[test]
+    fn what_is_well_says_so() {
+        let setup = setup(&[("app", service())], Policy::default());
+        let expected = [
+            "Accepted=True/Accepted",
+            "ResolvedRefs=True/ResolvedRefs",
+            "Programmed=True/Programmed",
+        ];
+        assert_eq!(setup.shown("app").0, expected);
+        let status = setup.status("app", 100);
+        assert_eq!((status.ready.as_str(), status.observed_generation), ("1/1", Some(3)));
+        assert_eq!(status.hosts[0].host, "www.site.com");
+        let addresses = serde_json::to_value(&status.addresses).unwrap();
+        assert_eq!(addresses, json!([{"ip": "192.0.2.1"}, {"hostname": "lb.example.org"}]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_field() {
+        let refused = |spec: Value, reason: &str, words: &str| {
+            let setup = setup(&[("app", spec)], Policy::default());
+            let (conditions, message) = setup.shown("app");
+            let expected = [
+                format!("Accepted=False/{reason}"),
+                "ResolvedRefs=Unknown/NotAccepted".into(),
+                "Programmed=False/NotAccepted".into(),
+            ];
+            assert_eq!(conditions, expected, "{message}");
+            assert!(message.contains(words), "{message}");
+        };
+        let members = service()["members"].clone();
+        let with = |field: &str, value: Value| {
+            let mut spec = service();
+            spec[field] = value;
+            spec
+        };
+        refused(with("hosts", json!(["a b"])), "InvalidHost", "spec.hosts[0]: must be a host name");
+        refused(with("hosts", json!([])), "AnyHostNotPermitted", "--any-host");
+        refused(with("path", json!("x")), "InvalidPath", "spec.path: must begin with /");
+        refused(with("members", json!([])), "InvalidMember", "spec.members: must have at least");
+        refused(with("sticky", json!({})), "InvalidSticky", "spec.sticky: must have");
+        let regex = json!({"cookie": "id", "routeRegex": "("});
+        refused(with("sticky", regex), "InvalidRegex", "spec.sticky.routeRegex: ");
+        refused(with("failover", json!({"attempts": 99})), "Invalid", "spec.failover.attempts");
+        refused(json!({"members": members, "hosts": 1}), "InvalidObject", "");
+        let url = json!([{"url": "http://app1.site.com/"}]);
+        refused(with("members", url), "UrlMembersNotPermitted", "--url-members");
+    }
+
+    #[test]
+    fn conflicts_and_owners_are_told_apart_and_a_part_may_be_served() {
+        let policy = Policy { share_hosts: true, ..Policy::default() };
+        let two = [("a", service()), ("b", service())];
+        let (conditions, message) = setup(&two, policy).shown("b");
+        assert_eq!(conditions[0], "Accepted=False/Conflicted");
+        assert!(message.contains("site/a serves host www.site.com and path /"), "{message}");
+        let mut both = service();
+        both["hosts"] = json!(["www.site.com", "b.org"]);
+        let two = [("one/a", service()), ("two/b", both)];
+        let (conditions, message) = setup(&two, Policy::default()).shown("two/b");
+        assert_eq!(conditions[0], "Accepted=True/PartiallyAccepted");
+        assert_eq!(conditions[2], "Programmed=True/Programmed");
+        assert!(
+            message.contains(
+                "HostOwnedByAnotherNamespace: host www.site.com belongs to namespace one"
+            ),
+            "{message}"
+        );
+        let two = [("one/a", service()), ("two/b", service())];
+        let (conditions, _) = setup(&two, Policy::default()).shown("two/b");
+        assert_eq!(conditions[0], "Accepted=False/HostOwnedByAnotherNamespace");
+        assert_eq!(conditions[2], "Programmed=False/NotAccepted");
+    }
+
+    #[test]
+    fn members_that_are_not_there_are_named() {
+        let resolved = |setup: &Setup, reason: &str, words: &str| {
+            let (conditions, message) = setup.shown("app");
+            assert_eq!(conditions[1], format!("ResolvedRefs=False/{reason}"));
+            assert_eq!(conditions[2], "Programmed=True/Programmed");
+            assert!(message.contains(words), "{message}");
+        };
+        let to = |service: &str| json!({"hosts": ["www.site.com"], "members": [{"service": {"name": service, "port": 80}}]});
+        let none = Setup { exists: false, ..setup(&[("app", service())], Policy::default()) };
+        resolved(&none, "ServiceNotFound", "there is no Service app in namespace site");
+        let portless = setup(&[("app", to("portless"))], Policy::default());
+        resolved(&portless, "PortNotFound", "has no port 80, but: web (80)");
+        let empty = Setup {
+            addresses: vec![],
+            total: 2,
+            ..setup(&[("app", service())], Policy::default())
+        };
+        resolved(&empty, "NoEndpoints", "no ready endpoint (0 of 2)");
+        assert_eq!(empty.status("app", 1).ready, "0/2");
+        let external = setup(&[("app", to("db"))], Policy::default());
+        resolved(&external, "UrlMembersNotPermitted", "db is an ExternalName Service");
+        let policy = Policy { url_members: Namespaces::All, ..Policy::default() };
+        resolved(&setup(&[("app", to("db"))], policy.clone()), "NameNotResolved", "db.example.org");
+        let url =
+            json!({"hosts": ["www.site.com"], "members": [{"url": "http://nowhere.example/"}]});
+        let url = setup(&[("app", url)], policy);
+        resolved(&url, "NameNotResolved", "spec.members[0].url: nowhere.example has no address");
+        assert_eq!(url.status("app", 1).ready, "0/1");
+    }
+
+    #[test]
+    fn times_stay_where_nothing_changed() {
+        let mut setup = setup(&[("app", service())], Policy::default());
+        let first = setup.status("app", 100);
+        let mut seen = balancer("app", &service());
+        seen.0.as_mut().unwrap().status = Some(first.clone());
+        setup.store.take(Change::Balancers(Update::One(seen)));
+        assert_eq!(setup.status("app", 200), first);
+        setup.exists = false;
+        let later = setup.status("app", 200);
+        assert_eq!(later.conditions[0], first.conditions[0]);
+        assert_eq!(later.conditions[1].last_transition_time.0.as_second(), 200);
+        assert_eq!(later.hosts, first.hosts);
+    }
+
+    #[test]
+    fn claims_made_at_once_have_an_order() {
+        let now = Timestamp::from_second(100).unwrap();
+        let mut clock = ClaimClock::new(Timestamp::UNIX_EPOCH);
+        let times = [clock.next(now), clock.next(now), clock.next(now)];
+        assert!(times.is_sorted_by(|a, b| a < b) && times[0] == now);
+        assert_eq!((times[2] - now).get_microseconds(), 2);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_letters() {
+        let cut = shortened("é".repeat(MESSAGE));
+        assert!(cut.len() <= MESSAGE + "…".len() && cut.ends_with("é…"));
+    }
+
+    #[test]
+    fn each_reason_is_listed_and_explained_once() {
+        for (at, reason) in Reason::ALL.iter().enumerate() {
+            assert!(!Reason::ALL[..at].contains(reason));
+            assert!(reason.meaning().ends_with('.') && !reason.occurs().is_empty());
+        }
+    }
+}

@@ -24,6 +24,8 @@ const NEEDED: &str = "The cluster tests need namespaces of their own: run them a
 /// Addresses for the API server and for pods: TEST-NET-3. On the loopback device all of them can be
 /// bound, and a kernel needs no driver for it.
 const ADDRESSES: &str = "203.0.113.1/24";
+/// One of IPv6 (RFC 3849).
+const ADDRESS_6: &str = "2001:db8::6/128";
 
 /// What is known inside.
 pub struct Inside {
@@ -98,7 +100,8 @@ impl Inside {
             .arg(&self.state))?;
         std::fs::create_dir(self.logs())?;
         run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
-        run(Command::new("ip").args(["address", "add", ADDRESSES, "dev", "lo"]))
+        run(Command::new("ip").args(["address", "add", ADDRESSES, "dev", "lo"]))?;
+        run(Command::new("ip").args(["-6", "address", "add", ADDRESS_6, "dev", "lo", "nodad"]))
     }
 
     /// A log for each process.

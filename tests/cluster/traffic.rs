@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::control_plane::{ControlPlane, eventually};
 use crate::gibbon::Gibbon;
 use crate::life::{balancer, pod, until};
-use crate::support::{Act, Client, ok};
+use crate::support::{Act, Client, Member, ok};
 use crate::{Test, tests};
 
 pub const TESTS: &[Test] = tests![
@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = tests![
     a_restarted_pod_of_a_new_address_keeps_its_sessions,
     a_terminating_pod_keeps_its_sessions_and_is_the_last_resort,
     a_slice_without_pods_and_a_headless_service_have_members,
+    a_member_may_have_an_address_of_ipv6,
     a_pod_is_named_by_its_port_name_and_its_hostname,
     of_two_gibbons_one_writes_and_the_other_takes_over,
     where_clients_reach_gibbon_is_in_the_status,
@@ -191,6 +192,27 @@ fn a_slice_without_pods_and_a_headless_service_have_members(control_plane: &Cont
         namespace.apply(&balancer(name, &host, "").replace("{name: app, port: http}", service));
         eventually(name, || gibbon.get(&host, "/").text() == "app-0");
     }
+}
+
+fn a_member_may_have_an_address_of_ipv6(control_plane: &ControlPlane) {
+    let namespace = control_plane.namespace("ipv6");
+    let gibbon = Gibbon::of(&namespace, &[]);
+    let address = "2001:db8::6".parse::<std::net::Ipv6Addr>().unwrap();
+    let _member = Member::at((address, 8080).into(), |_| ok("six"));
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "app"},
+        "spec": {"ports": [{"name": "http", "port": 80}]},
+    });
+    control_plane.create(&namespace.path("services"), &service);
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv6",
+        "metadata": {"name": "app-6", "labels": {"kubernetes.io/service-name": "app"}},
+        "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [{"addresses": [address.to_string()]}],
+    });
+    control_plane.create(&namespace.path("discovery.k8s.io/v1/endpointslices"), &slice);
+    namespace.apply(&balancer("app", "www.site.com", ""));
+    eventually("it is served", || gibbon.get("www.site.com", "/").text() == "six");
 }
 
 fn a_pod_is_named_by_its_port_name_and_its_hostname(control_plane: &ControlPlane) {

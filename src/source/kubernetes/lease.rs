@@ -191,3 +191,56 @@ impl Election {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn election() -> Election {
+        let config = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
+        let gauge = IntGauge::new("x", "x").unwrap();
+        Election::new(
+            Client::try_from(config).unwrap(),
+            "site",
+            "gibbon".into(),
+            "me".into(),
+            watch::channel(false).0,
+            Contact::new(gauge.clone()),
+            gauge,
+        )
+    }
+
+    fn lease(holder: Option<&str>, version: &str) -> Lease {
+        let spec =
+            json!({"holderIdentity": holder, "leaseDurationSeconds": 15, "leaseTransitions": 4});
+        let lease = json!({"metadata": {"resourceVersion": version}, "spec": spec});
+        serde_json::from_value(lease).unwrap()
+    }
+
+    #[tokio::test]
+    async fn anothers_lease_is_taken_when_it_was_not_renewed_for_as_long_as_it_lasts() {
+        let mut election = election();
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(election.step(&lease(Some("other"), "1"), now), Step::Wait);
+        assert_eq!(election.step(&lease(Some("other"), "1"), after(14)), Step::Wait);
+        // A renewal: it counts from when it is seen.
+        assert_eq!(election.step(&lease(Some("other"), "2"), after(14)), Step::Wait);
+        assert_eq!(election.step(&lease(Some("other"), "2"), after(29)), Step::Wait);
+        assert_eq!(election.step(&lease(Some("other"), "2"), after(30)), Step::Take);
+    }
+
+    #[tokio::test]
+    async fn ones_own_is_renewed_and_one_without_a_holder_taken() {
+        let mut election = election();
+        let now = Instant::now();
+        assert_eq!(election.step(&lease(Some("me"), "1"), now), Step::Renew);
+        assert_eq!(election.step(&lease(None, "1"), now), Step::Take);
+        assert_eq!(election.step(&lease(Some(""), "1"), now), Step::Take);
+        let transitions =
+            |holder| election.spec(lease(holder, "1").spec.as_ref()).lease_transitions;
+        assert_eq!((transitions(Some("me")), transitions(Some("other"))), (Some(4), Some(5)));
+    }
+}
