@@ -285,6 +285,21 @@ impl ControlPlane {
         file
     }
 
+    /// Puts a service account where a pod has it; returns the environment that a pod has besides.
+    /// There is one place only.
+    pub fn as_in_a_pod(&self, namespace: &str, account: &str) -> [(&'static str, String); 3] {
+        let directory = Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
+        std::fs::create_dir_all(directory).unwrap();
+        std::fs::write(directory.join("token"), self.token(namespace, account)).unwrap();
+        std::fs::write(directory.join("namespace"), namespace).unwrap();
+        std::fs::copy(self.state.join("ca.pem"), directory.join("ca.crt")).unwrap();
+        [
+            ("KUBERNETES_SERVICE_HOST", "127.0.0.1".to_owned()),
+            ("KUBERNETES_SERVICE_PORT", crate::api::PORT.to_string()),
+            ("HOME", "/nowhere".to_owned()),
+        ]
+    }
+
     /// A token of a service account, for an hour.
     pub fn token(&self, namespace: &str, account: &str) -> String {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");

@@ -17,7 +17,8 @@ pub struct Gibbon {
     child: Child,
     /// Where it serves clients.
     pub address: SocketAddr,
-    admin: SocketAddr,
+    /// Where its admin pages are.
+    pub admin: SocketAddr,
     log: Arc<Mutex<String>>,
 }
 
@@ -38,9 +39,15 @@ impl Gibbon {
 
     /// Ready or not.
     pub fn start(kubeconfig: &Path, flags: &[&str]) -> Self {
+        Self::start_with(&[("KUBECONFIG", kubeconfig.to_str().unwrap().to_owned())], flags)
+    }
+
+    /// Ready or not, with this environment.
+    pub fn start_with(environment: &[(&'static str, String)], flags: &[&str]) -> Self {
         let [address, admin] = [free(), free()];
         let mut child = Command::new(env!("CARGO_BIN_EXE_gibbon"))
-            .env("KUBECONFIG", kubeconfig)
+            .env_remove("KUBECONFIG")
+            .envs(environment.iter().cloned())
             .args(["serve", "--workers", "1"])
             .args(["--listen", &address.to_string(), "--admin", &admin.to_string()])
             .args(flags)

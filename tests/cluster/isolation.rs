@@ -98,6 +98,8 @@ impl Inside {
         run(Command::new("mount")
             .args(["-t", "tmpfs", "-o", "mode=0700", "tmpfs"])
             .arg(&self.state))?;
+        // For what a pod finds below /var/run/secrets.
+        run(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]))?;
         std::fs::create_dir(self.logs())?;
         run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
         run(Command::new("ip").args(["address", "add", ADDRESSES, "dev", "lo"]))?;
