@@ -41,9 +41,10 @@ COPY Cargo.toml Cargo.lock ./
 RUN --mount=type=cache,target=/usr/local/cargo/registry <<'END'
 set -eu
 . /env
-mkdir src
-echo 'fn main() {}' >src/main.rs
+mkdir -p src tests/cluster benches
 touch src/lib.rs
+# Cargo.toml names these tests and benchmarks, and cargo wants them to be there; they are not built.
+echo 'fn main() {}' | tee src/main.rs tests/cluster/main.rs >benches/cluster.rs
 cargo build --release --locked --bin gibbon
 rm -r src
 END
