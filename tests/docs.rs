@@ -4,10 +4,13 @@
 mod support;
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use clap::CommandFactory;
 use gibbon::api::Balancer;
 use gibbon::args::Cli;
+use gibbon::metrics::Metrics;
+use gibbon::source::status::Reason;
 use kube::CustomResourceExt;
 use serde_json::Value;
 use support::{Gibbon, Member, balancer, data, member, ok};
@@ -33,6 +36,7 @@ fn reference() -> String {
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
     fields(&mut text, "spec", &schema["spec"]);
     fields(&mut text, "status", &schema["status"]);
+    reasons(&mut text);
     flags(&mut text);
     metrics(&mut text);
     pages(&mut text);
@@ -73,6 +77,16 @@ fn cell(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 
+fn reasons(text: &mut String) {
+    text.push_str(
+        "\n## Conditions\n\nA condition's reason is one of these; its message names the field.\n\n\
+         | reason | where | meaning |\n|---|---|---|\n",
+    );
+    for reason in Reason::ALL {
+        let _ = writeln!(text, "| `{reason}` | {} | {} |", reason.occurs(), reason.meaning());
+    }
+}
+
 fn flags(text: &mut String) {
     for command in Cli::command().get_subcommands() {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
@@ -104,8 +118,25 @@ fn metrics(text: &mut String) {
     let gibbon = Gibbon::start(&balancer(&members, "sticky: {cookie: s}"));
     gibbon.ask("GET", "www.site.com", "/", &[("Cookie", "s=a")]);
     gibbon.get("other.org", "/");
-    let page = gibbon.page("/metrics").text();
     text.push_str("\n## Metrics\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n");
+    families(text, &gibbon.page("/metrics").text());
+    text.push_str(
+        "\nIn a cluster also:\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    families(text, &of_a_cluster());
+}
+
+/// The page of a Gibbon that follows a cluster, without what is on every page.
+fn of_a_cluster() -> String {
+    let metrics = Metrics::new(&Arc::default()).unwrap();
+    let always = metrics.text().unwrap();
+    metrics.of_cluster().unwrap().statuses.with_label_values(&["written"]);
+    let page = metrics.text().unwrap();
+    let more: Vec<_> = page.lines().filter(|line| !always.lines().any(|l| l == *line)).collect();
+    more.join("\n")
+}
+
+fn families(text: &mut String, page: &str) {
     for line in page.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
         let (name, help) = line.split_once(' ').unwrap();
         let kind = page.lines().find_map(|l| l.strip_prefix(&format!("# TYPE {name} "))).unwrap();

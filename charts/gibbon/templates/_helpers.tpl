@@ -94,10 +94,10 @@ app.kubernetes.io/component: proxy
 {{- if .Values.shareHosts }}
 - "--share-hosts"
 {{- end }}
-{{- with .Values.anyHostNamespaces }}
+{{- with .Values.anyHost }}
 - {{ printf "--any-host=%s" (join "," .) | quote }}
 {{- end }}
-{{- with .Values.urlMemberNamespaces }}
+{{- with .Values.urlMembers }}
 - {{ printf "--url-members=%s" (join "," .) | quote }}
 {{- end }}
 {{- with .Values.denyMembers }}
