@@ -23,12 +23,13 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const CLUSTER_IPS: &str = "198.18.0.0/16";
 const FIRST_CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
-/// Those that watch over nodes and pods are left out: there is no kubelet, and they would remove what
-/// only seems to run.
+/// Those that watch over nodes and running pods are left out: there is no kubelet, and they would
+/// remove what only seems to run.
 const CONTROLLERS: &str = "endpointslice-controller,endpointslice-mirroring-controller,\
     endpoints-controller,namespace-controller,serviceaccount-controller,\
     serviceaccount-token-controller,root-ca-certificate-publisher-controller,\
-    deployment-controller,replicaset-controller,garbage-collector-controller,\
+    deployment-controller,replicaset-controller,statefulset-controller,\
+    garbage-collector-controller,\
     disruption-controller,clusterrole-aggregation-controller";
 
 /// The node that every pod is on.

@@ -5,6 +5,7 @@
 mod api;
 mod control_plane;
 mod endpoints;
+mod examples;
 mod gibbon;
 mod isolation;
 mod life;
@@ -40,6 +41,7 @@ const SHARING: &[&[Test]] = &[
     resource::TESTS,
     endpoints::TESTS,
     life::TESTS,
+    examples::TESTS,
     programs::TESTS,
     tenants::TESTS,
     traffic::TESTS,

@@ -19,6 +19,7 @@ pub struct Namespace<'c> {
 pub struct Pod<'c> {
     control_plane: &'c ControlPlane,
     path: String,
+    pub name: String,
     pub address: Ipv4Addr,
 }
 
@@ -74,10 +75,36 @@ impl<'c> Namespace<'c> {
         }
         let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
         self.control_plane.create(&self.path("pods"), &manifest);
+        self.ready_pod(&name)
+    }
+
+    fn ready_pod(&self, name: &str) -> Pod<'c> {
         let path = self.path(&format!("pods/{name}"));
-        let pod = Pod { control_plane: self.control_plane, path, address: address() };
+        let control_plane = self.control_plane;
+        let pod = Pod { control_plane, path, name: name.to_owned(), address: address() };
         pod.ready(true);
         pod
+    }
+
+    /// Waits until a controller has made so many pods with `app: APP` that do not run yet, and does
+    /// what a scheduler and a kubelet would do with them.
+    pub fn run_pods(&self, app: &str, count: usize) -> Vec<Pod<'c>> {
+        let mut names = Vec::new();
+        eventually("the controller makes pods", || {
+            let list = self.path(&format!("pods?labelSelector=app%3D{app}"));
+            let list = self.control_plane.get(&list);
+            let pods = list["items"].as_array().into_iter().flatten();
+            let new = pods.filter(|pod| pod["spec"]["nodeName"].is_null());
+            names = new.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect();
+            names.len() == count
+        });
+        let run = |name: &String| {
+            let target = json!({"kind": "Node", "name": NODE});
+            let binding = json!({"metadata": {"name": name}, "target": target});
+            self.control_plane.create(&self.path(&format!("pods/{name}/binding")), &binding);
+            self.ready_pod(name)
+        };
+        names.iter().map(run).collect()
     }
 
     /// The endpoints of a Service, out of all its slices.
