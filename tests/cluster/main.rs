@@ -3,6 +3,7 @@
 //! own. A module with tests lists them in `TESTS`, which `SHARING` or `ALONE` names.
 
 mod api;
+mod chart;
 mod control_plane;
 mod endpoints;
 mod examples;
@@ -42,6 +43,7 @@ const SHARING: &[&[Test]] = &[
     endpoints::TESTS,
     life::TESTS,
     examples::TESTS,
+    chart::TESTS,
     programs::TESTS,
     tenants::TESTS,
     traffic::TESTS,

@@ -38,7 +38,7 @@ impl<'c> Namespace<'c> {
     pub fn path(&self, resource: &str) -> String {
         let name = &self.name;
         match resource.split('/').collect::<Vec<_>>().as_slice() {
-            [group, version, rest @ ..] if group.contains('.') => {
+            [group, version, rest @ ..] if group.contains('.') || *group == "apps" => {
                 format!("/apis/{group}/{version}/namespaces/{name}/{}", rest.join("/"))
             }
             _ => format!("/api/v1/namespaces/{name}/{resource}"),
