@@ -359,6 +359,7 @@ fn an_api_server_that_is_away_at_the_start_is_waited_for(control_plane: &Control
     namespace.service("app", &[("http", 80, 8080)]);
     let _pod = pod(&namespace, "app-0", "app");
     namespace.apply(&balancer("app", "www.site.com", ""));
+    eventually("it is an endpoint", || namespace.endpoints("app").len() == 1);
     control_plane.stop_api();
     let own = ["--namespaces", &namespace.name, "--lease-namespace", &namespace.name];
     let gibbon = Gibbon::start(&control_plane.kubeconfig, &own);
