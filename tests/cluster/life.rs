@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = tests![
     a_balancer_is_served_changed_and_deleted,
     of_two_with_the_same_host_and_path_the_older_serves,
     what_is_wrong_is_said_in_the_status_and_in_events,
+    a_balancer_that_becomes_wrong_is_not_served_until_it_is_right,
     nothing_is_written_when_nothing_changed,
 ];
 
@@ -182,6 +183,25 @@ fn what_is_wrong_is_said_in_the_status_and_in_events(control_plane: &ControlPlan
             && told("Programmed", "Normal", "app")
             && told("InvalidRegex", "Warning", "regex")
     });
+}
+
+fn a_balancer_that_becomes_wrong_is_not_served_until_it_is_right(control_plane: &ControlPlane) {
+    let namespace = control_plane.namespace("edited");
+    namespace.service("app", &[("http", 80, 8080)]);
+    let _pod = pod(&namespace, "app-0", "app");
+    let gibbon = Gibbon::of(&namespace, &[]);
+    let good = balancer("app", "www.site.com", "");
+    namespace.apply(&good);
+    eventually("it is served", || gibbon.get("www.site.com", "/").text() == "app-0");
+    let regex = "  sticky: {cookie: id, routeRegex: '(\\Qa\\E)'}\n";
+    namespace.apply(&balancer("app", "www.site.com", regex));
+    until(&namespace, "app", "Accepted", "False", "InvalidRegex");
+    until(&namespace, "app", "Programmed", "False", "NotAccepted");
+    assert_eq!(gibbon.get("www.site.com", "/").status, 404);
+    assert_eq!(gibbon.metric("gibbon_balancers_refused"), Some(1.0));
+    namespace.apply(&good);
+    until(&namespace, "app", "Programmed", "True", "Programmed");
+    assert_eq!(gibbon.get("www.site.com", "/").text(), "app-0");
 }
 
 fn nothing_is_written_when_nothing_changed(control_plane: &ControlPlane) {
