@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = tests![
     the_definition_is_taken_over_upgraded_and_kept,
     its_flags_are_those_that_the_program_understands,
     its_pods_pass_the_level_restricted_through_its_life,
+    each_option_is_accepted_by_the_api_server,
     a_wrong_value_is_refused_with_its_place,
     its_account_serves_all_namespaces_with_the_rights_that_it_has,
     its_account_serves_some_namespaces_with_rights_in_these_alone,
@@ -277,6 +278,43 @@ fn its_pods_pass_the_level_restricted_through_its_life(control_plane: &ControlPl
     helm(control_plane, &["uninstall", "gibbon", "-n", &namespace.name]).unwrap();
     eventually("its Pods are gone", || pods().is_empty());
     assert!(control_plane.find(&role).is_none() && control_plane.find(DEFINITION).is_some());
+}
+
+fn each_option_is_accepted_by_the_api_server(control_plane: &ControlPlane) {
+    let namespace = control_plane.namespace("options");
+    let class = namespace.name.clone();
+    for (more, resource) in [
+        (
+            json!({"autoscaling": {"enabled": true}}),
+            "autoscaling/v2/horizontalpodautoscalers/gibbon",
+        ),
+        (
+            json!({"networkPolicy": {"enabled": true, "egress": [{"ports": [{"port": 443}]}]}}),
+            "networking.k8s.io/v1/networkpolicies/gibbon",
+        ),
+        (
+            json!({"podDisruptionBudget": {"minAvailable": "50%", "maxUnavailable": null}}),
+            "policy/v1/poddisruptionbudgets/gibbon",
+        ),
+        (
+            json!({"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}}),
+            "services/gibbon",
+        ),
+        (json!({"kind": "DaemonSet", "hostPort": {"enabled": true}}), "apps/v1/daemonsets/gibbon"),
+        (json!({"kind": "DaemonSet", "hostNetwork": true}), "apps/v1/daemonsets/gibbon"),
+        (
+            json!({"priorityClassName": "system-cluster-critical", "minReadySeconds": 5,
+                "listenAddress": "::", "tolerations": [{"operator": "Exists"}],
+                "updateStrategy": {"type": "Recreate"}, "commonLabels": {"team": "web"}}),
+            "apps/v1/deployments/gibbon",
+        ),
+    ] {
+        let mut values = more.clone();
+        values["className"] = class.clone().into();
+        install(&namespace, &values).unwrap_or_else(|refusal| panic!("{more}: {refusal}"));
+        assert!(control_plane.find(&namespace.path(resource)).is_some(), "{more}");
+    }
+    helm(control_plane, &["uninstall", "gibbon", "-n", &namespace.name]).unwrap();
 }
 
 fn a_wrong_value_is_refused_with_its_place(control_plane: &ControlPlane) {

@@ -38,7 +38,10 @@ impl<'c> Namespace<'c> {
     pub fn path(&self, resource: &str) -> String {
         let name = &self.name;
         match resource.split('/').collect::<Vec<_>>().as_slice() {
-            [group, version, rest @ ..] if group.contains('.') || *group == "apps" => {
+            // What is in the core group has no group before its version, and no version here.
+            [group, version, rest @ ..]
+                if version.starts_with("v1") || version.starts_with("v2") =>
+            {
                 format!("/apis/{group}/{version}/namespaces/{name}/{}", rest.join("/"))
             }
             _ => format!("/api/v1/namespaces/{name}/{resource}"),
