@@ -128,6 +128,11 @@ pub struct BalancerSpec {
     /// Which clients are served, by address; the others get 403. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
+
+    /// TLS with clients. None: requests come with or without it, if another Balancer of the host
+    /// brings a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 }
 
 /// What has become of a Balancer; written by Gibbon.
@@ -606,6 +611,44 @@ pub struct Header {
     pub value: String,
 }
 
+/// TLS with clients.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// A Secret of type `kubernetes.io/tls` in the Balancer's namespace: the certificate with its
+    /// chain (`tls.crt`) and the key (`tls.key`) for all of `hosts`. None: another Balancer of the
+    /// hosts brings one, or Gibbon's default is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub secret_name: Option<String>,
+
+    /// Sends requests without TLS to `https` with 308, but those for
+    /// `/.well-known/acme-challenge/`. Default: true.
+    #[serde(default = "yes")]
+    pub redirect: bool,
+
+    /// Tells browsers to come with TLS only (`Strict-Transport-Security`). None: nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hsts: Option<Hsts>,
+}
+
+/// `Strict-Transport-Security` (RFC 6797).
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hsts {
+    /// How long browsers remember it. Default: `8760h`, a year.
+    #[serde(default = "year")]
+    pub max_age: Duration,
+
+    /// For all hosts below this one too. Default: false.
+    #[serde(default)]
+    pub include_subdomains: bool,
+
+    /// Agrees to being listed in browsers. Default: false.
+    #[serde(default)]
+    pub preload: bool,
+}
+
 /// Which clients are served, by address. `deny` wins over `allow`.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -686,6 +729,10 @@ const fn one() -> u16 {
 
 const fn permanent() -> u16 {
     308
+}
+
+const fn year() -> Duration {
+    Duration::from_secs(365 * 24 * 3600)
 }
 
 const fn yes() -> bool {

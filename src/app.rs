@@ -19,12 +19,13 @@ use crate::admin::Admin;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::proxy::log::AccessLog;
-use crate::proxy::{Proxy, Settings, Shared};
+use crate::proxy::{Listener, Proxy, Settings, Shared};
 use crate::source::Publisher;
 use crate::source::files::{Directory, yaml_files};
 use crate::source::kubernetes::{Cluster, Options};
 use crate::source::names::Resolver;
 use crate::table::Table;
+use crate::table::tls::SecretId;
 
 /// How long the API server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -49,6 +50,10 @@ pub struct Config {
     pub source: Source,
     /// Addresses to serve clients on; port 0 takes any.
     pub listen: Vec<SocketAddr>,
+    /// Addresses to serve clients on with TLS.
+    pub listen_tls: Vec<SocketAddr>,
+    /// The Secret of the certificate for hosts that have none.
+    pub default_certificate: Option<SecretId>,
     /// Address of the admin pages.
     pub admin: SocketAddr,
     /// Whether `/table` is shown to others than this machine.
@@ -68,7 +73,7 @@ pub struct Config {
 /// A Gibbon that runs.
 #[derive(Debug)]
 pub struct App {
-    /// The addresses that clients reach.
+    /// The addresses that clients reach: those without TLS first.
     pub addresses: Vec<SocketAddr>,
     /// The address of the admin pages.
     pub admin: SocketAddr,
@@ -101,7 +106,9 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
     let admin = TcpListener::bind(config.admin)
         .await
         .with_context(|| format!("--admin {} cannot be bound", config.admin))?;
-    let listeners = config.listen.iter().map(|address| bind(*address));
+    let plain = config.listen.iter().map(|address| (*address, false));
+    let secured = config.listen_tls.iter().map(|address| (*address, true));
+    let listeners = plain.chain(secured).map(|(address, tls)| bind(address, tls));
     let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
     let shared = Arc::new(Shared {
         table: Arc::clone(&table),
@@ -122,7 +129,10 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
             tokio::spawn(cluster.run())
         }
         (Source::Files(files), _) => {
-            tokio::spawn(Directory::new(files, resolver, publisher, known.0, known.1).run())
+            let default = config.default_certificate;
+            tokio::spawn(
+                Directory::new(files, resolver, publisher, known.0, known.1, default).run(),
+            )
         }
         (Source::Cluster(_), None) => anyhow::bail!("there is no cluster"),
     };
@@ -186,7 +196,7 @@ async fn client() -> anyhow::Result<Client> {
     Client::try_from(config).context("the API server's address or the credentials cannot be used")
 }
 
-fn bind(address: SocketAddr) -> anyhow::Result<StdListener> {
+fn bind(address: SocketAddr, tls: bool) -> anyhow::Result<Listener> {
     let listen = || -> std::io::Result<StdListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -194,7 +204,9 @@ fn bind(address: SocketAddr) -> anyhow::Result<StdListener> {
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    listen().with_context(|| format!("--listen {address} cannot be bound"))
+    let flag = if tls { "--listen-tls" } else { "--listen" };
+    let socket = listen().with_context(|| format!("{flag} {address} cannot be bound"))?;
+    Ok(Listener { socket, tls })
 }
 
 /// TLS to members, verified against the system's roots.

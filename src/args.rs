@@ -83,6 +83,16 @@ pub struct Serve {
         default_value = "0.0.0.0:8080"
     )]
     pub listen: Vec<SocketAddr>,
+    /// Address to serve clients on with TLS; may be given several times; none: no TLS
+    #[arg(long, env = "GIBBON_LISTEN_TLS", value_name = "ADDR", value_delimiter = ',')]
+    pub listen_tls: Vec<SocketAddr>,
+    /// Secret with the certificate for hosts that have none of their own; without it, their clients
+    /// get a TLS alert
+    #[arg(long, env = "GIBBON_DEFAULT_CERTIFICATE", value_name = "NAMESPACE/NAME", value_parser = parse_service)]
+    pub default_certificate: Option<(String, String)>,
+    /// Port at which clients reach TLS, for redirects to it
+    #[arg(long, env = "GIBBON_PUBLIC_HTTPS_PORT", value_name = "PORT", default_value_t = 443)]
+    pub public_https_port: u16,
     /// Address of the admin pages: /metrics, /livez, /readyz, /table
     #[arg(long, env = "GIBBON_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:9090")]
     pub admin: SocketAddr,

@@ -16,6 +16,7 @@ use gibbon::source::kubernetes::{Options, Publish};
 use gibbon::source::names::{Answer, Resolver};
 use gibbon::source::policy::{Namespaces, Policy};
 use gibbon::table::access::Networks;
+use gibbon::table::tls::SecretId;
 use gibbon::{api, app, check, demo, healthz};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
@@ -106,6 +107,10 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
         settings: settings(&serve),
         source: source(serve.files, serve.cluster),
         listen: serve.listen,
+        listen_tls: serve.listen_tls,
+        default_certificate: serve
+            .default_certificate
+            .map(|(namespace, name)| SecretId { namespace: namespace.into(), name: name.into() }),
         admin: serve.admin,
         open_table: serve.admin_table,
         access_log,
@@ -173,6 +178,7 @@ fn settings(serve: &Serve) -> Settings {
             write: serve.body_timeout,
         },
         body_timeout: serve.body_timeout,
+        public_https_port: serve.public_https_port,
         workers: serve.workers,
     }
 }

@@ -21,6 +21,8 @@ pub struct Metrics {
     registry: Registry,
     refused: IntCounterVec,
     tunnels: IntGauge,
+    /// TLS handshakes with clients, by version and result.
+    pub handshakes: IntCounterVec,
     /// Client connections accepted.
     pub connections: IntCounter,
     /// Client connections open.
@@ -67,6 +69,10 @@ impl Metrics {
                 &["reason"],
             )?,
             tunnels: gauge("gibbon_tunnels_open", "Upgraded connections (WebSocket) open")?,
+            handshakes: IntCounterVec::new(
+                Opts::new("gibbon_tls_handshakes_total", "TLS handshakes with clients, by result"),
+                &["version", "result"],
+            )?,
             connections: counter("gibbon_connections_total", "Client connections accepted")?,
             connections_open: gauge("gibbon_connections_open", "Client connections open")?,
             connections_refused: counter(
@@ -95,9 +101,10 @@ impl Metrics {
     }
 
     fn register(&self, table: &Arc<ArcSwap<Table>>) -> prometheus::Result<()> {
-        let all: [Box<dyn Collector>; 10] = [
+        let all: [Box<dyn Collector>; 11] = [
             Box::new(self.refused.clone()),
             Box::new(self.tunnels.clone()),
+            Box::new(self.handshakes.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.connections_open.clone()),
             Box::new(self.connections_refused.clone()),
@@ -186,7 +193,7 @@ struct LiveTable {
 }
 
 /// Name, type and help of each of them.
-const FAMILIES: [(&str, MetricType, &str); 15] = [
+const FAMILIES: [(&str, MetricType, &str); 16] = [
     (
         "gibbon_requests_total",
         MetricType::COUNTER,
@@ -238,6 +245,11 @@ const FAMILIES: [(&str, MetricType, &str); 15] = [
         MetricType::GAUGE,
         "1 if a member takes requests, 0 if it is excluded, disabled or draining",
     ),
+    (
+        "gibbon_certificate_expiry_timestamp_seconds",
+        MetricType::GAUGE,
+        "When the certificate of a host ends, in seconds since 1970",
+    ),
 ];
 
 impl LiveTable {
@@ -263,6 +275,9 @@ impl Collector for LiveTable {
             for member in &route.members {
                 families.member(route, member, now);
             }
+        }
+        for (host, certificate) in table.certificates.hosts() {
+            families.gauge(15, &[("host", &host)], certificate.not_after as f64);
         }
         families.finish()
     }

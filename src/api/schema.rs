@@ -28,6 +28,10 @@ pub(crate) const CLASS_NAME: Rule<'static> = (
     "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
     "must be of small letters, digits, - and ., and begin and end with a letter or digit",
 );
+pub(crate) const OBJECT_NAME: Rule<'static> = (
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+    "must be the name of an object: small letters, digits, - and .",
+);
 pub(crate) const DOMAIN: Rule<'static> = (
     "self.matches('^[.]?[0-9A-Za-z]([-.0-9A-Za-z]*[0-9A-Za-z])?$')",
     "must be a domain such as www.site.com",
@@ -170,6 +174,10 @@ pub(super) fn member_name(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn service_name(_: &mut SchemaGenerator) -> Schema {
     text(63, &[SERVICE_NAME])
+}
+
+pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
+    text(253, &[OBJECT_NAME])
 }
 
 pub(super) fn route(_: &mut SchemaGenerator) -> Schema {

@@ -116,6 +116,8 @@ fn config(args: &Demo, members: &Members, files: &Files) -> Config {
     Config {
         source: Source::Files(files.0.clone()),
         listen: vec![args.listen],
+        listen_tls: Vec::new(),
+        default_certificate: None,
         admin: args.admin,
         open_table: false,
         settings: Settings::default(),

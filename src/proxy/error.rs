@@ -18,6 +18,8 @@ pub enum Error {
     TargetTooLong,
     /// CONNECT and TRACE are not passed on.
     Method,
+    /// The connection's certificate is that of another host.
+    Misdirected,
     /// No rule has the host.
     UnknownHost,
     /// No rule of the host has the path.
@@ -50,6 +52,7 @@ impl Error {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::UnknownHost | Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Loop => StatusCode::LOOP_DETECTED,
@@ -71,6 +74,7 @@ impl Error {
             Self::HeadTooLarge => "head_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::Method => "method",
+            Self::Misdirected => "misdirected",
             Self::UnknownHost => "unknown_host",
             Self::UnknownPath => "unknown_path",
             Self::Forbidden => "forbidden",
@@ -93,6 +97,7 @@ impl Error {
             Self::HeadTooLarge => "the request's head is too large",
             Self::TargetTooLong => "the request's target is too long",
             Self::Method => "this method is not passed on",
+            Self::Misdirected => "this connection is for another site: open one of its own",
             Self::UnknownHost => "no site has this name",
             Self::UnknownPath => "this site has nothing at this path",
             Self::Forbidden => "this address may not use this site",

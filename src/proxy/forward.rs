@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -27,6 +27,7 @@ use crate::table::load::Failure;
 use crate::table::path::{self, RequestPath};
 use crate::table::reverse::{Address, Public, Said, Scheme};
 use crate::table::tally::Session;
+use crate::table::tls::SecretId;
 use crate::table::{Found, Member, Redirect, Route};
 
 /// What Gibbon sends to clients.
@@ -37,6 +38,8 @@ pub type Answer = Response<Body<Visit>>;
 pub struct Connection {
     /// The other side of the socket.
     pub peer: SocketAddr,
+    /// The Secret of the certificate that the client has seen, if it speaks TLS.
+    pub secret: Option<SecretId>,
     /// What the connection is doing.
     pub activity: Arc<Activity>,
     /// Counts it as open until its last request, or its tunnel, has ended.
@@ -51,7 +54,8 @@ pub async fn serve(
 ) -> Answer {
     let peer = connection.peer.ip().to_canonical();
     let trusted = worker.shared.settings.trusted.contain(peer);
-    let client = headers::client(peer, false, request.headers(), &worker.shared.settings.trusted);
+    let tls = connection.secret.is_some();
+    let client = headers::client(peer, tls, request.headers(), &worker.shared.settings.trusted);
     let asked = worker.shared.access_log.is_some().then(|| Box::new(asked(client.ip, &request)));
     let mut visit = Visit::begin(Rc::clone(&worker), asked, connection.activity.request());
     let accept = request.headers().get(header::ACCEPT).cloned();
@@ -60,7 +64,8 @@ pub async fn serve(
     visit.multiplexed = version >= Version::HTTP_2;
     // Reading the body of a client that waits to be told to go on would tell it so.
     let expects = headers::expects_continue(request.headers());
-    let journey = Journey { worker: &worker, peer, trusted, client };
+    let secret = connection.secret.as_ref();
+    let journey = Journey { worker: &worker, peer, trusted, client, secret };
     match journey.travel(request, &mut visit).await {
         Ok(Outcome::Member(response, within)) => from_member(response, within, visit),
         Ok(Outcome::Own(response)) => own(response, visit, None),
@@ -135,6 +140,9 @@ struct Upgrade {
     idle: Duration,
 }
 
+/// Where certificates are proven; without TLS, for that is how they begin (RFC 8555, section 8.3).
+const ACME: &str = "/.well-known/acme-challenge/";
+
 /// What a request has led to.
 enum Outcome {
     Member(Response<Incoming>, Within),
@@ -148,6 +156,8 @@ struct Journey<'a> {
     peer: IpAddr,
     trusted: bool,
     client: headers::Client,
+    /// The Secret of the certificate that the client has seen.
+    secret: Option<&'a SecretId>,
 }
 
 impl Journey<'_> {
@@ -179,6 +189,12 @@ impl Journey<'_> {
             return Err(Error::Loop);
         }
         let table = self.worker.shared.table.load();
+        // Another host's certificate says nothing of this host (RFC 9110, section 15.5.20).
+        if let Some(seen) = self.secret
+            && table.certificates.find(&host).is_none_or(|own| own.secret != *seen)
+        {
+            return Err(Error::Misdirected);
+        }
         let route = match table.find(&host, &path) {
             Found::Route(route) => Arc::clone(route),
             Found::UnknownHost => return Err(Error::UnknownHost),
@@ -191,8 +207,17 @@ impl Journey<'_> {
             return Err(Error::Forbidden);
         }
         let rest = route.rule.prefix.rest(&path).unwrap_or_default();
+        if let Some(tls) = &route.rule.tls
+            && tls.redirect
+            && !self.client.https
+            && !path.plain().starts_with(ACME)
+        {
+            return self.to_https(&host, &uri).map(Outcome::Own);
+        }
         if let Some(redirect) = &route.rule.redirect {
-            return self.redirect(redirect, &authority, rest, uri.query()).map(Outcome::Own);
+            let mut response = self.redirect(redirect, &authority, rest, uri.query())?;
+            self.tell_hsts(&route, response.headers_mut());
+            return Ok(Outcome::Own(response));
         }
         let upload = self.upload(&route, &parts, visit)?;
         visit.upload = Some(upload.clone());
@@ -312,11 +337,12 @@ impl Journey<'_> {
             }
         }
         route.rule.response_headers.apply(headers);
+        self.tell_hsts(route, headers);
         let issue = route.rule.sticky.as_ref().and_then(|sticky| sticky.issue.as_ref());
         if let (Some(issue), Some(token)) = (issue, &member.token)
             && visit.session != Some(Session::Hit)
         {
-            headers.append(header::SET_COOKIE, issue.set_cookie(token));
+            headers.append(header::SET_COOKIE, issue.set_cookie(token, self.client.https));
         }
     }
 
@@ -325,6 +351,31 @@ impl Journey<'_> {
         Public {
             scheme: if self.client.https { Scheme::Https } else { Scheme::Http },
             authority: self.client.host.as_deref().unwrap_or(authority),
+        }
+    }
+
+    /// The same by TLS; the method stays.
+    fn to_https(&self, host: &str, uri: &Uri) -> Result<Response<Bytes>, Error> {
+        let named = self.client.host.as_deref().and_then(|authority| self::host(authority).ok());
+        let host = named.as_deref().unwrap_or(host);
+        let port = match self.worker.shared.settings.public_https_port {
+            443 => String::new(),
+            port => format!(":{port}"),
+        };
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let to = HeaderValue::try_from(format!("https://{host}{port}{path}"));
+        let to = to.map_err(|_| Error::BadRequest("the path cannot be redirected"))?;
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        response.headers_mut().insert(header::LOCATION, to);
+        Ok(response)
+    }
+
+    /// Says that the host is reached by TLS only, if the rule says so.
+    fn tell_hsts(&self, route: &Route, headers: &mut HeaderMap) {
+        let hsts = route.rule.tls.as_ref().and_then(|tls| tls.hsts.as_ref());
+        if let Some(hsts) = hsts.filter(|_| self.client.https) {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
     }
 

@@ -128,10 +128,29 @@ impl Drop for Request {
     }
 }
 
+/// A client's connection below HTTP.
+#[derive(Debug)]
+pub enum ClientStream {
+    /// Plain TCP.
+    Plain(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+}
+
+impl ClientStream {
+    /// The socket.
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
 /// A client's socket.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: ClientStream,
     ahead: BytesMut,
     activity: Arc<Activity>,
     reading: Alarm,
@@ -148,7 +167,10 @@ impl Client {
     ///
     /// # Errors
     /// When the client goes away or says nothing in time.
-    pub async fn greet(mut stream: TcpStream, activity: Arc<Activity>) -> io::Result<(Self, bool)> {
+    pub async fn greet(
+        mut stream: ClientStream,
+        activity: Arc<Activity>,
+    ) -> io::Result<(Self, bool)> {
         let mut ahead = BytesMut::with_capacity(FIRST_READ);
         let patience = activity.patience.head;
         let preface = tokio::time::timeout(patience, preface(&mut stream, &mut ahead)).await??;
@@ -215,7 +237,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         if !self.http2 && self.activity.cut.load(Relaxed) {
-            let _unimportant = self.stream.set_zero_linger();
+            let _unimportant = self.stream.socket().set_zero_linger();
         }
     }
 }
@@ -232,7 +254,7 @@ fn explain(bytes: &[u8]) -> Option<Bytes> {
 }
 
 /// Reads until the bytes are the preface, or cannot be.
-async fn preface(stream: &mut TcpStream, ahead: &mut BytesMut) -> io::Result<bool> {
+async fn preface(stream: &mut ClientStream, ahead: &mut BytesMut) -> io::Result<bool> {
     loop {
         if stream.read_buf(ahead).await? == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
@@ -359,59 +381,112 @@ pub enum Way {
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
-macro_rules! either {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match &mut $self.get_mut().way {
-            Way::Plain($stream) => $call,
-            Way::Tls($stream) => $call,
+/// Passes calls on to the stream that it is.
+macro_rules! passes_on {
+    ($stream:ident) => {
+        impl AsyncRead for $stream {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+                    Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+                }
+            }
+        }
+
+        impl AsyncWrite for $stream {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+                    Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+                }
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+                    Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+                }
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+                    Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+                }
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                match self {
+                    Self::Plain(stream) => stream.is_write_vectored(),
+                    Self::Tls(stream) => stream.is_write_vectored(),
+                }
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bufs: &[io::IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+                    Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+                }
+            }
         }
     };
 }
 
+passes_on!(ClientStream);
+passes_on!(Way);
+
 impl AsyncRead for MemberStream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let heard = Arc::clone(&self.heard);
         let before = buf.filled().len();
-        let result = either!(self, stream => Pin::new(stream).poll_read(cx, buf));
-        heard.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        let result = Pin::new(&mut self.way).poll_read(cx, buf);
+        self.heard.fetch_add((buf.filled().len() - before) as u64, Relaxed);
         result
     }
 }
 
 impl AsyncWrite for MemberStream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
+        Pin::new(&mut self.way).poll_write(cx, buf)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_flush(cx))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.way).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.way).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.way {
-            Way::Plain(stream) => stream.is_write_vectored(),
-            Way::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.way.is_write_vectored()
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+        Pin::new(&mut self.way).poll_write_vectored(cx, bufs)
     }
 }
 

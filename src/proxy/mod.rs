@@ -11,6 +11,7 @@ pub mod forward;
 pub mod headers;
 pub mod io;
 pub mod log;
+pub mod tls;
 pub mod tunnel;
 pub mod upstream;
 pub mod visit;
@@ -39,7 +40,7 @@ use crate::table::Table;
 use crate::table::access::Networks;
 use error::Error;
 use forward::Connection;
-use io::{Activity, Client, Patience};
+use io::{Activity, Client, ClientStream, Patience};
 use log::{AccessLog, Line};
 use upstream::Pool;
 
@@ -75,6 +76,8 @@ pub struct Settings {
     pub patience: Patience,
     /// How long a client may be silent within a request's body.
     pub body_timeout: Duration,
+    /// The port at which clients reach TLS; what redirects name, unless it is 443.
+    pub public_https_port: u16,
     /// Worker threads; 0 is one for each core that the process may use.
     pub workers: usize,
 }
@@ -93,6 +96,7 @@ impl Default for Settings {
                 write: Duration::from_secs(60),
             },
             body_timeout: Duration::from_secs(60),
+            public_https_port: 443,
             workers: 0,
         }
     }
@@ -154,6 +158,15 @@ pub enum Phase {
     Ended,
 }
 
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: StdListener,
+    /// Whether clients speak TLS on it.
+    pub tls: bool,
+}
+
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
@@ -168,8 +181,11 @@ impl Proxy {
     ///
     /// # Errors
     /// When a socket cannot be used or a thread cannot be started.
-    pub fn start(listeners: Vec<StdListener>, shared: &Arc<Shared>) -> std::io::Result<Self> {
-        let addresses = listeners.iter().map(StdListener::local_addr).collect::<Result<_, _>>()?;
+    pub fn start(listeners: Vec<Listener>, shared: &Arc<Shared>) -> std::io::Result<Self> {
+        let addresses = listeners
+            .iter()
+            .map(|listener| listener.socket.local_addr())
+            .collect::<Result<_, _>>()?;
         let (phase, phases) = watch::channel(Phase::Serving);
         let open = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::new();
@@ -195,7 +211,7 @@ impl Proxy {
             warned: Cell::new(None),
         };
         for listener in &listeners {
-            listener.set_nonblocking(true)?;
+            listener.socket.set_nonblocking(true)?;
         }
         threads.push(thread("acceptor", move || acceptor.run(listeners, phases))?);
         Ok(Self { addresses, phase, open, threads })
@@ -251,6 +267,7 @@ struct Lane {
 struct Accepted {
     stream: std::net::TcpStream,
     peer: SocketAddr,
+    tls: bool,
     counted: Counted,
 }
 
@@ -281,7 +298,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn run(self, listeners: Vec<StdListener>, phases: watch::Receiver<Phase>) {
+    async fn run(self, listeners: Vec<Listener>, phases: watch::Receiver<Phase>) {
         let this = Rc::new(self);
         let tasks: Vec<_> = listeners
             .into_iter()
@@ -293,8 +310,9 @@ impl Acceptor {
         }
     }
 
-    async fn listen(self: Rc<Self>, listener: StdListener, mut phases: watch::Receiver<Phase>) {
-        let listener = match TcpListener::from_std(listener) {
+    async fn listen(self: Rc<Self>, listener: Listener, mut phases: watch::Receiver<Phase>) {
+        let Listener { socket, tls } = listener;
+        let listener = match TcpListener::from_std(socket) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "a listener cannot be used"),
         };
@@ -302,19 +320,19 @@ impl Acceptor {
             tokio::select! {
                 biased;
                 _ = phases.wait_for(|phase| *phase >= Phase::Draining) => break,
-                accepted = listener.accept() => self.hand_over(accepted).await,
+                accepted = listener.accept() => self.hand_over(accepted, tls).await,
             }
         }
         // What waits in the listen queue has been promised a connection: serve it too.
         let empty_queue = async {
             while let Ok(Ok(accepted)) = timeout(QUEUE_EMPTY, listener.accept()).await {
-                self.hand_over(Ok(accepted)).await;
+                self.hand_over(Ok(accepted), tls).await;
             }
         };
         let _ = timeout(QUEUE_LAST, empty_queue).await;
     }
 
-    async fn hand_over(&self, accepted: std::io::Result<(TcpStream, SocketAddr)>) {
+    async fn hand_over(&self, accepted: std::io::Result<(TcpStream, SocketAddr)>, tls: bool) {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -343,7 +361,9 @@ impl Acceptor {
         let counted = Counted { open, load, metrics: Arc::clone(&self.metrics) };
         match stream.into_std() {
             // A worker that is gone has dropped its receiver, and the connection with it.
-            Ok(stream) => drop(lane.sockets.send(Accepted { stream, peer, counted })),
+            Ok(stream) => {
+                drop(lane.sockets.send(Accepted { stream, peer, tls, counted }));
+            }
             Err(error) => tracing::debug!(%error, %peer, "a connection was lost"),
         }
     }
@@ -386,7 +406,7 @@ async fn work(
 }
 
 async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Receiver<Phase>) {
-    let Accepted { stream, peer, counted } = accepted;
+    let Accepted { stream, peer, tls, counted } = accepted;
     let settings = &worker.shared.settings;
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
@@ -399,15 +419,26 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
         let _ = draining.wait_for(|phase| *phase >= Phase::Draining).await;
         tokio::time::sleep(LAST_WORDS).await;
     };
+    let greet = async {
+        let (stream, secret) = if tls {
+            let (table, metrics) = (&worker.shared.table, &worker.shared.metrics);
+            let secured = tls::accept(stream, table, metrics, settings.patience.head).await?;
+            (ClientStream::Tls(secured.stream), Some(secured.secret))
+        } else {
+            (ClientStream::Plain(stream), None)
+        };
+        let greeting = Client::greet(stream, Arc::clone(&activity)).await.ok()?;
+        Some((greeting, secret))
+    };
     let greeting = tokio::select! {
         biased;
-        greeting = Client::greet(stream, Arc::clone(&activity)) => greeting,
+        greeting = greet => greeting,
         () = too_late => return,
     };
-    let Ok((client, http2)) = greeting else {
+    let Some(((client, http2), secret)) = greeting else {
         return;
     };
-    let connection = Rc::new(Connection { peer, activity, counted });
+    let connection = Rc::new(Connection { peer, secret, activity, counted });
     let result = if http2 {
         serve_http2(&worker, connection, client, phases).await
     } else {

@@ -7,9 +7,10 @@ mod problems;
 mod sticky;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use crate::api;
 use crate::api::schema;
@@ -18,6 +19,7 @@ use crate::table::access::{Access, Networks, parse_network};
 use crate::table::balance::Method;
 use crate::table::edit::{self, Edits};
 use crate::table::path::{HostPattern, Prefix};
+use crate::table::tls::{SecretId, Tls};
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
 pub use members::no_urls;
 use problems::Problems;
@@ -79,6 +81,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
     let request_headers = edits(headers.request.as_ref(), "spec.headers.request", problems);
     let response_headers = edits(headers.response.as_ref(), "spec.headers.response", problems);
     let access = access(spec.access.as_ref(), problems);
+    let tls = spec.tls.as_ref().map(|tls| self::tls(tls, &id.namespace, problems));
     let balancing = spec.balancing.clone().unwrap_or_default();
     Some(Rule {
         id,
@@ -101,6 +104,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
         request_headers,
         response_headers,
         access,
+        tls,
     })
 }
 
@@ -241,6 +245,23 @@ fn edits(headers: Option<&api::HeaderEdit>, field: &str, problems: &mut Problems
 
 fn header_name(field: &str, name: &str, problems: &mut Problems) -> Option<http::HeaderName> {
     problems.read(field, name, checks::HEADER_NAME, edit::parse_name)
+}
+
+fn tls(tls: &api::Tls, namespace: &Arc<str>, problems: &mut Problems) -> Tls {
+    let name = |name: &String| {
+        problems.text("spec.tls.secretName", name, checks::OBJECT_NAME);
+        SecretId { namespace: Arc::clone(namespace), name: name.as_str().into() }
+    };
+    let hsts = tls.hsts.as_ref().and_then(|hsts| {
+        let mut value = format!("max-age={}", hsts.max_age.get().as_secs());
+        for (wanted, directive) in
+            [(hsts.include_subdomains, "; includeSubDomains"), (hsts.preload, "; preload")]
+        {
+            value.push_str(if wanted { directive } else { "" });
+        }
+        HeaderValue::try_from(value).ok()
+    });
+    Tls { secret: tls.secret_name.as_ref().map(name), redirect: tls.redirect, hsts }
 }
 
 fn access(access: Option<&api::Access>, problems: &mut Problems) -> Access {

@@ -9,15 +9,20 @@ mod typed;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::certificate::{self, Content};
 use crate::api::{Balancer, BalancerSpec};
+use crate::table::tls::SecretId;
 use tree::{Node, Value};
 
 const API_VERSION: &str = "gibbon.dev/v1alpha1";
 const KIND: &str = "Balancer";
+const SECRET: &str = "Secret";
+const TLS: &str = "kubernetes.io/tls";
 const NAMESPACE: &str = "default";
 
 /// A Balancer and where its fields are.
@@ -59,19 +64,58 @@ struct Object {
     _status: IgnoredAny,
 }
 
-/// The Balancers of a text, and what is wrong with those that are left out. A document with a fault
-/// does not stop the others.
+/// A Secret with a certificate and its key.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Secret {
+    #[serde(rename = "apiVersion")]
+    _api_version: IgnoredAny,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default, rename = "type")]
+    type_: Option<String>,
+    #[serde(default)]
+    data: BTreeMap<String, ByteString>,
+    #[serde(default)]
+    string_data: BTreeMap<String, String>,
+    #[serde(default, rename = "immutable")]
+    _immutable: IgnoredAny,
+}
+
+/// What a text holds.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// Its Balancers.
+    pub documents: Vec<Document>,
+    /// Its Secrets.
+    pub secrets: Vec<(SecretId, Content)>,
+    /// What is wrong with what was left out.
+    pub faults: Vec<Fault>,
+}
+
+/// One document.
+enum Part {
+    Nothing,
+    Balancer(Box<Document>),
+    Secret(SecretId, Content),
+}
+
+/// The Balancers and Secrets of a text, and what is wrong with those that are left out. A document
+/// with a fault does not stop the others.
 #[must_use]
-pub fn read(text: &str) -> (Vec<Document>, Vec<Fault>) {
-    let mut documents = Vec::new();
-    let mut faults = Vec::new();
+pub fn read(text: &str) -> Parsed {
+    let mut parsed = Parsed::default();
     for (lines_before, part) in split(text.strip_prefix('\u{feff}').unwrap_or(text)) {
         match read_one(part, lines_before) {
-            Ok(document) => documents.extend(document),
-            Err(found) => faults.extend(found),
+            Ok(Part::Nothing) => {}
+            Ok(Part::Balancer(document)) => parsed.documents.push(*document),
+            Ok(Part::Secret(id, content)) => parsed.secrets.push((id, content)),
+            Err(found) => parsed.faults.extend(found),
         }
     }
-    (documents, faults)
+    parsed
 }
 
 impl Document {
@@ -141,13 +185,16 @@ fn is_blank(line: &str) -> bool {
     line.is_empty() || line.starts_with('#')
 }
 
-fn read_one(text: &str, lines_before: usize) -> Result<Option<Document>, Vec<Fault>> {
+fn read_one(text: &str, lines_before: usize) -> Result<Part, Vec<Fault>> {
     if text.lines().all(is_blank) {
-        return Ok(None);
+        return Ok(Part::Nothing);
     }
     let root = tree::parse(text, lines_before).map_err(|fault| vec![fault])?;
     if matches!(root.value, Value::Null) {
-        return Ok(None);
+        return Ok(Part::Nothing);
+    }
+    if root.entry("kind").is_some_and(|kind| is_text(&kind.node.value, SECRET)) {
+        return read_secret(&root);
     }
     check_kind(&root)?;
     let places = root.places();
@@ -156,7 +203,43 @@ fn read_one(text: &str, lines_before: usize) -> Result<Option<Document>, Vec<Fau
     let mut balancer = Balancer { metadata: object.metadata, spec: object.spec, status: None };
     faults.extend(check_names(&balancer, &places, root.line));
     balancer.metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
-    Ok(Some(Document { line: root.line, balancer, faults: sorted(&faults), places }))
+    Ok(Part::Balancer(Box::new(Document {
+        line: root.line,
+        balancer,
+        faults: sorted(&faults),
+        places,
+    })))
+}
+
+fn is_text(value: &Value, text: &str) -> bool {
+    matches!(value, Value::Text(found) if found == text)
+}
+
+fn read_secret(root: &Node) -> Result<Part, Vec<Fault>> {
+    let mut faults: Vec<_> = check_text(root, "apiVersion", "v1").into_iter().collect();
+    let secret = typed::read::<Secret>(root, &mut faults).ok_or_else(|| sorted(&faults))?;
+    let places = root.places();
+    let line = |field: &str| places.get(field).copied().unwrap_or(root.line);
+    if secret.type_.as_deref() != Some(TLS) {
+        let message = format!("expected `{TLS}`: other Secrets are of no use here");
+        faults.push(Fault::new(line("type"), "type", message));
+    }
+    let name = secret.metadata.name.filter(|name| is_subdomain(name));
+    let Some(name) = name.filter(|_| faults.is_empty()) else {
+        if faults.is_empty() {
+            let message = "missing, or no name that a Secret can have";
+            faults.push(Fault::new(line("metadata.name"), "metadata.name", message));
+        }
+        return Err(sorted(&faults));
+    };
+    let namespace = secret.metadata.namespace.unwrap_or_else(|| NAMESPACE.to_owned());
+    let value = |key: &str| {
+        let text = secret.string_data.get(key).map(|text| text.as_bytes().to_vec());
+        text.or_else(|| secret.data.get(key).map(|bytes| bytes.0.clone()))
+    };
+    let content =
+        Content { certificate: value(certificate::CERTIFICATE), key: value(certificate::KEY) };
+    Ok(Part::Secret(SecretId { namespace: namespace.into(), name: name.into() }, content))
 }
 
 fn sorted(faults: &[Fault]) -> Vec<Fault> {
@@ -245,21 +328,52 @@ mod tests {
     const MEMBER: &str = "\n  members:\n  - url: http://app1.site.com/";
 
     fn faults(text: &str) -> Vec<String> {
-        let (documents, faults) = read(text);
+        let Parsed { documents, faults, .. } = read(text);
         let of_documents = documents.iter().flat_map(|document| &document.faults);
         of_documents.chain(&faults).map(ToString::to_string).collect()
     }
 
     fn names(text: &str) -> Vec<String> {
-        let (documents, faults) = read(text);
+        let Parsed { documents, faults, .. } = read(text);
         assert_eq!(faults, []);
         documents.into_iter().filter_map(|document| document.balancer.metadata.name).collect()
     }
 
     #[test]
+    fn secrets_are_read_beside_balancers_and_their_content_is_not_shown() {
+        let secret = |more: &str| {
+            format!(
+                "apiVersion: v1\nkind: Secret\nmetadata: {{name: www}}\n{more}\n---\n{}",
+                balancer("a", MEMBER)
+            )
+        };
+        let data =
+            "type: kubernetes.io/tls\ndata: {tls.crt: aGk=}\nstringData: {tls.key: 'confidential'}";
+        let parsed = read(&secret(data));
+        assert_eq!((parsed.documents.len(), parsed.faults.len()), (1, 0));
+        let (id, content) = &parsed.secrets[0];
+        assert_eq!(id.to_string(), "default/www");
+        assert_eq!(content.certificate.as_deref(), Some(&b"hi"[..]));
+        assert_eq!(content.key.as_deref(), Some(&b"confidential"[..]));
+        assert!(!format!("{parsed:?}").contains("conf"));
+        for (more, said) in [
+            ("type: Opaque\ndata: {tls.key: Y29uZg==}", "4: type: expected `kubernetes.io/tls`"),
+            ("data: {}", "1: type: expected `kubernetes.io/tls`"),
+            ("type: kubernetes.io/tls\ndata: {tls.key: 'conf!'}", "5: data.tls.key: "),
+            ("type: kubernetes.io/tls\ndatum: {}", "5: datum: unknown field"),
+        ] {
+            let parsed = read(&secret(more));
+            let faults: Vec<_> = parsed.faults.iter().map(ToString::to_string).collect();
+            assert!(faults.len() == 1 && faults[0].starts_with(said), "{faults:?}");
+            assert!(!faults[0].contains("conf"), "{faults:?}");
+            assert_eq!((parsed.documents.len(), parsed.secrets.len()), (1, 0));
+        }
+    }
+
+    #[test]
     fn each_document_knows_the_lines_of_its_fields() {
         let text = format!("# two\n---\n{}---\n\n{}", balancer("a", MEMBER), balancer("b", MEMBER));
-        let (documents, faults) = read(&text);
+        let Parsed { documents, faults, .. } = read(&text);
         assert_eq!(faults, []);
         assert_eq!([documents[0].line, documents[1].line], [3, 12]);
         assert_eq!(documents[1].line_of("spec.members[0].url"), 18);
@@ -268,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_field_that_is_absent_is_where_its_parent_is() {
-        let (documents, _) = read(&balancer("a", MEMBER));
+        let Parsed { documents, .. } = read(&balancer("a", MEMBER));
         assert_eq!(documents[0].line_of("spec.members[0].service.port"), 7);
         assert_eq!(documents[0].line_of("spec.members[3].url"), 6);
         assert_eq!(documents[0].line_of("spec.sticky"), 5);
@@ -305,7 +419,7 @@ mod tests {
     #[test]
     fn a_document_that_is_no_yaml_does_not_stop_the_others() {
         let (good, bad) = (balancer("a", MEMBER), balancer("b", " {path: ["));
-        let (documents, faults) = read(&format!("{good}---\n{bad}---\n{good}"));
+        let Parsed { documents, faults, .. } = read(&format!("{good}---\n{bad}---\n{good}"));
         assert_eq!(documents.iter().map(|document| document.line).collect::<Vec<_>>(), [1, 15]);
         assert_eq!(faults.len(), 1);
         assert!((13..=14).contains(&faults[0].line), "{}", faults[0]);
@@ -341,12 +455,12 @@ mod tests {
 
     #[test]
     fn another_kind_is_a_fault_and_nothing_else_is_said_of_it() {
-        let found = faults("apiVersion: v1\nkind: Secret\ndata: {}\n---\n- 1\n---\nkind: 5\n");
+        let found = faults("apiVersion: v1\nkind: ConfigMap\ndata: {}\n---\n- 1\n---\nkind: 5\n");
         assert_eq!(
             found,
             [
                 "1: apiVersion: expected `gibbon.dev/v1alpha1`, found the text \"v1\"",
-                "2: kind: expected `Balancer`, found the text \"Secret\"",
+                "2: kind: expected `Balancer`, found the text \"ConfigMap\"",
                 "5: expected a Balancer, found a list",
                 "7: apiVersion: missing: expected `gibbon.dev/v1alpha1`",
                 "7: kind: expected `Balancer`, found the number 5",
@@ -405,7 +519,7 @@ mod tests {
 
     #[test]
     fn a_name_is_needed_and_a_namespace_is_not() {
-        let (documents, _) = read(&balancer("a.b-1", MEMBER));
+        let Parsed { documents, .. } = read(&balancer("a.b-1", MEMBER));
         assert_eq!(documents[0].balancer.metadata.namespace.as_deref(), Some("default"));
         let nameless = balancer("a", MEMBER).replace("name: a", "labels: {}");
         assert_eq!(faults(&nameless), ["3: metadata.name: missing: a Balancer has a name"]);

@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::document::{self, Fault};
+use super::certificate::{self, Content, Keeper};
+use super::document::{self, Fault, Parsed};
 use super::names::{Names, Resolver, names_of};
 use super::{Publisher, balancer};
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::table::tls::SecretId;
 use crate::table::{Endpoints, Rule, RuleId};
 
 /// A change is read when nothing has moved for this long, so that an editor can finish writing; but
@@ -31,6 +34,8 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct Reading {
     /// Its rules; those without faults.
     pub rules: Vec<Arc<Rule>>,
+    /// Its Secrets.
+    pub secrets: Vec<(SecretId, Content)>,
     /// What is wrong, by line.
     pub faults: Vec<Fault>,
 }
@@ -38,8 +43,8 @@ pub struct Reading {
 /// Reads the Balancers in a text.
 #[must_use]
 pub fn read(text: &str) -> Reading {
-    let (documents, faults) = document::read(text);
-    let mut reading = Reading { rules: Vec::new(), faults };
+    let Parsed { documents, secrets, faults } = document::read(text);
+    let mut reading = Reading { rules: Vec::new(), secrets, faults };
     for document in documents {
         match balancer::rule(&document.balancer, balancer::Place::File) {
             Ok(rule) if document.faults.is_empty() => reading.rules.push(Arc::new(rule)),
@@ -83,6 +88,7 @@ struct File {
     good: bool,
     /// The rules in use: of the last version without faults, else what could be read.
     rules: Vec<Arc<Rule>>,
+    secrets: Vec<(SecretId, Content)>,
     complaints: Vec<String>,
     /// Since when it has been empty.
     empty_since: Option<Instant>,
@@ -93,7 +99,9 @@ impl File {
     /// nothing was taken over yet.
     fn update(&mut self, text: String) -> bool {
         let reading = read(&text);
-        if !self.rules.is_empty() && reading.rules.is_empty() && reading.faults.is_empty() {
+        let holds = |rules: &[_], secrets: &[_]| !rules.is_empty() || !secrets.is_empty();
+        let is_empty = !holds(&reading.rules, &reading.secrets) && reading.faults.is_empty();
+        if holds(&self.rules, &self.secrets) && is_empty {
             let since = *self.empty_since.get_or_insert_with(Instant::now);
             if since.elapsed() < EMPTY {
                 return false;
@@ -105,6 +113,7 @@ impl File {
         if reading.faults.is_empty() || !self.good {
             self.good = reading.faults.is_empty();
             self.rules = reading.rules;
+            self.secrets = reading.secrets;
         }
         true
     }
@@ -121,10 +130,14 @@ pub struct Directory {
     metrics: Arc<Metrics>,
     publisher: Publisher,
     names: Names,
+    certificates: Keeper,
+    /// The Secret of the certificate for hosts that have none.
+    default: Option<SecretId>,
 }
 
 impl Directory {
-    /// A directory that was not read yet.
+    /// A directory that was not read yet; `default` names the Secret of the certificate for hosts
+    /// that have none.
     #[must_use]
     pub fn new(
         path: PathBuf,
@@ -132,9 +145,12 @@ impl Directory {
         publisher: Publisher,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
+        default: Option<SecretId>,
     ) -> Self {
         let (files, names) = (BTreeMap::new(), Names::new(resolver));
-        Self { path, files, gone: false, health, metrics, publisher, names }
+        let certificates = Keeper::default();
+        let gone = false;
+        Self { path, files, gone, health, metrics, publisher, names, certificates, default }
     }
 
     /// Publishes what the directory holds, and from then on each change, for ever.
@@ -277,9 +293,47 @@ impl Directory {
     fn publish(&mut self) {
         let rules = self.rules();
         self.names.follow(&names_of(&rules));
-        let endpoints = Endpoints { names: self.names.known().clone(), ..Endpoints::default() };
+        self.keep_certificates(&rules);
+        let mut certificates = self.certificates.certificates();
+        let default = self.default.as_ref().and_then(|id| certificates.get(id).cloned());
+        certificates.retain(|id, _| rules.iter().any(|rule| names_secret(rule, id)));
+        let endpoints = Endpoints {
+            names: self.names.known().clone(),
+            certificates,
+            default_certificate: default,
+            ..Endpoints::default()
+        };
         self.publisher.publish(&rules, &endpoints, None);
     }
+
+    fn keep_certificates(&mut self, rules: &[Arc<Rule>]) {
+        let mut named = certificate::named(rules);
+        named.extend(self.default.clone());
+        let held: BTreeMap<&SecretId, &Content> = self
+            .files
+            .values()
+            .rev()
+            .flat_map(|file| &file.secrets)
+            .map(|(id, content)| (id, content))
+            .collect();
+        let now = Timestamp::now().as_second();
+        self.certificates.keep(&named, |id| held.get(id).copied(), now);
+        let of_rules = rules.iter().filter_map(|rule| {
+            let id = rule.tls.as_ref()?.secret.as_ref()?;
+            let problem = self.certificates.problem(id, &rule.hosts, now)?;
+            Some(format!("{}: spec.tls.secretName: Secret {id}: {problem}", rule.id))
+        });
+        let of_default = self.default.iter().filter_map(|id| {
+            let problem = self.certificates.problem(id, &[], now)?;
+            Some(format!("--default-certificate: Secret {id}: {problem}"))
+        });
+        let complaints: Vec<_> = of_rules.chain(of_default).collect();
+        self.complain("certificates", &complaints);
+    }
+}
+
+fn names_secret(rule: &Rule, id: &SecretId) -> bool {
+    rule.tls.as_ref().is_some_and(|tls| tls.secret.as_ref() == Some(id))
 }
 
 /// Waits until nothing moves any more.

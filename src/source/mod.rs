@@ -1,6 +1,7 @@
 //! Where rules come from: rules and endpoints → [`Table::build`] → swap. Keeps the last good table.
 
 pub mod balancer;
+pub mod certificate;
 pub mod document;
 pub mod endpoints;
 pub mod files;

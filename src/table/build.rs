@@ -15,6 +15,7 @@ use super::path::HostPattern;
 use super::reverse::{Origin, Reversal, Scheme, Site};
 use super::sticky;
 use super::tally::{MemberTally, RuleTally};
+use super::tls::{Certificate, CertificateConflict, Certificates, SecretId};
 use super::{
     Authority, Backend, Budget, Entry, Group, Host, Member, Paths, Route, RouteName, Rule, RuleId,
     ServicePort, State, Table, Target,
@@ -29,6 +30,10 @@ pub struct Endpoints {
     pub services: HashMap<ServicePort, Arc<Backends>>,
     /// Addresses that nobody may have as a member, however they were found.
     pub barred: Arc<Barred>,
+    /// Certificates by the Secrets that they come from; those that cannot be used are left out.
+    pub certificates: HashMap<SecretId, Arc<Certificate>>,
+    /// The one for hosts that have none of their own.
+    pub default_certificate: Option<Arc<Certificate>>,
 }
 
 /// What is behind a port of a Service.
@@ -123,7 +128,9 @@ impl Table {
     ) -> Self {
         let mut ordered: Vec<&Arc<Rule>> = rules.iter().collect();
         ordered.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
-        let mut table = Self { built: true, ..Self::default() };
+        let default = endpoints.default_certificate.clone();
+        let certificates = Certificates::with_default(default);
+        let mut table = Self { built: true, certificates, ..Self::default() };
         // A host that belongs to somebody is not for a wildcard of others, even while its owner
         // has nothing to serve there.
         for (host, owner) in owners.into_iter().flat_map(Owners::iter) {
@@ -131,7 +138,7 @@ impl Table {
         }
         for rule in ordered {
             let route = table.route_of(rule, endpoints, previous, now);
-            table.claim(&route, owners);
+            table.claim(&route, endpoints, owners);
             table.routes.push(route);
         }
         table.routes.sort_by(|a, b| a.rule.id.cmp(&b.rule.id));
@@ -175,7 +182,9 @@ impl Table {
 
     /// Enters a route under its hosts, unless they belong to others or a rule that comes first has
     /// them with this path.
-    fn claim(&mut self, route: &Arc<Route>, owners: Option<&Owners>) {
+    fn claim(&mut self, route: &Arc<Route>, endpoints: &Endpoints, owners: Option<&Owners>) {
+        let secret = route.rule.tls.as_ref().and_then(|tls| tls.secret.as_ref());
+        let certificate = secret.and_then(|secret| endpoints.certificates.get(secret));
         let (id, prefix) = (&route.rule.id, route.rule.prefix.as_str());
         let lost = |host: &HostPattern, holder: Holder| {
             let (host, path) = (host.to_string(), prefix.to_owned());
@@ -186,6 +195,10 @@ impl Table {
             if let Some(owner) = owner.filter(|owner| **owner != id.namespace) {
                 self.verdicts.push(lost(host, Holder::Namespace(Arc::clone(owner))));
                 continue;
+            }
+            if let Some(used) = certificate.and_then(|new| self.certificates.claim(host, new)) {
+                let (rule, host) = (id.clone(), host.to_string());
+                self.certificate_conflicts.push(CertificateConflict { rule, host, used });
             }
             let paths = self.paths_of(host);
             if let Some(holder) = paths.routes.get(prefix) {

@@ -45,6 +45,7 @@ pub fn rule(name: &str, path: &str) -> Rule {
         request_headers: Edits::default(),
         response_headers: Edits::default(),
         access: Access::default(),
+        tls: None,
     }
 }
 

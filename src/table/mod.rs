@@ -12,6 +12,7 @@ pub mod path;
 pub mod reverse;
 pub mod sticky;
 pub mod tally;
+pub mod tls;
 
 mod build;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use path::{HostPattern, Prefix, RequestPath};
 use reverse::{Address, Reversal, Site};
 use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
+use tls::{CertificateConflict, Certificates, Tls};
 
 pub use build::{Backends, Endpoint, Endpoints, Holder, Verdict};
 
@@ -89,6 +91,8 @@ pub struct Rule {
     pub response_headers: Edits,
     /// Who may come in.
     pub access: Access,
+    /// What it asks of TLS with clients.
+    pub tls: Option<Tls>,
 }
 
 /// One entry of a rule's member list.
@@ -450,6 +454,10 @@ pub struct Table {
     pub routes: Vec<Arc<Route>>,
     /// Which rules do not serve something that they ask for.
     pub verdicts: Vec<Verdict>,
+    /// The certificates of the hosts.
+    pub certificates: Certificates,
+    /// Which rules bring certificates that are not used.
+    pub certificate_conflicts: Vec<CertificateConflict>,
     exact: HashMap<Box<str>, Paths>,
     wildcards: HashMap<Box<str>, Paths>,
     any: Option<Paths>,

@@ -252,11 +252,11 @@ impl Issue {
     /// The `Set-Cookie` that carries a token; empty, which clients skip, if [`Self::check`] fails
     /// for a character.
     #[must_use]
-    pub fn set_cookie(&self, token: &str) -> HeaderValue {
+    pub fn set_cookie(&self, token: &str, https: bool) -> HeaderValue {
         let mut cookie = Cookie::build((&*self.name, token))
             .path(&*self.path)
             .same_site(self.same_site.attribute())
-            .secure(self.secure)
+            .secure(self.secure || https)
             .http_only(self.http_only)
             .build();
         cookie.set_max_age(self.max_age.and_then(|age| age.try_into().ok()));
@@ -556,7 +556,7 @@ mod tests {
 
     #[test]
     fn an_issued_cookie_has_the_attributes_asked_for() {
-        assert_eq!(issue().set_cookie("0f"), "gibbon=0f; HttpOnly; SameSite=Lax; Path=/");
+        assert_eq!(issue().set_cookie("0f", false), "gibbon=0f; HttpOnly; SameSite=Lax; Path=/");
         let all = Issue {
             path: "/shop".into(),
             same_site: SameSite::None,
@@ -566,9 +566,9 @@ mod tests {
             ..issue()
         };
         let expected = "gibbon=0f; SameSite=None; Secure; Path=/shop; Max-Age=3600";
-        assert_eq!(all.set_cookie("0f"), expected);
+        assert_eq!(all.set_cookie("0f", false), expected);
         let strict = Issue { same_site: SameSite::Strict, ..issue() };
-        assert!(strict.set_cookie("0f").to_str().unwrap().contains("SameSite=Strict"));
+        assert!(strict.set_cookie("0f", false).to_str().unwrap().contains("SameSite=Strict"));
     }
 
     #[test]
@@ -589,7 +589,7 @@ mod tests {
         }
         let host = Issue { name: "__Host-g".into(), secure: true, ..issue() };
         assert_eq!(host.check(), Ok(()));
-        assert_eq!(Issue { path: "/a\r\n".into(), ..issue() }.set_cookie("0f"), "");
+        assert_eq!(Issue { path: "/a\r\n".into(), ..issue() }.set_cookie("0f", false), "");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use gibbon::app::{self, Config};
 use gibbon::proxy::Settings;
 use gibbon::source::names::{Answer, Resolver};
 use gibbon::table::access::{Networks, parse_network};
+use gibbon::table::tls::SecretId;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 
@@ -354,6 +355,21 @@ impl Seen {
     }
 }
 
+/// Reads one response to a request of this method; nothing if the connection ends first.
+pub fn read_answer(reader: &mut impl BufRead, method: &str) -> Option<Seen> {
+    let mut head = read_head(reader)?;
+    let status = head.line.split(' ').nth(1)?.parse().ok()?;
+    let bodiless = method == "HEAD" || matches!(status, 100..=199 | 204 | 304);
+    let framed = head.header("content-length").or(head.header("transfer-encoding")).is_some();
+    let complete = match (bodiless, framed) {
+        (true, _) => true,
+        (false, true) => read_body(reader, &mut head),
+        (false, false) => reader.read_to_end(&mut head.body).is_ok(),
+    };
+    let Received { headers, body, trailers, .. } = head;
+    Some(Seen { status, headers, body, trailers, complete })
+}
+
 /// A client's connection.
 pub struct Client {
     pub stream: TcpStream,
@@ -381,17 +397,7 @@ impl Client {
     }
 
     pub fn read_for(&mut self, method: &str) -> Option<Seen> {
-        let mut head = read_head(&mut self.reader)?;
-        let status = head.line.split(' ').nth(1)?.parse().ok()?;
-        let bodiless = method == "HEAD" || matches!(status, 100..=199 | 204 | 304);
-        let framed = head.header("content-length").or(head.header("transfer-encoding")).is_some();
-        let complete = match (bodiless, framed) {
-            (true, _) => true,
-            (false, true) => read_body(&mut self.reader, &mut head),
-            (false, false) => self.reader.read_to_end(&mut head.body).is_ok(),
-        };
-        let Received { headers, body, trailers, .. } = head;
-        Some(Seen { status, headers, body, trailers, complete })
+        read_answer(&mut self.reader, method)
     }
 
     /// Whether the other side has closed the connection.
@@ -415,6 +421,8 @@ impl Client {
 /// A running Gibbon with its configuration in a directory of its own.
 pub struct Gibbon {
     pub address: SocketAddr,
+    /// Where it speaks TLS.
+    pub secure: SocketAddr,
     pub admin: SocketAddr,
     pub directory: PathBuf,
     pub resolver: Resolver,
@@ -428,6 +436,7 @@ pub struct Options {
     pub grace: Duration,
     pub names: Vec<(String, u16, Vec<SocketAddr>)>,
     pub tls: Option<rustls::ClientConfig>,
+    pub default_certificate: Option<SecretId>,
     /// Do not wait until it is ready.
     pub hasty: bool,
 }
@@ -439,6 +448,7 @@ impl Default for Options {
             grace: Duration::from_secs(5),
             names: Vec::new(),
             tls: None,
+            default_certificate: None,
             hasty: false,
         }
     }
@@ -476,6 +486,8 @@ impl Gibbon {
         let config = Config {
             source: gibbon::app::Source::Files(directory.clone()),
             listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+            listen_tls: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+            default_certificate: options.default_certificate,
             admin: (Ipv4Addr::LOCALHOST, 0).into(),
             open_table: true,
             settings: options.settings,
@@ -494,13 +506,13 @@ impl Gibbon {
                 .unwrap();
             runtime.block_on(async {
                 let app = app::build(config).await.unwrap();
-                tell.send((app.addresses[0], app.admin)).unwrap();
+                tell.send((app.addresses[0], app.addresses[1], app.admin)).unwrap();
                 app.run(async { stopped.await.unwrap_or_default() }).await.unwrap();
             });
         });
-        let (address, admin) = told.recv_timeout(LIMIT).unwrap();
-        let gibbon =
-            Self { address, admin, directory, resolver, stop: Some(stop), thread: Some(thread) };
+        let (address, secure, admin) = told.recv_timeout(LIMIT).unwrap();
+        let (stop, thread) = (Some(stop), Some(thread));
+        let gibbon = Self { address, secure, admin, directory, resolver, stop, thread };
         if !hasty {
             eventually(|| (gibbon.page("/readyz").status == 200).then_some(()));
         }

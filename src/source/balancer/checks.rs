@@ -56,6 +56,8 @@ pub const DOMAIN: Text = Text(253, &[(schema::DOMAIN, is_domain)]);
 pub const MEMBER_NAME: Text = Text(63, &[(schema::MEMBER_NAME, |text| has_ends(text, "-._"))]);
 /// `spec.members[].service.name`.
 pub const SERVICE_NAME: Text = Text(63, &[(schema::SERVICE_NAME, is_label)]);
+/// `spec.tls.secretName`.
+pub const OBJECT_NAME: Text = Text(253, &[(schema::OBJECT_NAME, is_object_name)]);
 /// `spec.members[].route`.
 pub const ROUTE: Text = Text(128, &[PRINTABLE]);
 /// `spec.sticky.separator`.
@@ -125,6 +127,10 @@ fn has_ends(text: &str, marks: &str) -> bool {
     !text.is_empty() && text.chars().all(fits) && !text.starts_with(mark) && !text.ends_with(mark)
 }
 
+fn is_object_name(text: &str) -> bool {
+    text.split('.').all(is_label)
+}
+
 fn is_class(text: &str) -> bool {
     has_ends(text, "-.") && !text.bytes().any(|byte| byte.is_ascii_uppercase())
 }
@@ -155,7 +161,7 @@ mod tests {
     use super::*;
 
     /// The checks that must say the same as the schema's rules, read by [`alternatives`].
-    const READABLE: [Check; 17] = [
+    const READABLE: [Check; 18] = [
         ROOTED,
         ONE_SLASH,
         NO_DOTS,
@@ -167,6 +173,7 @@ mod tests {
         PRINTABLE,
         HOST.1[0],
         CLASS_NAME.1[0],
+        OBJECT_NAME.1[0],
         DOMAIN.1[0],
         MEMBER_NAME.1[0],
         SERVICE_NAME.1[0],

@@ -1,0 +1,323 @@
+//! Secrets of type `kubernetes.io/tls` → certificates, or what is wrong with them. No message of
+//! this module holds anything of a key.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use rustls::ServerConfig;
+use rustls::client::verify_server_name;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ParsedCertificate, ProducesTickets, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::table::Rule;
+use crate::table::path::HostPattern;
+use crate::table::tls::{Certificate, SecretId};
+
+/// The key of a Secret under which its certificate and the chain are.
+pub const CERTIFICATE: &str = "tls.crt";
+/// The key of a Secret under which its private key is.
+pub const KEY: &str = "tls.key";
+/// Protocols that clients may choose, the better first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// The part of a Secret that matters. Its `Debug` shows nothing of it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Content {
+    /// The certificate and its chain.
+    pub certificate: Option<Vec<u8>>,
+    /// The private key.
+    pub key: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Content(…)")
+    }
+}
+
+/// A Secret that a rule names: the last good certificate of it, and what is wrong with it now.
+#[derive(Debug)]
+struct Kept {
+    content: Option<Content>,
+    certificate: Option<Arc<Certificate>>,
+    problem: Option<String>,
+}
+
+/// The certificates of the Secrets that are named; no others are held.
+#[derive(Debug, Default)]
+pub struct Keeper(HashMap<SecretId, Kept>);
+
+impl Keeper {
+    /// These Secrets are named from now on; `find` knows what is in them. What is wrong with one
+    /// leaves the last good certificate in use.
+    pub fn keep<'c>(
+        &mut self,
+        named: &BTreeSet<SecretId>,
+        find: impl Fn(&SecretId) -> Option<&'c Content>,
+        now: i64,
+    ) {
+        self.0.retain(|id, _| named.contains(id));
+        for id in named {
+            let content = find(id);
+            let kept = self.0.entry(id.clone()).or_insert_with(|| Kept {
+                content: None,
+                certificate: None,
+                problem: Some("it does not exist".to_owned()),
+            });
+            if kept.content.as_ref() == content {
+                continue;
+            }
+            kept.content = content.cloned();
+            match content.map(|content| read(id.clone(), content, now)) {
+                None => kept.problem = Some("it does not exist".to_owned()),
+                Some(Err(problem)) => kept.problem = Some(problem),
+                Some(Ok(certificate)) => {
+                    kept.certificate = Some(Arc::new(certificate));
+                    kept.problem = None;
+                }
+            }
+        }
+    }
+
+    /// The certificates that can be used.
+    #[must_use]
+    pub fn certificates(&self) -> HashMap<SecretId, Arc<Certificate>> {
+        let usable = |(id, kept): (&SecretId, &Kept)| {
+            Some((id.clone(), Arc::clone(kept.certificate.as_ref()?)))
+        };
+        self.0.iter().filter_map(usable).collect()
+    }
+
+    /// What is wrong with a Secret for these hosts.
+    #[must_use]
+    pub fn problem(&self, id: &SecretId, hosts: &[HostPattern], now: i64) -> Option<String> {
+        let kept = self.0.get(id)?;
+        let expired = || {
+            let ended = kept.certificate.as_ref().is_some_and(|c| c.not_after <= now);
+            ended.then(|| "its certificate has expired".to_owned())
+        };
+        let uncovered = || {
+            let certificate = kept.content.as_ref()?.certificate.as_deref()?;
+            let hosts = not_covered(certificate, hosts);
+            (!hosts.is_empty()).then(|| format!("its certificate is not for {}", hosts.join(", ")))
+        };
+        kept.problem.clone().or_else(expired).or_else(uncovered)
+    }
+}
+
+/// The Secrets that rules name.
+pub fn named<'r>(rules: impl IntoIterator<Item = &'r Arc<Rule>>) -> BTreeSet<SecretId> {
+    rules.into_iter().filter_map(|rule| rule.tls.as_ref()?.secret.clone()).collect()
+}
+
+/// Reads a Secret's certificate, chain and key; `now` is in seconds since 1970.
+///
+/// # Errors
+/// What is wrong with it, and with which of its keys.
+pub fn read(secret: SecretId, content: &Content, now: i64) -> Result<Certificate, String> {
+    let (certificate, key) = (content.certificate.as_deref(), content.key.as_deref());
+    let certificate = certificate.ok_or_else(|| format!("it has no {CERTIFICATE}"))?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
+        .collect::<Result<_, _>>()
+        .map_err(|_| format!("its {CERTIFICATE} is not PEM"))?;
+    let own = chain.first().ok_or_else(|| format!("its {CERTIFICATE} has no certificate"))?;
+    let (_, parsed) = X509Certificate::from_der(own)
+        .map_err(|_| format!("the first certificate of its {CERTIFICATE} cannot be read"))?;
+    let validity = parsed.validity();
+    let not_after = validity.not_after.timestamp();
+    if not_after <= now {
+        return Err(format!("its certificate has expired: {}", validity.not_after));
+    }
+    if validity.not_before.timestamp() > now {
+        return Err(format!("its certificate is not valid before {}", validity.not_before));
+    }
+    let key = key.ok_or_else(|| format!("it has no {KEY}"))?;
+    // What the parser says of a key might quote it.
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|_| format!("its {KEY} is no private key in PEM"))?;
+    let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+    let certified = certified.map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => format!("its {KEY} is not that of its {CERTIFICATE}"),
+        _ => format!("its {KEY} is of a kind that cannot be used; RSA, ECDSA and Ed25519 can"),
+    })?;
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Only(Arc::new(certified))));
+    config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
+    if let Some(tickets) = tickets() {
+        config.ticketer = tickets;
+    }
+    Ok(Certificate { secret, not_after, config: Arc::new(config) })
+}
+
+/// Which of the hosts a certificate is not for.
+#[must_use]
+pub fn not_covered(certificate: &[u8], hosts: &[HostPattern]) -> Vec<String> {
+    let own = CertificateDer::pem_slice_iter(certificate).next().and_then(Result::ok);
+    let parsed = own.as_ref().and_then(|own| ParsedCertificate::try_from(own).ok());
+    let covers = |host: &HostPattern| {
+        let name = match host {
+            HostPattern::Exact(name) => name.to_string(),
+            // Any name below it; that of the first label alone, as certificates have it.
+            HostPattern::Wildcard(suffix) => format!("any{suffix}"),
+            HostPattern::Any => return true,
+        };
+        let name = ServerName::try_from(name).ok();
+        parsed
+            .as_ref()
+            .zip(name)
+            .is_some_and(|(cert, name)| verify_server_name(cert, &name).is_ok())
+    };
+    hosts.iter().filter(|host| !covers(host)).map(ToString::to_string).collect()
+}
+
+/// Tickets for resumption: one key for the process, which it changes itself every few hours.
+fn tickets() -> Option<Arc<dyn ProducesTickets>> {
+    static TICKETS: OnceLock<Option<Arc<dyn ProducesTickets>>> = OnceLock::new();
+    TICKETS.get_or_init(|| aws_lc_rs::Ticketer::new().ok()).clone()
+}
+
+/// One certificate for everybody; which one was decided before.
+#[derive(Debug)]
+struct Only(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Only {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256,
+        date_time_ymd,
+    };
+
+    use super::*;
+
+    /// 2026-06-01.
+    const NOW: i64 = 1_780_272_000;
+
+    fn id() -> SecretId {
+        SecretId { namespace: "site".into(), name: "www".into() }
+    }
+
+    fn made(key: &KeyPair, names: &[&str], from: i32, to: i32) -> String {
+        let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut params = CertificateParams::new(names).unwrap();
+        (params.not_before, params.not_after) =
+            (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
+        params.self_signed(key).unwrap().pem()
+    }
+
+    fn tried(certificate: Option<&str>, key: Option<&str>) -> Result<Certificate, String> {
+        let (certificate, key) = (certificate.map(Into::into), key.map(Into::into));
+        read(id(), &Content { certificate, key }, NOW)
+    }
+
+    #[test]
+    fn rsa_ecdsa_and_ed25519_are_read() {
+        for kind in [&PKCS_ECDSA_P256_SHA256, &PKCS_ED25519, &PKCS_RSA_SHA256] {
+            let key = KeyPair::generate_for(kind).unwrap();
+            let certificate = made(&key, &["www.site.com"], 2026, 2027);
+            let read = tried(Some(&certificate), Some(&key.serialize_pem())).unwrap();
+            assert_eq!(read.not_after, 1_798_761_600);
+            assert_eq!(format!("{read:?}"), "Certificate(site/www, until 1798761600)");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_key() {
+        let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let good = made(&key, &["www.site.com"], 2026, 2027);
+        let own = key.serialize_pem();
+        let torn = own.replace("-----END", "Z!-----END");
+        for (certificate, key, said) in [
+            (None, Some(own.as_str()), "it has no tls.crt"),
+            (Some(good.as_str()), None, "it has no tls.key"),
+            (Some(""), Some(&own), "its tls.crt has no certificate"),
+            (
+                Some("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"),
+                Some(&own),
+                "its tls.crt is not PEM",
+            ),
+            (
+                Some("-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n"),
+                Some(&own),
+                "cannot be read",
+            ),
+            (Some(&good), Some("secret-bytes"), "its tls.key is no private key in PEM"),
+            (Some(&good), Some(&torn), "its tls.key is no private key in PEM"),
+            (Some(&good), Some(&other.serialize_pem()), "its tls.key is not that of its tls.crt"),
+            (
+                Some(&made(&other, &["a"], 2024, 2025)),
+                Some(&other.serialize_pem()),
+                "has expired: Jan  1",
+            ),
+            (
+                Some(&made(&other, &["a"], 2027, 2028)),
+                Some(&other.serialize_pem()),
+                "not valid before Jan  1",
+            ),
+        ] {
+            let error = tried(certificate, key).unwrap_err();
+            assert!(error.contains(said), "{error} is not {said}");
+            assert!(!error.contains("secret-bytes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_last_good_certificate_stays_in_use() {
+        let key = KeyPair::generate().unwrap();
+        let content = |to: i32| Content {
+            certificate: Some(made(&key, &["www.site.com"], 2024, to).into()),
+            key: Some(key.serialize_pem().into()),
+        };
+        let named = BTreeSet::from([id()]);
+        let mut keeper = Keeper::default();
+        let hosts = [HostPattern::parse("www.site.com").unwrap()];
+        keeper.keep(&named, |_| None, NOW);
+        assert_eq!(keeper.problem(&id(), &hosts, NOW).as_deref(), Some("it does not exist"));
+        assert!(keeper.certificates().is_empty());
+        let good = content(2027);
+        keeper.keep(&named, |_| Some(&good), NOW);
+        assert_eq!(keeper.problem(&id(), &hosts, NOW), None);
+        let first = Arc::clone(&keeper.certificates()[&id()]);
+        keeper.keep(&named, |_| Some(&good), NOW);
+        assert!(Arc::ptr_eq(&first, &keeper.certificates()[&id()]));
+        for bad in [Some(content(2025)), Some(Content::default()), None] {
+            keeper.keep(&named, |_| bad.as_ref(), NOW);
+            assert!(keeper.problem(&id(), &hosts, NOW).is_some());
+            assert!(Arc::ptr_eq(&first, &keeper.certificates()[&id()]));
+        }
+        let newer = content(2028);
+        keeper.keep(&named, |_| Some(&newer), NOW);
+        assert!(!Arc::ptr_eq(&first, &keeper.certificates()[&id()]));
+        let later = 1_900_000_000;
+        assert_eq!(
+            keeper.problem(&id(), &hosts, later).as_deref(),
+            Some("its certificate has expired")
+        );
+        let other = [HostPattern::parse("other.org").unwrap()];
+        let uncovered = keeper.problem(&id(), &other, NOW);
+        assert_eq!(uncovered.as_deref(), Some("its certificate is not for other.org"));
+        keeper.keep(&BTreeSet::new(), |_| None, NOW);
+        assert!(keeper.certificates().is_empty());
+    }
+
+    #[test]
+    fn hosts_that_a_certificate_is_not_for_are_named() {
+        let key = KeyPair::generate().unwrap();
+        let certificate = made(&key, &["www.site.com", "*.shop.site.com"], 2026, 2027);
+        let hosts =
+            ["www.site.com", "*.shop.site.com", "a.shop.site.com", "site.com", "*.site.com"];
+        let hosts: Vec<_> = hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect();
+        assert_eq!(not_covered(certificate.as_bytes(), &hosts), ["site.com", "*.site.com"]);
+    }
+}

@@ -1,0 +1,308 @@
+//! TLS with clients: certificates by server name, redirects to it, what changes behind it.
+
+mod support;
+
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gibbon::table::tls::SecretId;
+use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_ED25519, PKCS_RSA_SHA256};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use support::{
+    Act, Gibbon, Member, Options, Seen, balancer, eventually, member, named, ok, response,
+};
+
+const HOST: &str = "www.site.com";
+
+/// An authority of the test's own.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    roots: RootCertStore,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(Vec::new()).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        Self { issuer: Issuer::new(params, key), roots }
+    }
+
+    /// A Secret with a certificate for these names.
+    fn secret(&self, name: &str, names: &[&str]) -> String {
+        self.secret_of(name, names, &KeyPair::generate().unwrap())
+    }
+
+    fn secret_of(&self, name: &str, names: &[&str], key: &KeyPair) -> String {
+        let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let certificate =
+            CertificateParams::new(names).unwrap().signed_by(key, &self.issuer).unwrap();
+        let indent = |pem: String| format!("    {}\n", pem.trim_end().replace('\n', "\n    "));
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: site}}\n\
+             type: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
+            indent(certificate.pem()),
+            indent(key.serialize_pem())
+        )
+    }
+
+    fn config(&self) -> ClientConfig {
+        let builder = ClientConfig::builder().with_root_certificates(self.roots.clone());
+        builder.with_no_client_auth()
+    }
+
+    fn connect(&self, gibbon: &Gibbon, name: &str) -> std::io::Result<Secured> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut client = ClientConnection::new(Arc::new(self.config()), name).unwrap();
+        let mut stream = TcpStream::connect(gibbon.secure)?;
+        stream.set_read_timeout(Some(support::LIMIT))?;
+        while client.is_handshaking() {
+            client.complete_io(&mut stream)?;
+        }
+        Ok(Secured(BufReader::new(StreamOwned::new(client, stream))))
+    }
+
+    /// A request on a connection of its own.
+    fn get(&self, gibbon: &Gibbon, host: &str, path: &str) -> Seen {
+        self.connect(gibbon, host).unwrap().ask(host, path)
+    }
+}
+
+struct Secured(BufReader<StreamOwned<ClientConnection, TcpStream>>);
+
+impl Secured {
+    fn ask(&mut self, host: &str, path: &str) -> Seen {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        support::read_answer(&mut self.0, "GET").unwrap()
+    }
+}
+
+fn tls(members: &[String], more: &str) -> String {
+    balancer(members, &format!("tls: {{secretName: www{more}}}"))
+}
+
+fn join(parts: &[String]) -> String {
+    parts.join("---\n")
+}
+
+#[test]
+fn a_host_is_served_with_its_certificate_and_members_hear_of_it() {
+    let said =
+        [("Location", "http://app1.site.com/login"), ("Set-Cookie", "a=b; Domain=app1.site.com")];
+    let app = Member::new(Act::Write(response("200 OK", &said, "x")));
+    let authority = Authority::new();
+    let entry = "url: 'http://app1.site.com/'".to_owned();
+    let yaml = join(&[
+        authority.secret("www", &[HOST]),
+        balancer(
+            &[entry],
+            "tls: {secretName: www, hsts: {includeSubdomains: true}}\nsticky: {issue: {name: member}}",
+        ),
+    ]);
+    let options = Options::default().name("app1.site.com", 80, app.address);
+    let gibbon = Gibbon::with(&yaml, options);
+    let seen = authority.get(&gibbon, HOST, "/");
+    assert_eq!((seen.status, seen.text().as_str()), (200, "x"));
+    assert_eq!(seen.header("location"), Some("https://www.site.com/login"));
+    let hsts = seen.header("strict-transport-security");
+    assert_eq!(hsts, Some("max-age=31536000; includeSubDomains"));
+    let cookies = seen.all("set-cookie");
+    assert!(
+        cookies.iter().any(|c| c.starts_with("member=") && c.contains("Secure")),
+        "{cookies:?}"
+    );
+    assert_eq!(app.received()[0].header("x-forwarded-proto"), Some("https"));
+    let shaken = "gibbon_tls_handshakes_total{result=\"ok\",version=\"1.3\"}";
+    assert_eq!(gibbon.metric(shaken), Some(1.0));
+    let until = gibbon.metric("gibbon_certificate_expiry_timestamp_seconds{host=\"www.site.com\"}");
+    assert!(until > Some(1_790_000_000.0), "{until:?}");
+}
+
+#[test]
+fn each_server_name_gets_its_own_certificate_and_an_unknown_one_an_alert() {
+    let authority = Authority::new();
+    let site = |name: &str, host: &str| {
+        let more = format!("tls: {{secretName: {name}}}\nredirect: {{to: /{name}, status: 302}}");
+        named(name, "/", &[], &more).replace("[www.site.com]", &format!("['{host}']"))
+    };
+    let yaml = join(&[
+        authority.secret_of(
+            "rsa",
+            &["rsa.site.com"],
+            &KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap(),
+        ),
+        authority.secret_of("ed", &["ed.site.com"], &KeyPair::generate_for(&PKCS_ED25519).unwrap()),
+        authority.secret("wild", &["*.site.com"]),
+        site("rsa", "rsa.site.com"),
+        site("ed", "ed.site.com"),
+        site("wild", "*.site.com"),
+    ]);
+    let gibbon = Gibbon::start(&yaml);
+    for (host, name) in [("rsa.site.com", "rsa"), ("ed.site.com", "ed"), ("a.site.com", "wild")] {
+        let seen = authority.get(&gibbon, host, "/");
+        assert!(seen.header("location").unwrap().starts_with(&format!("https://{host}/{name}")));
+    }
+    let error = authority.connect(&gibbon, "other.org").map(drop).unwrap_err();
+    assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+    let unknown = "gibbon_tls_handshakes_total{result=\"unknown_name\",version=\"none\"}";
+    assert_eq!(gibbon.metric(unknown), Some(1.0));
+    // A connection for one host is not for another that has a certificate of its own.
+    let mut connection = authority.connect(&gibbon, "a.site.com").unwrap();
+    assert_eq!(connection.ask("b.site.com", "/").status, 302);
+    assert_eq!(connection.ask("rsa.site.com", "/").status, 421);
+    assert_eq!(connection.ask("other.org", "/").status, 421);
+}
+
+#[test]
+fn hosts_without_a_certificate_get_the_default_if_there_is_one() {
+    let authority = Authority::new();
+    let app = Member::new(ok("x"));
+    let yaml = join(&[
+        authority.secret("default", &["other.org"]),
+        balancer(&[member(app.address, "")], ""),
+    ]);
+    let id = SecretId { namespace: "site".into(), name: "default".into() };
+    let options = Options { default_certificate: Some(id), ..Options::default() };
+    let gibbon = Gibbon::with(&yaml, options);
+    let mut connection = authority.connect(&gibbon, "other.org").unwrap();
+    assert_eq!(connection.ask("www.site.com", "/").text(), "x");
+}
+
+#[test]
+fn requests_without_tls_are_sent_to_it() {
+    let app = Member::new(ok("x"));
+    let authority = Authority::new();
+    let yaml = join(&[authority.secret("www", &[HOST]), tls(&[member(app.address, "")], "")]);
+    let mut options = Options::default().trusting();
+    options.settings.public_https_port = 8443;
+    let gibbon = Gibbon::with(&yaml, options);
+    for method in ["GET", "POST"] {
+        let seen =
+            gibbon.ask(method, "www.site.com:8080", "/a%2Fb?c=d", &[("Content-Length", "0")]);
+        assert_eq!(seen.status, 308);
+        assert_eq!(seen.header("location"), Some("https://www.site.com:8443/a%2Fb?c=d"));
+        assert_eq!(seen.header("strict-transport-security"), None);
+    }
+    assert_eq!(gibbon.get(HOST, "/.well-known/acme-challenge/token").text(), "x");
+    // Somebody before Gibbon speaks TLS with the client.
+    let behind = gibbon.ask("GET", HOST, "/", &[("X-Forwarded-Proto", "https")]);
+    assert_eq!(behind.text(), "x");
+    let yaml = join(&[
+        authority.secret("www", &[HOST]),
+        tls(&[member(app.address, "")], ", redirect: false"),
+    ]);
+    assert_eq!(Gibbon::start(&yaml).get(HOST, "/").text(), "x");
+}
+
+#[test]
+fn a_secret_that_changes_is_in_use_for_the_next_handshake_and_no_connection_ends() {
+    let app = Member::new(ok("x"));
+    let (old, new) = (Authority::new(), Authority::new());
+    let rule = tls(&[member(app.address, "")], "");
+    let gibbon = Gibbon::start(&join(&[old.secret("www", &[HOST]), rule.clone()]));
+    let mut open = old.connect(&gibbon, HOST).unwrap();
+    assert_eq!(open.ask(HOST, "/").status, 200);
+    gibbon.write("balancers.yaml", &join(&[new.secret("www", &[HOST]), rule.clone()]));
+    eventually(|| new.connect(&gibbon, HOST).ok());
+    assert_eq!(open.ask(HOST, "/").status, 200);
+    assert!(old.connect(&gibbon, HOST).is_err());
+    // One that cannot be used leaves the last good one in use, and is named.
+    let broken = new.secret("www", &[HOST]).replacen(
+        "BEGIN PRIVATE KEY-----\n    M",
+        "BEGIN PRIVATE KEY-----\n    X",
+        1,
+    );
+    gibbon.write("balancers.yaml", &join(&[broken, rule.clone()]));
+    let verbose = || gibbon.page("/readyz?verbose").text();
+    eventually(|| {
+        verbose()
+            .contains("certificates: site/app: spec.tls.secretName: Secret site/www: its tls.key")
+            .then_some(())
+    });
+    assert_eq!(new.get(&gibbon, HOST, "/").text(), "x");
+    gibbon.write("balancers.yaml", &join(&[new.secret("www", &["other.org"]), rule]));
+    eventually(|| verbose().contains("its certificate is not for www.site.com").then_some(()));
+}
+
+#[test]
+fn http_2_is_chosen_by_alpn() {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let app = Member::new(ok("hi"));
+    let authority = Authority::new();
+    let gibbon = Gibbon::start(&join(&[
+        authority.secret("www", &[HOST]),
+        tls(&[member(app.address, "")], ""),
+    ]));
+    let mut config = authority.config();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(gibbon.secure).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(HOST.try_into().unwrap(), stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let hands =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = hands.await.unwrap();
+        tokio::spawn(connection);
+        let request =
+            http::Request::get("https://www.site.com/").body(Empty::<bytes::Bytes>::new());
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+    });
+    assert_eq!(app.received()[0].header("x-forwarded-proto"), Some("https"));
+}
+
+#[test]
+fn handshakes_that_stall_are_cut_off_and_hold_nobody_up() {
+    let app = Member::new(ok("x"));
+    let authority = Authority::new();
+    let mut options = Options::default();
+    options.settings.patience.head = Duration::from_millis(400);
+    let yaml = join(&[authority.secret("www", &[HOST]), tls(&[member(app.address, "")], "")]);
+    let gibbon = Gibbon::with(&yaml, options);
+    let stalled: Vec<_> = (0..500)
+        .map(|number| {
+            let mut stream = TcpStream::connect(gibbon.secure).unwrap();
+            // Some begin a handshake, and some say nothing.
+            if number % 2 == 0 {
+                stream.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+            }
+            stream
+        })
+        .collect();
+    assert_eq!(authority.get(&gibbon, HOST, "/").text(), "x");
+    for mut stream in stalled {
+        stream.set_read_timeout(Some(support::LIMIT)).unwrap();
+        assert!(matches!(stream.read(&mut [0; 16]), Ok(_) | Err(_)));
+    }
+    eventually(|| (gibbon.metric("gibbon_connections_open") == Some(0.0)).then_some(()));
+    let timeouts =
+        gibbon.metric("gibbon_tls_handshakes_total{result=\"timeout\",version=\"none\"}");
+    assert_eq!(timeouts, Some(500.0));
+}
+
+#[test]
+fn no_page_shows_a_key() {
+    let app = Member::new(ok("x"));
+    let authority = Authority::new();
+    let secret = authority.secret("www", &[HOST]);
+    let key: Vec<_> =
+        secret.split("tls.key").nth(1).unwrap().lines().skip(2).map(str::trim).collect();
+    let gibbon = Gibbon::start(&join(&[secret.clone(), tls(&[member(app.address, "")], "")]));
+    for page in ["/table", "/metrics", "/readyz?verbose"] {
+        let text = gibbon.page(page).text();
+        assert!(
+            key.iter().filter(|line| line.len() > 20).all(|line| !text.contains(*line)),
+            "{page}"
+        );
+    }
+}
