@@ -1,6 +1,6 @@
 //! Wires source → table → proxy; readiness; the order of shutdown.
 
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,9 +96,15 @@ pub struct App {
 /// When an address cannot be bound, or the system's certificates cannot be read.
 pub async fn build(config: Config) -> anyhow::Result<App> {
     // Nothing is opened before it is known that there is something to serve from.
-    let client = match &config.source {
+    let mut source = config.source;
+    let client = match &mut source {
         Source::Files(files) => yaml_files(files).context("--files").map(|_| None)?,
-        Source::Cluster(_) => Some(client().await?),
+        Source::Cluster(options) => {
+            let (client, api_server) = client().await?;
+            // What leads to the API server is not for members, even where its Service is not seen.
+            options.own.extend(api_server);
+            Some(client)
+        }
     };
     let table = Arc::new(ArcSwap::from_pointee(Table::default()));
     let metrics = Metrics::new(&table)?;
@@ -122,7 +128,7 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
     let publisher = Publisher::new(Arc::clone(&table), Arc::clone(&metrics));
     let (ending, ends) = watch::channel(false);
     let (resolver, known) = (config.resolver, (Arc::clone(&health), Arc::clone(&metrics)));
-    let source = match (config.source, client) {
+    let source = match (source, client) {
         (Source::Cluster(options), Some(client)) => {
             let cluster =
                 Cluster::new(client, *options, resolver, publisher, known.0, known.1, ends);
@@ -187,13 +193,18 @@ impl App {
     }
 }
 
-/// Reaches the cluster of the pod's service account, or of KUBECONFIG.
-async fn client() -> anyhow::Result<Client> {
+/// Reaches the cluster of the pod's service account, or of KUBECONFIG. Returns the address of its API
+/// server too, if it is given as one.
+async fn client() -> anyhow::Result<(Client, Option<IpAddr>)> {
     let no_cluster =
         "no cluster is known: give --files DIR to serve files, or set KUBECONFIG to a file";
     let mut config = kube::Config::infer().await.context(no_cluster)?;
     config.connect_timeout = Some(CONNECT);
-    Client::try_from(config).context("the API server's address or the credentials cannot be used")
+    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let api_server = host.parse().ok();
+    let client = Client::try_from(config);
+    let client = client.context("the API server's address or the credentials cannot be used")?;
+    Ok((client, api_server))
 }
 
 fn bind(address: SocketAddr, tls: bool) -> anyhow::Result<Listener> {
