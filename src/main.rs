@@ -103,9 +103,13 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     let log = serve.access_log.format();
     let log = log.map(|format| AccessLog::start(format, std::io::stdout())).transpose()?;
     let (access_log, writer) = log.unzip();
+    let default = serve.default_certificate.as_ref().map(|(namespace, name)| SecretId {
+        namespace: namespace.as_str().into(),
+        name: name.as_str().into(),
+    });
     let app = app::build(app::Config {
         settings: settings(&serve),
-        source: source(serve.files, serve.cluster),
+        source: source(serve.files, serve.cluster, !serve.listen_tls.is_empty(), &default),
         listen: serve.listen,
         listen_tls: serve.listen_tls,
         default_certificate: serve
@@ -135,7 +139,12 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn source(files: Option<PathBuf>, cluster: Cluster) -> Source {
+fn source(
+    files: Option<PathBuf>,
+    cluster: Cluster,
+    tls: bool,
+    default: &Option<SecretId>,
+) -> Source {
     if let Some(files) = files {
         return Source::Files(files);
     }
@@ -157,6 +166,8 @@ fn source(files: Option<PathBuf>, cluster: Cluster) -> Source {
         publish,
         lease_namespace: cluster.lease_namespace,
         identity: cluster.identity.unwrap_or_else(identity),
+        tls,
+        default_certificate: default.clone(),
     }))
 }
 

@@ -22,6 +22,7 @@ use crate::table::tls::{Certificate, SecretId};
 pub const CERTIFICATE: &str = "tls.crt";
 /// The key of a Secret under which its private key is.
 pub const KEY: &str = "tls.key";
+const MISSING: &str = "it does not exist";
 /// Protocols that clients may choose, the better first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -40,6 +41,17 @@ impl fmt::Debug for Content {
     }
 }
 
+/// What is known of a Secret.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'c> {
+    /// This is in it.
+    Content(&'c Content),
+    /// There is none.
+    Nothing,
+    /// There is one, and what is in it will be heard later.
+    Later,
+}
+
 /// A Secret that a rule names: the last good certificate of it, and what is wrong with it now.
 #[derive(Debug)]
 struct Kept {
@@ -53,28 +65,32 @@ struct Kept {
 pub struct Keeper(HashMap<SecretId, Kept>);
 
 impl Keeper {
-    /// These Secrets are named from now on; `find` knows what is in them. What is wrong with one
-    /// leaves the last good certificate in use.
+    /// These Secrets are named from now on; `find` knows what is in them. What is wrong with one, or
+    /// is still to be heard of it, leaves the last good certificate in use.
     pub fn keep<'c>(
         &mut self,
         named: &BTreeSet<SecretId>,
-        find: impl Fn(&SecretId) -> Option<&'c Content>,
+        find: impl Fn(&SecretId) -> Found<'c>,
         now: i64,
     ) {
         self.0.retain(|id, _| named.contains(id));
         for id in named {
-            let content = find(id);
             let kept = self.0.entry(id.clone()).or_insert_with(|| Kept {
                 content: None,
                 certificate: None,
-                problem: Some("it does not exist".to_owned()),
+                problem: Some(MISSING.to_owned()),
             });
+            let content = match find(id) {
+                Found::Content(content) => Some(content),
+                Found::Nothing => None,
+                Found::Later => continue,
+            };
             if kept.content.as_ref() == content {
                 continue;
             }
             kept.content = content.cloned();
             match content.map(|content| read(id.clone(), content, now)) {
-                None => kept.problem = Some("it does not exist".to_owned()),
+                None => kept.problem = Some(MISSING.to_owned()),
                 Some(Err(problem)) => kept.problem = Some(problem),
                 Some(Ok(certificate)) => {
                     kept.certificate = Some(Arc::new(certificate));
@@ -282,22 +298,24 @@ mod tests {
         let named = BTreeSet::from([id()]);
         let mut keeper = Keeper::default();
         let hosts = [HostPattern::parse("www.site.com").unwrap()];
-        keeper.keep(&named, |_| None, NOW);
+        keeper.keep(&named, |_| Found::Nothing, NOW);
         assert_eq!(keeper.problem(&id(), &hosts, NOW).as_deref(), Some("it does not exist"));
         assert!(keeper.certificates().is_empty());
         let good = content(2027);
-        keeper.keep(&named, |_| Some(&good), NOW);
+        keeper.keep(&named, |_| Found::Content(&good), NOW);
         assert_eq!(keeper.problem(&id(), &hosts, NOW), None);
         let first = Arc::clone(&keeper.certificates()[&id()]);
-        keeper.keep(&named, |_| Some(&good), NOW);
+        keeper.keep(&named, |_| Found::Content(&good), NOW);
         assert!(Arc::ptr_eq(&first, &keeper.certificates()[&id()]));
         for bad in [Some(content(2025)), Some(Content::default()), None] {
-            keeper.keep(&named, |_| bad.as_ref(), NOW);
+            keeper.keep(&named, |_| bad.as_ref().map_or(Found::Nothing, Found::Content), NOW);
             assert!(keeper.problem(&id(), &hosts, NOW).is_some());
             assert!(Arc::ptr_eq(&first, &keeper.certificates()[&id()]));
         }
         let newer = content(2028);
-        keeper.keep(&named, |_| Some(&newer), NOW);
+        keeper.keep(&named, |_| Found::Later, NOW);
+        assert!(Arc::ptr_eq(&first, &keeper.certificates()[&id()]));
+        keeper.keep(&named, |_| Found::Content(&newer), NOW);
         assert!(!Arc::ptr_eq(&first, &keeper.certificates()[&id()]));
         let later = 1_900_000_000;
         assert_eq!(
@@ -307,7 +325,7 @@ mod tests {
         let other = [HostPattern::parse("other.org").unwrap()];
         let uncovered = keeper.problem(&id(), &other, NOW);
         assert_eq!(uncovered.as_deref(), Some("its certificate is not for other.org"));
-        keeper.keep(&BTreeSet::new(), |_| None, NOW);
+        keeper.keep(&BTreeSet::new(), |_| Found::Nothing, NOW);
         assert!(keeper.certificates().is_empty());
     }
 

@@ -11,7 +11,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::certificate::{self, Content, Keeper};
+use super::certificate::{self, Content, Found, Keeper};
 use super::document::{self, Fault, Parsed};
 use super::names::{Names, Resolver, names_of};
 use super::{Publisher, balancer};
@@ -317,7 +317,8 @@ impl Directory {
             .map(|(id, content)| (id, content))
             .collect();
         let now = Timestamp::now().as_second();
-        self.certificates.keep(&named, |id| held.get(id).copied(), now);
+        let find = |id: &SecretId| held.get(id).map_or(Found::Nothing, |held| Found::Content(held));
+        self.certificates.keep(&named, find, now);
         let of_rules = rules.iter().filter_map(|rule| {
             let id = rule.tls.as_ref()?.secret.as_ref()?;
             let problem = self.certificates.problem(id, &rule.hosts, now)?;

@@ -2,6 +2,7 @@
 //! to. An API server that is away changes nothing of what is being served.
 
 pub mod lease;
+pub mod secrets;
 pub mod store;
 pub mod watch;
 
@@ -15,7 +16,8 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use prometheus::IntGauge;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -23,6 +25,7 @@ use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep_until};
 
 use super::Publisher;
+use super::certificate;
 use super::endpoints::{Resolution, Slice};
 use super::names::{Name, Names, Resolver, names_of};
 use super::policy::Policy;
@@ -33,8 +36,11 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::table::access::{Barred, Networks};
 use crate::table::owners::Owners;
+use crate::table::path::HostPattern;
+use crate::table::tls::SecretId;
 use crate::table::{Endpoints, Rule, RuleId, ServicePort, Table, Target};
 use lease::Election;
+use secrets::Secrets;
 use store::{Change, Dirty, Key, Store, Update};
 use watch::{Contact, Ears, Told, follow};
 
@@ -83,6 +89,10 @@ pub struct Options {
     pub lease_namespace: Option<String>,
     /// What this process is called among its likes.
     pub identity: String,
+    /// Whether clients speak TLS, so that certificates are needed.
+    pub tls: bool,
+    /// The Secret of the certificate for hosts that have none.
+    pub default_certificate: Option<SecretId>,
 }
 
 impl Options {
@@ -174,21 +184,41 @@ impl Cluster {
         {
             namespaces.push(namespace.to_string());
         }
+        let all = watcher::Config::default;
         let mut watches = Vec::new();
         for scope in of_balancers {
             let number = named(&mut watches, "balancers", scope.as_ref());
             let api: Api<DeserializeGuard<Balancer>> = self.api(scope.as_ref());
-            tokio::spawn(follow(number, api, scope, ears.clone(), Box::new, Change::Balancers));
+            let (api, ears) = ((api, all()), ears.clone());
+            tokio::spawn(follow(number, api, scope, ears, Box::new, Change::Balancers));
+        }
+        if self.options.tls {
+            let mut namespaces = self.options.namespaces.clone();
+            if let (Some(default), false) =
+                (&self.options.default_certificate, namespaces.is_empty())
+            {
+                namespaces.push(default.namespace.to_string());
+            }
+            namespaces.sort();
+            namespaces.dedup();
+            for scope in scopes(namespaces) {
+                let number = named(&mut watches, "secrets", scope.as_ref());
+                // Their names and versions, and nothing of what is in them.
+                let api: Api<PartialObjectMeta<core::Secret>> = self.api(scope.as_ref());
+                let only = watcher::Config::default().fields("type=kubernetes.io/tls");
+                let (ears, change) = (ears.clone(), Change::Secrets);
+                tokio::spawn(follow(number, (api, only), scope, ears, store::secret, change));
+            }
         }
         for scope in scopes(namespaces) {
             let number = named(&mut watches, "services", scope.as_ref());
             let api: Api<core::Service> = self.api(scope.as_ref());
-            let services =
-                follow(number, api, scope.clone(), ears.clone(), store::service, Change::Services);
-            tokio::spawn(services);
+            let (api, also, change) = ((api, all()), ears.clone(), Change::Services);
+            tokio::spawn(follow(number, api, scope.clone(), also, store::service, change));
             let number = named(&mut watches, "endpointslices", scope.as_ref());
             let api: Api<discovery::EndpointSlice> = self.api(scope.as_ref());
-            tokio::spawn(follow(number, api, scope, ears.clone(), store::slice, Change::Slices));
+            let (api, ears) = ((api, all()), ears.clone());
+            tokio::spawn(follow(number, api, scope, ears, store::slice, Change::Slices));
         }
         watches
     }
@@ -217,6 +247,7 @@ struct State {
     health: Arc<Health>,
     publisher: Publisher,
     names: Names,
+    secrets: Secrets,
     store: Store,
     /// What each watch follows, and since when it has been in trouble.
     watches: Vec<(String, Option<(String, Instant)>)>,
@@ -252,13 +283,14 @@ impl State {
         leads: channel::Receiver<bool>,
         refused: IntGauge,
     ) -> Self {
-        let Cluster { options, health, publisher, names, .. } = cluster;
+        let Cluster { client, options, health, publisher, names, .. } = cluster;
         let store = Store::new(options.class.clone(), options.policy.clone());
         let mut state = Self {
             options,
             health,
             publisher,
             names,
+            secrets: Secrets::new(client),
             store,
             unheard: (0..watches.len()).collect(),
             watches: watches.into_iter().map(|watch| (watch, None)).collect(),
@@ -306,6 +338,11 @@ impl State {
                     let soon = Instant::now() + SETTLE;
                     plan.publish = Some(plan.publish.map_or(soon, |at| at.min(soon)));
                 },
+                fetched = self.secrets.next() => if self.secrets.take(fetched) {
+                    dirty.secrets = true;
+                    let soon = Instant::now() + SETTLE;
+                    plan.publish = Some(plan.publish.map_or(soon, |at| at.min(soon)));
+                },
                 Ok(()) = leads.changed() => {
                     plan.statuses = Some(Instant::now());
                 }
@@ -330,6 +367,7 @@ impl State {
                     Change::Balancers(Update::All(..))
                         | Change::Services(Update::All(..))
                         | Change::Slices(Update::All(..))
+                        | Change::Secrets(Update::All(..))
                 );
                 self.store.take(change);
                 if self.watches[watch].1.take().is_some() {
@@ -356,7 +394,12 @@ impl State {
     fn is_news(&self, dirty: &Dirty) -> bool {
         let first = self.table.routes.is_empty() && !self.health.is_serving();
         let claims = dirty.claims && !self.options.policy.share_hosts;
-        first || dirty.rules || claims || dirty.services.iter().any(|key| self.is_wanted(key))
+        let secrets = dirty.secrets && self.options.tls;
+        first
+            || dirty.rules
+            || claims
+            || secrets
+            || dirty.services.iter().any(|key| self.is_wanted(key))
     }
 
     fn is_wanted(&self, key: &Key) -> bool {
@@ -388,6 +431,9 @@ impl State {
         }
         if dirty.services.iter().any(|key| self.is_barred(key)) {
             self.bar();
+        }
+        if self.options.tls && (dirty.rules || dirty.secrets) {
+            self.keep_certificates();
         }
         let refused = self.store.balancers().values().filter(|held| held.outcome.is_err()).count();
         self.refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
@@ -488,6 +534,22 @@ impl State {
         }
     }
 
+    /// Which Secrets are named, and what is known of them.
+    fn keep_certificates(&mut self) {
+        let newest = self.store.balancers().values().filter_map(|held| held.outcome.as_ref().ok());
+        let mut named = certificate::named(newest.chain(self.in_use.values()));
+        named.extend(self.options.default_certificate.clone());
+        let version = |id: &SecretId| {
+            let key = (Arc::clone(&id.namespace), Arc::clone(&id.name));
+            self.store.secret(&key).cloned()
+        };
+        self.secrets.name(&named, version);
+        self.endpoints.certificates = self.secrets.keeper.certificates();
+        let default = self.options.default_certificate.as_ref();
+        self.endpoints.default_certificate =
+            default.and_then(|id| self.endpoints.certificates.get(id).cloned());
+    }
+
     /// Bars addresses from being members: Gibbon's own, the API server's, and those denied.
     fn bar(&mut self) {
         let mut networks: BTreeSet<IpNet> = self.options.deny.iter().copied().collect();
@@ -534,6 +596,12 @@ impl State {
         let resolve = |port: &ServicePort| {
             self.resolutions.get(port).cloned().unwrap_or(Resolution::NoService)
         };
+        let certificate = |id: &SecretId, hosts: &[HostPattern]| {
+            if !self.options.tls {
+                return Some("--listen-tls (the chart's tls.enabled) is not set".to_owned());
+            }
+            self.secrets.keeper.problem(id, hosts, Timestamp::now().as_second())
+        };
         // The older first, so that new claims keep that order.
         let mut balancers: Vec<_> = self.store.balancers().iter().collect();
         balancers.sort_by_key(|(id, held)| (held.created, *id));
@@ -548,6 +616,8 @@ impl State {
                 resolve: &resolve,
                 policy: &self.options.policy,
                 published: &published,
+                certificate: &certificate,
+                certificate_conflicts: &self.table.certificate_conflicts,
             };
             let is_readable = !matches!(held.outcome, Err(store::Refusal::Unreadable(_)));
             Wanted {
@@ -590,5 +660,6 @@ fn merge(dirty: &mut Dirty, more: Dirty) {
     dirty.rules |= more.rules;
     dirty.claims |= more.claims;
     dirty.statuses |= more.statuses;
+    dirty.secrets |= more.secrets;
     dirty.services.extend(more.services);
 }

@@ -13,7 +13,8 @@ use crate::source::endpoints::Resolution;
 use crate::source::kubernetes::store::{Held, Refusal};
 use crate::source::policy::Policy;
 use crate::table::path::HostPattern;
-use crate::table::{Entry, Holder, Host, Route, RuleId, ServicePort, State, Target, Verdict};
+use crate::table::tls::{CertificateConflict, SecretId};
+use crate::table::{Entry, Holder, Host, Route, Rule, RuleId, ServicePort, State, Target, Verdict};
 
 /// The longest message of a condition; many problems are cut short.
 const MESSAGE: usize = 1000;
@@ -41,13 +42,15 @@ pub enum Reason {
     NoEndpoints,
     NameNotResolved,
     AddressNotPermitted,
+    InvalidCertificate,
+    CertificateConflict,
     Programmed,
     NotAccepted,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Accepted,
         Self::PartiallyAccepted,
         Self::Conflicted,
@@ -67,6 +70,8 @@ impl Reason {
         Self::NoEndpoints,
         Self::NameNotResolved,
         Self::AddressNotPermitted,
+        Self::InvalidCertificate,
+        Self::CertificateConflict,
         Self::Programmed,
         Self::NotAccepted,
     ];
@@ -92,7 +97,9 @@ impl Reason {
             | Self::PortNotFound
             | Self::NoEndpoints
             | Self::NameNotResolved
-            | Self::AddressNotPermitted => "ResolvedRefs: False",
+            | Self::AddressNotPermitted
+            | Self::InvalidCertificate
+            | Self::CertificateConflict => "ResolvedRefs: False",
             Self::Programmed => "Programmed: True",
             Self::NotAccepted => "ResolvedRefs: Unknown; Programmed: False",
         }
@@ -130,6 +137,11 @@ impl Reason {
             Self::AddressNotPermitted => {
                 "A member's address is of the node itself, of Gibbon, or in `--deny-members`."
             }
+            Self::InvalidCertificate => {
+                "The Secret of its certificate is missing or wrong, has expired, or is not for its \
+                 hosts; the last good one stays in use."
+            }
+            Self::CertificateConflict => "An older Balancer brings another certificate for a host.",
             Self::Programmed => "It is being served.",
             Self::NotAccepted => "It is not served, for the reason that `Accepted` gives.",
         }
@@ -167,6 +179,10 @@ pub struct Facts<'f> {
     pub policy: &'f Policy,
     /// Where clients reach Gibbon.
     pub published: &'f [String],
+    /// What is wrong with the certificate of a Secret for these hosts.
+    pub certificate: &'f dyn Fn(&SecretId, &[HostPattern]) -> Option<String>,
+    /// Certificates that are not used.
+    pub certificate_conflicts: &'f [CertificateConflict],
 }
 
 /// A condition without its times.
@@ -289,18 +305,37 @@ impl Facts<'_> {
             let message = "its members were not looked for".to_owned();
             return finding("Unknown", Reason::NotAccepted, message);
         };
-        let faults: Vec<_> = rule
-            .entries
-            .iter()
-            .enumerate()
-            .filter_map(|(at, entry)| self.fault(at, entry))
-            .collect();
+        let members = rule.entries.iter().enumerate();
+        let members = members.filter_map(|(at, entry)| self.fault(at, entry));
+        let faults: Vec<_> = members.chain(self.certificate_faults(rule)).collect();
         match faults.first() {
             None => finding("True", Reason::ResolvedRefs, "all members were found".to_owned()),
             Some((reason, _)) => {
                 finding("False", *reason, joined(faults.iter().map(|(_, message)| message)))
             }
         }
+    }
+
+    /// What is wrong with the certificate that the Balancer brings.
+    fn certificate_faults(&self, rule: &Rule) -> Vec<(Reason, String)> {
+        let secret = rule.tls.as_ref().and_then(|tls| tls.secret.as_ref());
+        let problem = secret.and_then(|id| {
+            let problem = (self.certificate)(id, &rule.hosts)?;
+            Some((
+                Reason::InvalidCertificate,
+                format!("spec.tls.secretName: Secret {id}: {problem}"),
+            ))
+        });
+        let unused = self.certificate_conflicts.iter().filter(|conflict| conflict.rule == *self.id);
+        let unused = unused.map(|conflict| {
+            let CertificateConflict { host, used, .. } = conflict;
+            let message = format!(
+                "spec.tls.secretName: host {host} has the certificate of Secret {used}, which an \
+                 older Balancer names"
+            );
+            (Reason::CertificateConflict, message)
+        });
+        problem.into_iter().chain(unused).collect()
     }
 
     /// What is wrong with what an entry names.
@@ -459,7 +494,7 @@ mod tests {
     use crate::source::kubernetes::store::{Change, Store, Update};
     use crate::source::policy::Namespaces;
     use crate::table::owners::Owners;
-    use crate::table::{Backends, Endpoints, Rule, Table};
+    use crate::table::{Backends, Endpoints, Table};
 
     /// A cluster with these Balancers, older first, and one Service `app` with these addresses.
     struct Setup {
@@ -531,6 +566,8 @@ mod tests {
                 resolve: &resolve,
                 policy: &self.policy,
                 published: &["192.0.2.1".to_owned(), "lb.example.org".to_owned()],
+                certificate: &|_, _| Some("it has expired".to_owned()),
+                certificate_conflicts: &table.certificate_conflicts,
             };
             facts.status(Timestamp::from_second(now).unwrap())
         }
@@ -646,6 +683,18 @@ mod tests {
         let url = setup(&[("app", url)], policy);
         resolved(&url, "NameNotResolved", "spec.members[0].url: nowhere.example has no address");
         assert_eq!(url.status("app", 1).ready, "0/1");
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_used_is_named() {
+        let mut spec = service();
+        spec["tls"] = json!({"secretName": "www"});
+        let (conditions, message) = setup(&[("app", spec)], Policy::default()).shown("app");
+        assert_eq!(conditions[1], "ResolvedRefs=False/InvalidCertificate");
+        assert!(
+            message.contains("spec.tls.secretName: Secret site/www: it has expired"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl Drop for Gibbon {
     }
 }
 
-fn free() -> SocketAddr {
+/// An address that nobody listens on.
+pub fn free() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }

@@ -3,6 +3,7 @@
 //! own. A module with tests lists them in `TESTS`, which `SHARING` or `ALONE` names.
 
 mod api;
+mod certificates;
 mod chart;
 mod control_plane;
 mod endpoints;
@@ -43,6 +44,7 @@ const SHARING: &[&[Test]] = &[
     endpoints::TESTS,
     life::TESTS,
     examples::TESTS,
+    certificates::TESTS,
     chart::TESTS,
     programs::TESTS,
     tenants::TESTS,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::{Resource, ResourceExt};
 
 use crate::api::{Balancer, BalancerStatus};
@@ -39,6 +39,8 @@ pub enum Change {
     Services(Update<(Key, Service)>),
     /// Of `EndpointSlices`.
     Slices(Update<(Key, SliceOf)>),
+    /// Of Secrets: their versions.
+    Secrets(Update<(Key, String)>),
 }
 
 /// A slice, and the name of its Service, if it has one.
@@ -55,6 +57,12 @@ pub fn service(object: core::Service) -> (Key, Service) {
 pub fn slice(object: discovery::EndpointSlice) -> (Key, SliceOf) {
     let service = endpoints::service_of(&object).map(Into::into);
     (key(&object), (service, object.into()))
+}
+
+/// A Secret's version by its key.
+#[must_use]
+pub fn secret(object: PartialObjectMeta<core::Secret>) -> (Key, String) {
+    (key(&object), object.metadata.resource_version.unwrap_or_default())
 }
 
 fn key(object: &impl Resource) -> Key {
@@ -137,6 +145,8 @@ pub struct Dirty {
     pub statuses: bool,
     /// Services whose ports or endpoints changed.
     pub services: BTreeSet<Key>,
+    /// Secrets came, went or changed.
+    pub secrets: bool,
 }
 
 impl Dirty {
@@ -157,6 +167,8 @@ pub struct Store {
     slices: HashMap<Key, BTreeMap<Arc<str>, Slice>>,
     /// The Service of each slice.
     owners: HashMap<Key, Arc<str>>,
+    /// The version of each Secret.
+    secrets: HashMap<Key, String>,
     dirty: Dirty,
 }
 
@@ -208,6 +220,25 @@ impl Store {
             Change::Balancers(update) => self.balancers_changed(update),
             Change::Services(update) => self.services_changed(update),
             Change::Slices(update) => self.slices_changed(update),
+            Change::Secrets(update) => self.secrets_changed(update),
+        }
+    }
+
+    /// The version of a Secret, if it is there.
+    #[must_use]
+    pub fn secret(&self, key: &Key) -> Option<&String> {
+        self.secrets.get(key)
+    }
+
+    fn secrets_changed(&mut self, update: Update<(Key, String)>) {
+        self.dirty.secrets = true;
+        match update {
+            Update::All(scope, all) => {
+                self.secrets.retain(|key, _| !in_scope(&key.0, scope.as_ref()));
+                self.secrets.extend(all);
+            }
+            Update::One((key, version)) => drop(self.secrets.insert(key, version)),
+            Update::Gone((key, _)) => drop(self.secrets.remove(&key)),
         }
     }
 
@@ -503,6 +534,23 @@ mod tests {
         assert_eq!(addresses(&store), Vec::<String>::new());
         store.take(Change::Slices(Update::Gone(a_slice("app-2", Some("other"), "10.0.0.2"))));
         assert!(store.slices.is_empty() && store.owners.is_empty());
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_versions_only() {
+        let told = |name: &str, version: &str| {
+            let meta = json!({"metadata": {"name": name, "namespace": "site", "resourceVersion": version}});
+            secret(serde_json::from_value(meta).unwrap())
+        };
+        let mut store = store();
+        store.take(Change::Secrets(Update::All(None, vec![told("www", "1"), told("old", "1")])));
+        assert!(store.take_dirty().secrets);
+        store.take(Change::Secrets(Update::One(told("www", "2"))));
+        assert_eq!(store.secret(&key("site", "www")).map(String::as_str), Some("2"));
+        store.take(Change::Secrets(Update::All(Some("site".into()), vec![told("www", "3")])));
+        assert_eq!(store.secret(&key("site", "old")), None);
+        store.take(Change::Secrets(Update::Gone(told("www", "3"))));
+        assert_eq!(store.secret(&key("site", "www")), None);
     }
 
     #[test]

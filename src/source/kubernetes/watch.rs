@@ -72,7 +72,7 @@ pub enum Told {
 /// Follows the objects of one kind in a namespace, or in all, for ever.
 pub async fn follow<K, T>(
     number: usize,
-    api: Api<K>,
+    (api, which): (Api<K>, watcher::Config),
     scope: Option<String>,
     ears: Ears,
     trim: fn(K) -> T,
@@ -81,7 +81,7 @@ pub async fn follow<K, T>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     T: Send,
 {
-    let mut events = watcher(api, watcher::Config::default()).boxed();
+    let mut events = watcher(api, which).boxed();
     let mut patience = FIRST;
     let mut listed = Vec::new();
     while let Some(event) = events.next().await {
