@@ -22,10 +22,10 @@ pub const TESTS: &[Test] = tests![
 ];
 
 /// A certificate that is its own authority.
-struct Own(CertificateDer<'static>);
+pub struct Own(CertificateDer<'static>);
 
 /// Makes a Secret, or changes it.
-fn secret(namespace: &Namespace, name: &str, hosts: &[&str]) -> Own {
+pub fn secret(namespace: &Namespace, name: &str, hosts: &[&str]) -> Own {
     let key = KeyPair::generate().unwrap();
     let hosts = hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
     let certificate = CertificateParams::new(hosts).unwrap().self_signed(&key).unwrap();
@@ -40,7 +40,7 @@ fn secret(namespace: &Namespace, name: &str, hosts: &[&str]) -> Own {
 
 impl Own {
     /// A page by TLS, if the server has this certificate.
-    fn get(&self, address: SocketAddr, host: &str) -> std::io::Result<Seen> {
+    pub fn get(&self, address: SocketAddr, host: &str) -> std::io::Result<Seen> {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.clone()).unwrap();
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();

@@ -2,12 +2,14 @@
 //! chart gives it.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use clap::Parser;
 use gibbon::args::{Cli, Command};
 use serde_json::{Value, json};
 
+use crate::certificates::secret;
 use crate::control_plane::{ControlPlane, condition, eventually};
 use crate::gibbon::Gibbon;
 use crate::life::{balancer, pod, until};
@@ -57,6 +59,8 @@ const SERVES: &[&str] = &[
     "create events.k8s.io/events",
     "patch events.k8s.io/events",
 ];
+/// What TLS needs besides.
+const READS_SECRETS: &[&str] = &["get secrets", "list secrets", "watch secrets"];
 /// What it needs where it runs.
 const LEADS: &[&str] = &["create leases", "get leases", "update leases"];
 /// What it needs where its own Service is.
@@ -388,6 +392,22 @@ fn its_account_serves_all_namespaces_with_the_rights_that_it_has(control_plane: 
     assert!(!log.contains("forbidden"), "{log}");
     let ready = gibbon.page("/readyz?verbose").unwrap().text();
     assert!(!ready.contains("[!]"), "{ready}");
+    drop(gibbon);
+
+    // With TLS it may read Secrets, and needs to.
+    let tls = json!({"enabled": true, "defaultCertificate": format!("{}/any", own.name)});
+    install(&own, &json!({"className": class, "log": {"level": "info,gibbon=debug"}, "tls": tls}))
+        .unwrap();
+    eventually("its rights have grown by these", || {
+        rights(control_plane, &user, &site.name, "any") == expected(&[SERVES, READS_SECRETS])
+    });
+    let any = secret(&own, "any", &["rights.site.com"]);
+    let gibbon = run(&own, &itself.address.to_string());
+    let secure = (Ipv4Addr::LOCALHOST, 8443).into();
+    eventually("it serves with TLS", || {
+        any.get(secure, "rights.site.com").is_ok_and(|seen| seen.text() == "app-0")
+    });
+    assert!(!gibbon.log().contains("forbidden"), "{}", gibbon.log());
     drop(gibbon);
     helm(control_plane, &["uninstall", "gibbon", "-n", &own.name]).unwrap();
     assert!(control_plane.find(&path).is_some());

@@ -74,6 +74,13 @@ app.kubernetes.io/component: proxy
 {{- define "gibbon.args" -}}
 - serve
 - {{ printf "--listen=%s:%d" (include "gibbon.address" .) (int .Values.ports.http) | quote }}
+{{- if .Values.tls.enabled }}
+- {{ printf "--listen-tls=%s:%d" (include "gibbon.address" .) (int .Values.ports.https) | quote }}
+- {{ printf "--public-https-port=%d" (int .Values.service.httpsPort) | quote }}
+{{- with .Values.tls.defaultCertificate }}
+- {{ printf "--default-certificate=%s" . | quote }}
+{{- end }}
+{{- end }}
 - {{ printf "--admin=%s:%d" (include "gibbon.address" .) (int .Values.ports.admin) | quote }}
 - {{ printf "--log=%s" .Values.log.level | quote }}
 - {{ printf "--log-format=%s" .Values.log.format | quote }}
@@ -127,11 +134,17 @@ app.kubernetes.io/component: proxy
 {{- if and (eq .Values.kind "DaemonSet") .Values.autoscaling.enabled }}
 {{- fail "autoscaling.enabled: a DaemonSet cannot be scaled; set kind to Deployment" }}
 {{- end }}
-{{- if eq (int .Values.ports.http) (int .Values.ports.admin) }}
-{{- fail "ports.admin must differ from ports.http" }}
+{{- if or (eq (int .Values.ports.http) (int .Values.ports.admin)) (and .Values.tls.enabled (eq (int .Values.ports.https) (int .Values.ports.admin))) }}
+{{- fail "ports.admin must differ from ports.http and ports.https" }}
+{{- end }}
+{{- if and .Values.tls.enabled (eq (int .Values.ports.http) (int .Values.ports.https)) }}
+{{- fail "ports.https must differ from ports.http" }}
 {{- end }}
 {{- if and .Values.hostNetwork .Values.hostPort.enabled (ne (int .Values.hostPort.http) (int .Values.ports.http)) }}
 {{- fail "hostPort.http must be equal to ports.http with hostNetwork, which needs no hostPort" }}
+{{- end }}
+{{- if and .Values.tls.enabled .Values.hostNetwork .Values.hostPort.enabled (ne (int .Values.hostPort.https) (int .Values.ports.https)) }}
+{{- fail "hostPort.https must be equal to ports.https with hostNetwork, which needs no hostPort" }}
 {{- end }}
 {{- if and .Values.publishService.name (not .Values.publishService.enabled) }}
 {{- fail "publishService.name is without effect while publishService.enabled is false" }}
