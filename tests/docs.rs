@@ -115,7 +115,11 @@ fn flags(text: &mut String) {
 fn metrics(text: &mut String) {
     let app = Member::new(ok("x"));
     let members = [member(Member::dead(), "route: a"), member(app.address, "route: b")];
-    let gibbon = Gibbon::start(&balancer(&members, "sticky: {cookie: s}"));
+    let own = balancer(&members, "sticky: {cookie: s}\ntls: {secretName: www, redirect: false}");
+    let gibbon = Gibbon::start(&format!("{}---\n{own}", support::secret("www", "www.site.com")));
+    // A handshake that fails is one, too.
+    drop(std::net::TcpStream::connect(gibbon.secure).unwrap());
+    support::eventually(|| gibbon.metric("gibbon_tls_handshakes_total"));
     gibbon.ask("GET", "www.site.com", "/", &[("Cookie", "s=a")]);
     gibbon.get("other.org", "/");
     text.push_str("\n## Metrics\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n");

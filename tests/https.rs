@@ -42,13 +42,7 @@ impl Authority {
         let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let certificate =
             CertificateParams::new(names).unwrap().signed_by(key, &self.issuer).unwrap();
-        let indent = |pem: String| format!("    {}\n", pem.trim_end().replace('\n', "\n    "));
-        format!(
-            "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: site}}\n\
-             type: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
-            indent(certificate.pem()),
-            indent(key.serialize_pem())
-        )
+        support::secret_of(name, &certificate.pem(), &key.serialize_pem())
     }
 
     fn config(&self) -> ClientConfig {

@@ -631,6 +631,24 @@ pub fn named(name: &str, path: &str, members: &[String], more: &str) -> String {
     yaml
 }
 
+/// A Secret with a certificate for a host, which is its own authority.
+pub fn secret(name: &str, host: &str) -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+    secret_of(name, &params.self_signed(&key).unwrap().pem(), &key.serialize_pem())
+}
+
+/// A Secret with these, in PEM.
+pub fn secret_of(name: &str, certificate: &str, key: &str) -> String {
+    let indent = |pem: &str| format!("    {}\n", pem.trim_end().replace('\n', "\n    "));
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: site}}\n\
+         type: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
+        indent(certificate),
+        indent(key)
+    )
+}
+
 /// A member's line for [`balancer`].
 pub fn member(address: SocketAddr, more: &str) -> String {
     let more = if more.is_empty() { String::new() } else { format!(", {more}") };
