@@ -135,6 +135,7 @@ impl Held {
 }
 
 /// What has changed since it was last asked.
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that may have changed")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
     /// Rules came, went or changed.
