@@ -102,6 +102,10 @@ pub struct Serve {
     /// Network whose X-Forwarded-* fields are believed; may be given several times
     #[arg(long, env = "GIBBON_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxies: Vec<IpNet>,
+    /// Network whose connections begin with a header of the PROXY protocol (version 1 or 2) that
+    /// says who the client is; may be given several times
+    #[arg(long, env = "GIBBON_PROXY_PROTOCOL", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
+    pub proxy_protocol: Vec<IpNet>,
     /// What is logged: error, warn, info, debug, trace, or a list such as `info,gibbon=debug`
     #[arg(long, env = "GIBBON_LOG", default_value = "info", value_name = "LEVEL")]
     pub log: String,

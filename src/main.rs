@@ -109,7 +109,7 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     });
     let app = app::build(app::Config {
         settings: settings(&serve),
-        source: source(serve.files, serve.cluster, !serve.listen_tls.is_empty(), &default),
+        source: source(serve.files, serve.cluster, !serve.listen_tls.is_empty(), default.clone()),
         listen: serve.listen,
         listen_tls: serve.listen_tls,
         default_certificate: serve
@@ -143,7 +143,7 @@ fn source(
     files: Option<PathBuf>,
     cluster: Cluster,
     tls: bool,
-    default: &Option<SecretId>,
+    default: Option<SecretId>,
 ) -> Source {
     if let Some(files) = files {
         return Source::Files(files);
@@ -167,7 +167,7 @@ fn source(
         lease_namespace: cluster.lease_namespace,
         identity: cluster.identity.unwrap_or_else(identity),
         tls,
-        default_certificate: default.clone(),
+        default_certificate: default,
     }))
 }
 
@@ -180,6 +180,7 @@ fn identity() -> String {
 fn settings(serve: &Serve) -> Settings {
     Settings {
         trusted: Networks::new(serve.trusted_proxies.clone()),
+        announcing: Networks::new(serve.proxy_protocol.clone()),
         max_connections: serve.max_connections,
         max_head: serve.max_head,
         max_headers: serve.max_headers,

@@ -688,3 +688,38 @@ fn too_many_connections_are_refused_and_counted() {
     drop(held);
     eventually(|| gibbon.client().send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n").read());
 }
+
+#[test]
+fn the_proxy_protocol_names_the_client_where_it_is_expected_and_nowhere_else() {
+    use gibbon::table::access::{Networks, parse_network};
+    let app = Member::new(ok("x"));
+    let announcing = |network: &str| {
+        let mut options = Options::default();
+        options.settings.announcing = Networks::new(vec![parse_network(network).unwrap()]);
+        Gibbon::with(
+            &balancer(&[member(app.address, "")], "access: {deny: [203.0.113.66]}"),
+            options,
+        )
+    };
+    let request = "GET / HTTP/1.1\r\nHost: www.site.com\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n";
+    let gibbon = announcing("127.0.0.0/8");
+    let mut client = gibbon.client();
+    client.send(format!("PROXY TCP4 203.0.113.9 192.0.2.1 8080 80\r\n{request}{request}"));
+    assert_eq!(client.read().unwrap().status, 200);
+    assert_eq!(client.read().unwrap().status, 200);
+    for received in app.received() {
+        assert_eq!(received.header("x-forwarded-for"), Some("203.0.113.9"));
+        assert_eq!(received.header("x-real-ip"), Some("203.0.113.9"));
+    }
+    let mut denied = gibbon.client();
+    denied.send(format!("PROXY TCP4 203.0.113.66 192.0.2.1 8080 80\r\n{request}"));
+    assert_eq!(denied.read().unwrap().status, 403);
+    let mut without = gibbon.client();
+    without.send(request);
+    assert!(without.is_closed());
+    // Where nobody is to say it, it is a malformed request.
+    let gibbon = announcing("192.0.2.0/24");
+    let mut client = gibbon.client();
+    client.send(format!("PROXY TCP4 203.0.113.9 192.0.2.1 8080 80\r\n{request}"));
+    assert_eq!(client.read().unwrap().status, 400);
+}

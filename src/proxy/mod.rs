@@ -4,6 +4,7 @@
 //! with a single-threaded runtime and its own connections to members, so that a request never
 //! crosses threads.
 
+pub mod announce;
 pub mod attempts;
 pub mod body;
 pub mod error;
@@ -66,6 +67,8 @@ const MAX_STREAMS: u32 = 128;
 pub struct Settings {
     /// Peers whose X-Forwarded-* fields are believed.
     pub trusted: Networks,
+    /// Peers that say by the PROXY protocol who the client is, on each connection.
+    pub announcing: Networks,
     /// Client connections that may be open at once.
     pub max_connections: usize,
     /// Bytes of a request's head.
@@ -87,6 +90,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             trusted: Networks::default(),
+            announcing: Networks::default(),
             max_connections: 20_000,
             max_head: 64 * 1024,
             max_headers: 100,
@@ -420,6 +424,18 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
         tokio::time::sleep(LAST_WORDS).await;
     };
     let greet = async {
+        let mut stream = stream;
+        let mut client = peer;
+        if settings.announcing.contain(peer.ip()) {
+            let announced = timeout(settings.patience.head, announce::read(&mut stream)).await;
+            match announced {
+                Ok(Ok(announced)) => client = announced.unwrap_or(peer),
+                Ok(Err(_)) | Err(_) => {
+                    tracing::debug!(%peer, "a connection without a PROXY header was closed");
+                    return None;
+                }
+            }
+        }
         let (stream, secret) = if tls {
             let (table, metrics) = (&worker.shared.table, &worker.shared.metrics);
             let secured = tls::accept(stream, table, metrics, settings.patience.head).await?;
@@ -428,14 +444,14 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
             (ClientStream::Plain(stream), None)
         };
         let greeting = Client::greet(stream, Arc::clone(&activity)).await.ok()?;
-        Some((greeting, secret))
+        Some((greeting, secret, client))
     };
     let greeting = tokio::select! {
         biased;
         greeting = greet => greeting,
         () = too_late => return,
     };
-    let Some(((client, http2), secret)) = greeting else {
+    let Some(((client, http2), secret, peer)) = greeting else {
         return;
     };
     let connection = Rc::new(Connection { peer, secret, activity, counted });

@@ -110,6 +110,9 @@ app.kubernetes.io/component: proxy
 {{- with .Values.denyMembers }}
 - {{ printf "--deny-members=%s" (join "," .) | quote }}
 {{- end }}
+{{- with .Values.proxyProtocol }}
+- {{ printf "--proxy-protocol=%s" (join "," .) | quote }}
+{{- end }}
 {{- with .Values.trustedProxies }}
 - {{ printf "--trusted-proxies=%s" (join "," .) | quote }}
 {{- end }}
