@@ -619,6 +619,48 @@ fn a_stream_of_http_2_that_is_not_read_gives_its_member_back() {
 }
 
 #[test]
+fn a_websocket_over_http_2_is_one_of_http_1_1_at_the_member() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (app, gibbon) = one(Act::Echo(SWITCH.into()));
+    http_2(&gibbon, 65_535, async |mut sender| {
+        let mut request = http::Request::connect("http://www.site.com/chat?a=b")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-protocol", "chat")
+            .body(Full::<Bytes>::default())
+            .unwrap();
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        let mut response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(response.headers().get("sec-websocket-accept").is_none());
+        assert!(response.headers().get("upgrade").is_none());
+        let mut tunnel = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+        tunnel.write_all(b"hello").await.unwrap();
+        let mut echo = [0; 5];
+        tunnel.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"hello");
+        assert_eq!(gibbon.metric("gibbon_tunnels_open"), Some(1.0));
+        // The connection serves others meanwhile.
+        let unknown = http::Request::get("http://other.org/").body(Full::default()).unwrap();
+        assert_eq!(sender.send_request(unknown).await.unwrap().status(), 404);
+        tunnel.shutdown().await.unwrap();
+        assert_eq!(tunnel.read(&mut echo).await.unwrap(), 0);
+    });
+    eventually(|| (gibbon.metric("gibbon_tunnels_open") == Some(0.0)).then_some(()));
+    let received = &app.received()[0];
+    assert_eq!(received.line, "GET /chat?a=b HTTP/1.1");
+    assert_eq!(received.header("upgrade"), Some("websocket"));
+    assert_eq!(received.header("sec-websocket-protocol"), Some("chat"));
+    assert_eq!(received.header("sec-websocket-key").map(str::len), Some(24));
+    // Other protocols than that are CONNECT, which is refused.
+    http_2(&gibbon, 65_535, async |mut sender| {
+        let mut request =
+            http::Request::connect("http://www.site.com/").body(Full::<Bytes>::default()).unwrap();
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static("other"));
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 405);
+    });
+}
+
+#[test]
 fn a_client_of_http_2_that_takes_no_end_is_idle() {
     let app = Member::new(ok("short"));
     let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(400));

@@ -166,7 +166,10 @@ impl Journey<'_> {
         mut request: Request<Incoming>,
         visit: &mut Visit,
     ) -> Result<Outcome, Error> {
-        let on_upgrade = headers::wants_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
+        let nonce = || self.worker.rng.borrow_mut().u128(..).to_be_bytes();
+        let extended = headers::websocket(&mut request, nonce);
+        let wants = extended || headers::wants_upgrade(&request);
+        let on_upgrade = wants.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, incoming) = request.into_parts();
         visit.unread = Some(incoming);
         if !headers::is_framed_once(&parts.headers) {
@@ -289,7 +292,13 @@ impl Journey<'_> {
         self.reverse(route, ready, member, response.headers_mut(), visit);
         if let Some(upgrade) = tunnel {
             visit.open_tunnel(member);
-            headers::switch(response.headers_mut(), protocol.as_ref());
+            if ready.parts.version >= Version::HTTP_2 {
+                // What is 101 in HTTP/1.1 is 200 here, and nothing is to be proven (RFC 8441).
+                *response.status_mut() = StatusCode::OK;
+                response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+            } else {
+                headers::switch(response.headers_mut(), protocol.as_ref());
+            }
             return Ok(Outcome::Upgraded(response.map(drop), upgrade));
         }
         visit.connection = Some(connection);

@@ -3,10 +3,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Version};
 use hyper::body::SizeHint;
+use hyper::ext::Protocol;
 
 use crate::table::access::Networks;
 
@@ -135,6 +138,24 @@ pub struct Hop {
 #[must_use]
 pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11 && upgrade(request.headers()).is_some()
+}
+
+/// Turns an extended CONNECT for a WebSocket (RFC 8441) into what HTTP/1.1 says for it, and returns
+/// true; other requests stay as they are.
+pub fn websocket<B>(request: &mut Request<B>, nonce: impl FnOnce() -> [u8; 16]) -> bool {
+    let protocol = request.extensions().get::<Protocol>();
+    let is_websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+    if request.method() != Method::CONNECT || !is_websocket {
+        return false;
+    }
+    *request.method_mut() = Method::GET;
+    let headers = request.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(key) = HeaderValue::try_from(STANDARD.encode(nonce())) {
+        headers.insert(header::SEC_WEBSOCKET_KEY, key);
+    }
+    true
 }
 
 /// Removes from a request what belongs to the client's connection, except that the member learns
