@@ -222,6 +222,9 @@ pub struct Demo {
     /// Address of the admin pages
     #[arg(long, env = "GIBBON_DEMO_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:9090")]
     pub admin: SocketAddr,
+    /// Serve with TLS too, on this address, with an authority of the demo's own
+    #[arg(long, env = "GIBBON_DEMO_TLS", value_name = "ADDR", num_args = 0..=1, default_missing_value = "127.0.0.1:8443")]
+    pub tls: Option<SocketAddr>,
     /// Requests a second that the demo sends itself; 0 for none
     #[arg(long, env = "GIBBON_DEMO_RATE", value_name = "N", default_value_t = 50)]
     pub rate: u32,

@@ -1,6 +1,7 @@
 //! `gibbon demo`: the article's site in one command, with members and visitors of its own, and
 //! Gibbon in front.
 
+mod authority;
 mod members;
 mod picture;
 mod screen;
@@ -27,6 +28,7 @@ use crate::args::Demo;
 use crate::proxy::Settings;
 use crate::source::names::{Answer, Resolver};
 use crate::table::Table;
+use crate::table::tls::SecretId;
 use members::Members;
 use picture::{History, Picture};
 use screen::{Pressed, Screen};
@@ -35,6 +37,8 @@ use traffic::Visits;
 
 /// The article's Balancers.
 const BALANCERS: &str = include_str!("../../examples/site/balancers.yaml");
+/// The name of the Secret with the demo's own certificate.
+const CERTIFICATE: &str = "demo";
 /// Between two pictures on a screen, and between two lines.
 const REDRAW: Duration = Duration::from_millis(250);
 const LINE: Duration = Duration::from_secs(1);
@@ -49,9 +53,9 @@ const TTL: Duration = Duration::from_secs(30);
 /// When an address is in use, or the terminal cannot be used.
 pub async fn run(args: Demo) -> anyhow::Result<()> {
     let members = Members::start().context("the members cannot be started")?;
-    let files = Files::write().context("the Balancers cannot be written")?;
+    let files = Files::write(args.tls.is_some()).context("the Balancers cannot be written")?;
     let app = app::build(config(&args, &members, &files)).await.map_err(explain)?;
-    let mut show = Show::new(&app, members, &files);
+    let mut show = Show::new(&app, members, &files, args.tls.is_some());
     let health = Arc::clone(&app.health);
     let mut shown = Ok(());
     let stop = async {
@@ -116,8 +120,10 @@ fn config(args: &Demo, members: &Members, files: &Files) -> Config {
     Config {
         source: Source::Files(files.0.clone()),
         listen: vec![args.listen],
-        listen_tls: Vec::new(),
-        default_certificate: None,
+        listen_tls: args.tls.into_iter().collect(),
+        default_certificate: args
+            .tls
+            .map(|_| SecretId { namespace: "site".into(), name: CERTIFICATE.into() }),
         admin: args.admin,
         open_table: false,
         settings: Settings::default(),
@@ -141,14 +147,18 @@ struct Show {
 }
 
 impl Show {
-    fn new(app: &App, members: Members, files: &Files) -> Self {
+    fn new(app: &App, members: Members, files: &Files, tls: bool) -> Self {
         let public = app.addresses[0];
+        let mut tips = tips::tips(public, app.admin, &files.balancers());
+        if let Some(secure) = app.addresses.get(1).filter(|_| tls) {
+            tips.insert(0, tips::by_tls(*secure, &files.authority()));
+        }
         Self {
             members,
             table: Arc::clone(&app.table),
             visits: Arc::default(),
             history: History::default(),
-            tips: tips::tips(public, app.admin, &files.balancers()),
+            tips,
             public: tips::reach(public),
             began: Instant::now(),
         }
@@ -218,13 +228,23 @@ fn say(line: &str) -> anyhow::Result<()> {
 struct Files(PathBuf);
 
 impl Files {
-    fn write() -> io::Result<Self> {
+    fn write(tls: bool) -> anyhow::Result<Self> {
         let name = format!("gibbon-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         DirBuilder::new().mode(0o700).create(&path)?;
         let files = Self(path);
         fs::write(files.balancers(), BALANCERS)?;
+        if tls {
+            let (authority, secret) = authority::make(CERTIFICATE, &["www.site.com", "localhost"])?;
+            fs::write(files.authority(), authority)?;
+            fs::write(files.0.join("certificate.yaml"), secret)?;
+        }
         Ok(files)
+    }
+
+    /// What a client has to trust.
+    fn authority(&self) -> PathBuf {
+        self.0.join("authority.pem")
     }
 
     fn balancers(&self) -> PathBuf {
@@ -293,7 +313,7 @@ mod tests {
 
     #[test]
     fn the_directory_goes_with_the_demo() {
-        let files = Files::write().unwrap();
+        let files = Files::write(false).unwrap();
         let path = files.0.clone();
         assert!(path.join("balancers.yaml").is_file());
         drop(files);

@@ -28,11 +28,7 @@ pub fn reach(mut address: SocketAddr) -> SocketAddr {
 #[must_use]
 pub fn tips(public: SocketAddr, admin: SocketAddr, file: &Path) -> Vec<Tip> {
     let (public, admin) = (reach(public), reach(admin));
-    let port = public.port();
-    let ip = match public.ip() {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    };
+    let (ip, port) = (shown(public.ip()), public.port());
     let site = |option: &str, path: &str| {
         format!(
             "curl -i --resolve www.site.com:{port}:{ip} {option}http://www.site.com:{port}{path}"
@@ -52,6 +48,25 @@ pub fn tips(public: SocketAddr, admin: SocketAddr, file: &Path) -> Vec<Tip> {
     }
     tips.push(tip("the Balancers, to be edited while it runs", file.display().to_string()));
     tips
+}
+
+/// How to try it by TLS, at `public`, trusting the authority in this file.
+#[must_use]
+pub fn by_tls(public: SocketAddr, authority: &Path) -> Tip {
+    let public = reach(public);
+    let (ip, port) = (shown(public.ip()), public.port());
+    let command = format!(
+        "curl -i --cacert {} --resolve www.site.com:{port}:{ip} https://www.site.com:{port}/login",
+        authority.display()
+    );
+    Tip { says: "the same by TLS: what is reversed becomes https", command }
+}
+
+fn shown(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
 }
 
 /// A command in lines of at most `width` that a shell takes for one.
@@ -78,6 +93,13 @@ fn last_break(text: &str, most: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_for_tls_trusts_the_demos_own_authority() {
+        let tip = by_tls("0.0.0.0:8443".parse().unwrap(), Path::new("/tmp/a.pem"));
+        let expected = "curl -i --cacert /tmp/a.pem --resolve www.site.com:8443:127.0.0.1 ";
+        assert_eq!(tip.command, format!("{expected}https://www.site.com:8443/login"));
+    }
 
     #[test]
     fn a_long_command_is_broken_where_a_shell_joins_it_again() {
