@@ -51,8 +51,12 @@ impl Authority {
     }
 
     fn connect(&self, gibbon: &Gibbon, name: &str) -> std::io::Result<Secured> {
+        Self::connect_as(self.config(), gibbon, name)
+    }
+
+    fn connect_as(config: ClientConfig, gibbon: &Gibbon, name: &str) -> std::io::Result<Secured> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut client = ClientConnection::new(Arc::new(self.config()), name).unwrap();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
         let mut stream = TcpStream::connect(gibbon.secure)?;
         stream.set_read_timeout(Some(support::LIMIT))?;
         while client.is_handshaking() {
@@ -253,6 +257,22 @@ fn http_2_is_chosen_by_alpn() {
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
     });
     assert_eq!(app.received()[0].header("x-forwarded-proto"), Some("https"));
+}
+
+#[test]
+fn who_has_agreed_on_http_2_gets_no_http_1() {
+    let authority = Authority::new();
+    let gibbon = Gibbon::start(&join(&[
+        authority.secret("www", &[HOST]),
+        tls(&[member(Member::dead(), "")], ""),
+    ]));
+    let mut config = authority.config();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut secured = Authority::connect_as(config, &gibbon, HOST).unwrap();
+    secured.0.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n").unwrap();
+    let mut said = Vec::new();
+    let _ = secured.0.read_to_end(&mut said);
+    assert!(!said.starts_with(b"HTTP/1"), "{:?}", String::from_utf8_lossy(&said));
 }
 
 #[test]

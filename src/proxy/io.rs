@@ -138,6 +138,14 @@ pub enum ClientStream {
 }
 
 impl ClientStream {
+    /// Whether HTTP/2 was agreed on.
+    fn speaks_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
     /// The socket.
     fn socket(&self) -> &TcpStream {
         match self {
@@ -174,6 +182,8 @@ impl Client {
         let mut ahead = BytesMut::with_capacity(FIRST_READ);
         let patience = activity.patience.head;
         let preface = tokio::time::timeout(patience, preface(&mut stream, &mut ahead)).await??;
+        // Who has agreed on HTTP/2 and does not begin it is told so by it.
+        let preface = preface || stream.speaks_http2();
         if preface {
             activity.expect_within(activity.patience.idle, Instant::now());
         }
