@@ -22,6 +22,7 @@ use kube::{Api, Client, Resource};
 use prometheus::IntGauge;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch as channel;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::Publisher;
@@ -29,7 +30,7 @@ use super::certificate;
 use super::endpoints::{Resolution, Slice};
 use super::names::{Name, Names, Resolver, names_of};
 use super::policy::Policy;
-use super::status::writer::{Wanted, Writer};
+use super::status::writer::{Wanted, Writer, is_alike};
 use super::status::{ClaimClock, Facts};
 use crate::api::Balancer;
 use crate::health::Health;
@@ -52,8 +53,13 @@ const NEW_NAMES: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(1);
 /// How long it may be silent. The lease is asked for every other second.
 const SILENCE: Duration = Duration::from_secs(8);
-/// How often statuses are thought over at most.
-const STATUSES: Duration = Duration::from_millis(200);
+/// How long claims and statuses may be thought over later: those that were seen are mostly those that
+/// were written.
+const SEEN: Duration = Duration::from_millis(200);
+/// Statuses thought over at once; whatever is to be served comes in between.
+const STATUSES: usize = 200;
+/// After statuses were thought over, this multiple of the time that it took is for other things.
+const REST: u32 = 9;
 
 /// The Service of the API server.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
@@ -265,6 +271,19 @@ struct State {
     leads: channel::Receiver<bool>,
     refused: IntGauge,
     claims: ClaimClock,
+    /// An address of a name has changed.
+    learned: bool,
+    thoughts: Option<Thoughts>,
+}
+
+/// Statuses that are being thought over.
+struct Thoughts {
+    /// Those to come; the next is the last.
+    left: Vec<RuleId>,
+    /// Those that should be other than they were seen.
+    wanted: Vec<Wanted>,
+    /// How long it has taken so far.
+    took: Duration,
 }
 
 /// When something is to be done.
@@ -305,6 +324,8 @@ impl State {
             leads,
             refused,
             claims: ClaimClock::new(Timestamp::UNIX_EPOCH),
+            learned: false,
+            thoughts: None,
         };
         state.bar();
         state
@@ -314,6 +335,7 @@ impl State {
         let mut plan = Plan::default();
         let mut dirty = Dirty::default();
         let mut look = Instant::now() + LOOK;
+        let mut rested = Instant::now();
         let mut leads = self.leads.clone();
         let never = Instant::now() + Duration::from_secs(365 * 24 * 3600);
         loop {
@@ -327,14 +349,15 @@ impl State {
                     self.hear(watch, told);
                     merge(&mut dirty, self.store.take_dirty());
                     let now = Instant::now();
-                    if self.unheard.is_empty() && self.is_news(&dirty) {
-                        let soon = now + SETTLE;
+                    if self.unheard.is_empty() && let Some(patience) = self.patience(&dirty) {
+                        let soon = now + patience;
                         plan.publish = Some(plan.publish.map_or(soon, |at| at.min(soon)));
                     } else if dirty.statuses && self.unheard.is_empty() {
-                        plan.statuses.get_or_insert(now + STATUSES);
+                        plan.statuses.get_or_insert(now + SEEN);
                     }
                 }
                 news = self.names.news() => if self.names.learn(news) && self.unheard.is_empty() {
+                    self.learned = true;
                     let soon = Instant::now() + SETTLE;
                     plan.publish = Some(plan.publish.map_or(soon, |at| at.min(soon)));
                 },
@@ -346,14 +369,21 @@ impl State {
                 Ok(()) = leads.changed() => {
                     plan.statuses = Some(Instant::now());
                 }
-                () = sleep_until(plan.statuses.unwrap_or(never)), if plan.statuses.is_some() => {
-                    plan.statuses = None;
-                    dirty.statuses = false;
-                    self.think_statuses_over();
-                }
                 () = sleep_until(look) => {
                     look = Instant::now() + LOOK;
                     self.complain();
+                }
+                () = sleep_until(plan.statuses.unwrap_or(never).max(rested)),
+                    if plan.statuses.is_some() && self.thoughts.is_none() =>
+                {
+                    plan.statuses = None;
+                    dirty.statuses = false;
+                    self.begin_thoughts();
+                }
+                () = yield_now(), if self.thoughts.is_some() => {
+                    if let Some(took) = self.think_on() {
+                        rested = Instant::now() + took * REST;
+                    }
                 }
             }
         }
@@ -390,16 +420,15 @@ impl State {
         }
     }
 
-    /// Whether a change can change the table.
-    fn is_news(&self, dirty: &Dirty) -> bool {
+    /// How long a change may wait that can change the table; none if it cannot.
+    fn patience(&self, dirty: &Dirty) -> Option<Duration> {
         let first = self.table.routes.is_empty() && !self.health.is_serving();
-        let claims = dirty.claims && !self.options.policy.share_hosts;
         let secrets = dirty.secrets && self.options.tls;
-        first
-            || dirty.rules
-            || claims
-            || secrets
-            || dirty.services.iter().any(|key| self.is_wanted(key))
+        let services = dirty.services.iter().any(|key| self.is_wanted(key));
+        if first || dirty.rules || secrets || services {
+            return Some(SETTLE);
+        }
+        (dirty.claims && !self.options.policy.share_hosts).then_some(SEEN)
     }
 
     fn is_wanted(&self, key: &Key) -> bool {
@@ -424,10 +453,15 @@ impl State {
                 self.resolve(port);
             }
         }
+        let learned = std::mem::take(&mut self.learned);
         let again = self.choose_rules();
         self.follow_names();
-        if !self.options.policy.share_hosts && (dirty.claims || self.owners.is_none()) {
-            self.owners = Some(Owners::of(&self.store.claims()));
+        let moved = self.decide_owners(dirty);
+        let is_else = dirty.rules || !dirty.services.is_empty() || again.is_some();
+        let is_claims = dirty.claims && !is_else && !learned;
+        if is_claims && !moved && self.health.is_serving() {
+            // Claims were written down as they had been decided.
+            return again;
         }
         if dirty.services.iter().any(|key| self.is_barred(key)) {
             self.bar();
@@ -444,6 +478,17 @@ impl State {
             tracing::info!(balancers = rules.len(), "first table in use");
         }
         again
+    }
+
+    /// Decides who owns which host; true if that is news.
+    fn decide_owners(&mut self, dirty: &Dirty) -> bool {
+        if self.options.policy.share_hosts || !(dirty.claims || self.owners.is_none()) {
+            return false;
+        }
+        let owners = Owners::of(&self.store.claims());
+        let moved = self.owners.as_ref() != Some(&owners);
+        self.owners = Some(owners);
+        moved
     }
 
     /// Which ports of Services there are rules for.
@@ -583,11 +628,37 @@ impl State {
         }
     }
 
-    /// What each Balancer's status should be, for who writes them.
-    fn think_statuses_over(&mut self) {
+    /// Begins to think over what each Balancer's status should be.
+    fn begin_thoughts(&mut self) {
         if !*self.leads.borrow() || !self.health.is_serving() {
             return;
         }
+        // The older first, so that new claims keep that order.
+        let mut balancers: Vec<_> = self.store.balancers().iter().collect();
+        balancers.sort_by_key(|(id, held)| std::cmp::Reverse((held.created, *id)));
+        let left = balancers.into_iter().map(|(id, _)| id.clone()).collect();
+        self.thoughts = Some(Thoughts { left, wanted: Vec::new(), took: Duration::ZERO });
+    }
+
+    /// Thinks the next statuses over. After the last, tells who writes them, and returns the time
+    /// that it took.
+    fn think_on(&mut self) -> Option<Duration> {
+        let mut thoughts = self.thoughts.take()?;
+        let began = Instant::now();
+        let rest = thoughts.left.len().saturating_sub(STATUSES);
+        let next = thoughts.left.split_off(rest);
+        thoughts.wanted.extend(self.wanted(next.iter().rev()));
+        thoughts.took += began.elapsed();
+        if !thoughts.left.is_empty() {
+            self.thoughts = Some(thoughts);
+            return None;
+        }
+        self.statuses.send_replace(Arc::new(thoughts.wanted));
+        Some(thoughts.took)
+    }
+
+    /// What is to be written, of these Balancers, where it is not what was seen.
+    fn wanted<'i>(&mut self, ids: impl Iterator<Item = &'i RuleId>) -> Vec<Wanted> {
         let mut verdicts: HashMap<&RuleId, Vec<_>> = HashMap::new();
         for verdict in &self.table.verdicts {
             verdicts.entry(&verdict.rule).or_default().push(verdict);
@@ -602,12 +673,10 @@ impl State {
             }
             self.secrets.keeper.problem(id, hosts, Timestamp::now().as_second())
         };
-        // The older first, so that new claims keep that order.
-        let mut balancers: Vec<_> = self.store.balancers().iter().collect();
-        balancers.sort_by_key(|(id, held)| (held.created, *id));
         let mut clock = self.claims;
         let now = Timestamp::now();
-        let wanted = balancers.into_iter().map(|(id, held)| {
+        let wanted = ids.filter_map(|id| {
+            let held = self.store.balancers().get(id)?;
             let facts = Facts {
                 id,
                 held,
@@ -619,17 +688,17 @@ impl State {
                 certificate: &certificate,
                 certificate_conflicts: &self.table.certificate_conflicts,
             };
+            let status = facts.status(clock.next(now));
             let is_readable = !matches!(held.outcome, Err(store::Refusal::Unreadable(_)));
-            Wanted {
-                id: id.clone(),
-                uid: held.uid.clone(),
-                seen: is_readable.then(|| held.status.clone()),
-                status: facts.status(clock.next(now)),
+            if is_readable && is_alike(&held.status, &status) {
+                return None;
             }
+            let seen = is_readable.then(|| held.status.clone());
+            Some(Wanted { id: id.clone(), uid: held.uid.clone(), seen, status })
         });
-        let wanted = Arc::new(wanted.collect());
+        let wanted = wanted.collect();
         self.claims = clock;
-        self.statuses.send_replace(wanted);
+        wanted
     }
 
     /// Says what is wrong with the cluster, for `/readyz` and the log.

@@ -113,9 +113,14 @@ impl Gibbon {
         self.ask(host, path, "")
     }
 
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal such as `-TERM`.
     pub fn signal(&self, name: &str) {
-        let kill = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        let kill = Command::new("kill").args([name, &self.pid().to_string()]).status();
         assert!(kill.unwrap().success());
     }
 

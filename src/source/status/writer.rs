@@ -1,13 +1,14 @@
 //! Writes statuses, as the leader only, and nothing where nothing changed. What fails here is tried
 //! again and never touches what is being served.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Error};
@@ -21,6 +22,8 @@ use crate::table::RuleId;
 
 /// Statuses written at once.
 const AT_ONCE: usize = 8;
+/// Statuses written before it is looked again what is wanted.
+const BATCH: usize = 200;
 /// How long a write may take.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long before one that failed is tried again.
@@ -32,7 +35,7 @@ const ECHO: Duration = Duration::from_secs(10);
 /// The most that an Event's note may hold.
 const NOTE: usize = 1000;
 
-/// The status that a Balancer should have.
+/// The status that a Balancer should have, where it is another than the one that was seen.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// Whose.
@@ -105,6 +108,7 @@ impl Writer {
         for wanted in all {
             match self.step(wanted, now) {
                 Step::Nothing => {}
+                Step::Write if jobs.len() == BATCH => due = Some(now),
                 Step::Write => jobs.push(self.scribe.clone().write(wanted.clone())),
                 Step::At(at) => due = Some(due.map_or(at, |due| due.min(at))),
             }
@@ -126,7 +130,8 @@ impl Writer {
             }
         }
         if self.written.len() > 2 * all.len() + 16 {
-            self.written.retain(|_, written| written.at.elapsed() < ECHO);
+            let all: HashSet<_> = all.iter().map(|wanted| &wanted.id).collect();
+            self.written.retain(|id, written| all.contains(id) || written.at.elapsed() < ECHO);
         }
         due
     }
@@ -251,18 +256,19 @@ fn transitions(wanted: &Wanted) -> Vec<Event> {
 }
 
 /// Whether two statuses say the same, whatever their times.
-fn is_alike(a: &BalancerStatus, b: &BalancerStatus) -> bool {
-    let timeless = |status: &BalancerStatus| {
-        let mut status = status.clone();
-        for condition in &mut status.conditions {
-            condition.last_transition_time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-                k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
-            );
-        }
-        let hosts: Vec<_> = status.hosts.drain(..).map(|claim| claim.host).collect();
-        (status, hosts)
+#[must_use]
+pub fn is_alike(a: &BalancerStatus, b: &BalancerStatus) -> bool {
+    let BalancerStatus { observed_generation, conditions, ready, members, hosts, addresses } = a;
+    let alike = |(a, b): (&Condition, &Condition)| {
+        let Condition { type_, status, reason, message, observed_generation, .. } = a;
+        (type_, status, reason) == (&b.type_, &b.status, &b.reason)
+            && (message, observed_generation) == (&b.message, &b.observed_generation)
     };
-    timeless(a) == timeless(b)
+    (observed_generation, ready, members) == (&b.observed_generation, &b.ready, &b.members)
+        && addresses == &b.addresses
+        && conditions.len() == b.conditions.len()
+        && conditions.iter().zip(&b.conditions).all(alike)
+        && hosts.iter().map(|claim| &claim.host).eq(b.hosts.iter().map(|claim| &claim.host))
 }
 
 fn without_counts(status: &BalancerStatus) -> BalancerStatus {
@@ -271,7 +277,7 @@ fn without_counts(status: &BalancerStatus) -> BalancerStatus {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
