@@ -200,6 +200,10 @@ pub struct Cluster {
     /// Namespace of the lease that says which Gibbon writes statuses; by default the pod's own
     #[arg(long, env = "GIBBON_LEASE_NAMESPACE", value_name = "NAMESPACE", value_parser = parse_namespace, conflicts_with = "files")]
     pub lease_namespace: Option<String>,
+    /// Name of that lease: Gibbons that serve the same Balancers share one; by default `gibbon`, or
+    /// `gibbon-` with the class
+    #[arg(long, env = "GIBBON_LEASE_NAME", value_name = "NAME", value_parser = parse_class, conflicts_with = "files")]
+    pub lease_name: Option<String>,
     /// What this Gibbon is called in the lease and in Events; by default its host and process
     #[arg(long, env = "GIBBON_IDENTITY", value_name = "NAME", conflicts_with = "files")]
     pub identity: Option<String>,

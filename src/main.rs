@@ -165,6 +165,7 @@ fn source(
         own: cluster.own_addresses,
         publish,
         lease_namespace: cluster.lease_namespace,
+        lease_name: cluster.lease_name,
         identity: cluster.identity.unwrap_or_else(identity),
         tls,
         default_certificate: default,

@@ -45,7 +45,7 @@ pub struct OfCluster {
     pub contact: IntGauge,
     /// Whether this Gibbon holds the lease.
     pub leads: IntGauge,
-    /// Statuses written, by result: `written`, `failed`.
+    /// Statuses, by result: `written`, `outdated` (changed before it was), `failed`.
     pub statuses: IntCounterVec,
     /// Balancers that are not served because something is wrong with them.
     pub refused: IntGauge,

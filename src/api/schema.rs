@@ -242,7 +242,10 @@ pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn host_claims(generator: &mut SchemaGenerator) -> Schema {
     let claim = generator.subschema_for::<super::HostClaim>();
-    keyed(list(64, &claim), "host")
+    // Whole or not at all: what another class has written must not stay beside it.
+    let mut claims = list(64, &claim);
+    claims.insert("x-kubernetes-list-type".into(), "atomic".into());
+    claims
 }
 
 /// A list that several writers may write parts of.

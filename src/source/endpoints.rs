@@ -50,6 +50,7 @@ impl From<core::Service> for Service {
                 .ports
                 .unwrap_or_default()
                 .into_iter()
+                .filter(|port| is_tcp(port.protocol.as_ref()))
                 .filter_map(|port| {
                     let name = port.name.filter(|name| !name.is_empty());
                     Some((name.map(Into::into), u16::try_from(port.port).ok()?))
@@ -107,10 +108,21 @@ impl From<discovery::EndpointSlice> for Slice {
             }
         };
         Self {
-            ports: slice.ports.into_iter().flatten().filter_map(port).collect(),
+            ports: slice
+                .ports
+                .into_iter()
+                .flatten()
+                .filter(|port| is_tcp(port.protocol.as_ref()))
+                .filter_map(port)
+                .collect(),
             endpoints: slice.endpoints.into_iter().flatten().map(endpoint).collect(),
         }
     }
+}
+
+/// HTTP is spoken over TCP only, and another protocol may have a port of the same number.
+fn is_tcp(protocol: Option<&String>) -> bool {
+    protocol.is_none_or(|protocol| protocol == "TCP")
 }
 
 /// The name of the Service that a slice belongs to.
@@ -120,6 +132,16 @@ pub fn service_of(slice: &discovery::EndpointSlice) -> Option<&str> {
 }
 
 impl Slice {
+    /// Whether a pod of this name is behind it at one of these addresses.
+    #[must_use]
+    pub fn has(&self, pod: &str, addresses: &[IpAddr]) -> bool {
+        let is = |endpoint: &SliceEndpoint| {
+            endpoint.pod.as_deref() == Some(pod)
+                && endpoint.addresses.iter().any(|ip| addresses.contains(ip))
+        };
+        self.endpoints.iter().any(is)
+    }
+
     /// All its addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).copied()
@@ -164,14 +186,12 @@ pub fn resolve<'s>(
     };
     let found = gather(slices, name.as_ref(), service.prefers_ipv6);
     let total = found.len();
-    // Those about to end are better than none.
-    let none_ready = found.values().all(|endpoint| !endpoint.ready);
     let endpoints = found.into_iter().filter(|(_, endpoint)| endpoint.ready || endpoint.serving);
     let endpoints = endpoints.map(|(address, endpoint)| Endpoint {
         address,
         pod: endpoint.pod.clone(),
         hostname: endpoint.hostname.clone(),
-        draining: !endpoint.ready && !none_ready,
+        draining: !endpoint.ready,
     });
     let backends = Backends { port: Some(*number), endpoints: endpoints.collect() };
     Resolution::Endpoints(Arc::new(backends), total)
@@ -285,6 +305,22 @@ mod tests {
     }
 
     #[test]
+    fn a_port_of_another_protocol_is_not_meant() {
+        let app = service(&json!({"ports": [
+            {"name": "h3", "port": 80, "protocol": "UDP"},
+            {"name": "http", "port": 80, "protocol": "TCP"},
+        ]}));
+        let ports = json!([
+            {"name": "h3", "port": 9443, "protocol": "UDP"},
+            {"name": "http", "port": 8443, "protocol": "TCP"},
+        ]);
+        let slices = [slice(&ports, &json!([pod("10.0.0.1", true, true, false)]))];
+        assert_eq!(shown(&resolve(Some(&app), &slices, &PortRef::Number(80))), ["10.0.0.1:8443"]);
+        let missing = resolve(Some(&app), &slices, &named("h3"));
+        assert_eq!(missing, Resolution::NoPort("http (80)".into()));
+    }
+
+    #[test]
     fn a_single_port_without_a_name_is_found_by_its_number() {
         let app = service(&json!({"ports": [{"port": 80}]}));
         for ports in [json!([{"port": 8080}]), json!([{"name": "", "port": 8080}])] {
@@ -308,11 +344,11 @@ mod tests {
         let found = resolve(Some(&app), &[slice(&ports, &endpoints)], &named("http"));
         assert_eq!(shown(&found), ["10.0.0.1:80", "10.0.0.2:80~"]);
         assert!(matches!(found, Resolution::Endpoints(_, 4)));
-        // None is ready: those that still serve are the last resort.
+        // None is ready: whether those that still serve are needed, the rule decides.
         let endpoints =
             json!([pod("10.0.0.2", false, true, true), pod("10.0.0.3", false, false, true)]);
         let found = resolve(Some(&app), &[slice(&ports, &endpoints)], &named("http"));
-        assert_eq!(shown(&found), ["10.0.0.2:80"]);
+        assert_eq!(shown(&found), ["10.0.0.2:80~"]);
     }
 
     #[test]

@@ -61,6 +61,9 @@ const STATUSES: usize = 200;
 /// After statuses were thought over, this multiple of the time that it took is for other things.
 const REST: u32 = 9;
 
+/// Seconds after which a watch is begun anew: so long may one go unnoticed whose connection has died
+/// without a word.
+const WATCH: u32 = 30;
 /// The Service of the API server.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
@@ -93,6 +96,8 @@ pub struct Options {
     pub publish: Publish,
     /// Where the lease is; by default the namespace that the client belongs to.
     pub lease_namespace: Option<String>,
+    /// The name of the lease; by default that of the field manager.
+    pub lease_name: Option<String>,
     /// What this process is called among its likes.
     pub identity: String,
     /// Whether clients speak TLS, so that certificates are needed.
@@ -102,7 +107,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The name of the lease and of the field manager.
+    /// The name of the field manager.
     #[must_use]
     pub fn manager(&self) -> String {
         self.class.as_ref().map_or_else(|| "gibbon".to_owned(), |class| format!("gibbon-{class}"))
@@ -152,7 +157,7 @@ impl Cluster {
         let election = Election::new(
             self.client.clone(),
             namespace.unwrap_or_else(|| self.client.default_namespace()),
-            manager.clone(),
+            self.options.lease_name.clone().unwrap_or_else(|| manager.clone()),
             self.options.identity.clone(),
             leader,
             contact.clone(),
@@ -190,7 +195,7 @@ impl Cluster {
         {
             namespaces.push(namespace.to_string());
         }
-        let all = watcher::Config::default;
+        let all = || watcher::Config::default().timeout(WATCH);
         let mut watches = Vec::new();
         for scope in of_balancers {
             let number = named(&mut watches, "balancers", scope.as_ref());
@@ -211,7 +216,7 @@ impl Cluster {
                 let number = named(&mut watches, "secrets", scope.as_ref());
                 // Their names and versions, and nothing of what is in them.
                 let api: Api<PartialObjectMeta<core::Secret>> = self.api(scope.as_ref());
-                let only = watcher::Config::default().fields("type=kubernetes.io/tls");
+                let only = all().fields("type=kubernetes.io/tls");
                 let (ears, change) = (ears.clone(), Change::Secrets);
                 tokio::spawn(follow(number, (api, only), scope, ears, store::secret, change));
             }
@@ -270,6 +275,8 @@ struct State {
     statuses: channel::Sender<Arc<Vec<Wanted>>>,
     leads: channel::Receiver<bool>,
     refused: IntGauge,
+    /// Services that lead to Gibbon itself.
+    own_services: BTreeSet<Key>,
     claims: ClaimClock,
     /// An address of a name has changed.
     learned: bool,
@@ -323,6 +330,7 @@ impl State {
             statuses,
             leads,
             refused,
+            own_services: BTreeSet::new(),
             claims: ClaimClock::new(Timestamp::UNIX_EPOCH),
             learned: false,
             thoughts: None,
@@ -407,6 +415,13 @@ impl State {
                     tracing::info!("all objects were heard of");
                 }
             }
+            Told::Forbidden(error) => {
+                // One namespace that is closed, or gone, must not keep the others waiting.
+                if self.options.namespaces.len() > 1 {
+                    self.unheard.remove(&watch);
+                }
+                self.hear(watch, Told::Trouble(error));
+            }
             Told::Trouble(error) => {
                 let (name, trouble) = &mut self.watches[watch];
                 if trouble.as_ref().is_none_or(|(before, _)| *before != error) {
@@ -421,9 +436,10 @@ impl State {
     }
 
     /// How long a change may wait that can change the table; none if it cannot.
-    fn patience(&self, dirty: &Dirty) -> Option<Duration> {
+    fn patience(&mut self, dirty: &Dirty) -> Option<Duration> {
         let first = self.table.routes.is_empty() && !self.health.is_serving();
         let secrets = dirty.secrets && self.options.tls;
+        self.find_own(&dirty.services);
         let services = dirty.services.iter().any(|key| self.is_wanted(key));
         if first || dirty.rules || secrets || services {
             return Some(SETTLE);
@@ -439,7 +455,19 @@ impl State {
     /// Whether what is behind a Service may not be a member: it is Gibbon's own, or the API server.
     fn is_barred(&self, key: &Key) -> bool {
         let own = matches!(&self.options.publish, Publish::Service(own) if own == key);
-        own || (&*key.0, &*key.1) == API_SERVER
+        own || (&*key.0, &*key.1) == API_SERVER || self.own_services.contains(key)
+    }
+
+    /// Finds Services that lead to Gibbon itself, such as that of its metrics: those with its own pod
+    /// behind them. What else is behind them is its likes.
+    fn find_own(&mut self, changed: &BTreeSet<Key>) {
+        for key in changed {
+            let (identity, own) = (&self.options.identity, &self.options.own);
+            let is_own = self.store.slices_of(key).any(|slice| slice.has(identity, own));
+            if is_own && !self.own_services.contains(key) {
+                self.own_services.insert(key.clone());
+            }
+        }
     }
 
     /// Puts what is known in use. Returns when that is to be done again, if nothing happens.
@@ -457,12 +485,13 @@ impl State {
         let again = self.choose_rules();
         self.follow_names();
         let moved = self.decide_owners(dirty);
-        let is_else = dirty.rules || !dirty.services.is_empty() || again.is_some();
+        let is_else = dirty.rules || dirty.secrets || !dirty.services.is_empty() || again.is_some();
         let is_claims = dirty.claims && !is_else && !learned;
         if is_claims && !moved && self.health.is_serving() {
             // Claims were written down as they had been decided.
             return again;
         }
+        self.find_own(&dirty.services);
         if dirty.services.iter().any(|key| self.is_barred(key)) {
             self.bar();
         }
@@ -601,6 +630,7 @@ impl State {
         networks.extend(self.options.own.iter().map(|ip| IpNet::from(ip.to_canonical())));
         let api_server: Key = (API_SERVER.0.into(), API_SERVER.1.into());
         let mut services = vec![&api_server];
+        services.extend(&self.own_services);
         if let Publish::Service(own) = &self.options.publish {
             services.push(own);
         }
@@ -636,6 +666,10 @@ impl State {
         // The older first, so that new claims keep that order.
         let mut balancers: Vec<_> = self.store.balancers().iter().collect();
         balancers.sort_by_key(|(id, held)| std::cmp::Reverse((held.created, *id)));
+        let claims = balancers.iter().flat_map(|(_, held)| &held.status.hosts);
+        for claim in claims {
+            self.claims.after(claim.claimed_at.0);
+        }
         let left = balancers.into_iter().map(|(id, _)| id.clone()).collect();
         self.thoughts = Some(Thoughts { left, wanted: Vec::new(), took: Duration::ZERO });
     }
@@ -677,10 +711,20 @@ impl State {
         let now = Timestamp::now();
         let wanted = ids.filter_map(|id| {
             let held = self.store.balancers().get(id)?;
+            let route = self.table.route(id).map(AsRef::as_ref);
+            // What is not in use as it is now is thought over when it is.
+            let is_current = match (&held.outcome, route) {
+                (Ok(rule), Some(route)) => Arc::ptr_eq(&route.rule, rule),
+                (Err(_), None) => true,
+                _ => false,
+            };
+            if !is_current {
+                return None;
+            }
             let facts = Facts {
                 id,
                 held,
-                route: self.table.route(id).map(AsRef::as_ref),
+                route,
                 verdicts: verdicts.get(id).map_or(&[][..], Vec::as_slice),
                 resolve: &resolve,
                 policy: &self.options.policy,
@@ -694,7 +738,8 @@ impl State {
                 return None;
             }
             let seen = is_readable.then(|| held.status.clone());
-            Some(Wanted { id: id.clone(), uid: held.uid.clone(), seen, status })
+            let (id, uid, version) = (id.clone(), held.uid.clone(), held.version.clone());
+            Some(Wanted { id, uid, version, seen, status })
         });
         let wanted = wanted.collect();
         self.claims = clock;

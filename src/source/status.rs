@@ -237,6 +237,11 @@ impl Facts<'_> {
                 continue;
             }
             let before = self.held.status.hosts.iter().find(|claim| claim.host == host);
+            // One that may have been given up meanwhile is new, where another has the host now.
+            let is_lost = self.verdicts.iter().any(|verdict| {
+                verdict.host == host && matches!(verdict.holder, Holder::Namespace(_))
+            });
+            let before = before.filter(|_| self.held.proven.contains(&host) || !is_lost);
             let claimed_at = before.map_or(MicroTime(now), |claim| claim.claimed_at.clone());
             claims.push(HostClaim { host, claimed_at });
         }
@@ -471,6 +476,11 @@ impl ClaimClock {
     #[must_use]
     pub const fn new(now: Timestamp) -> Self {
         Self(now)
+    }
+
+    /// Claims that are written already come before all that follow, whatever clock they are by.
+    pub fn after(&mut self, written: Timestamp) {
+        self.0 = self.0.max(written);
     }
 
     /// The next time: `now`, or a moment after the last.
@@ -719,6 +729,9 @@ mod tests {
         let times = [clock.next(now), clock.next(now), clock.next(now)];
         assert!(times.is_sorted_by(|a, b| a < b) && times[0] == now);
         assert_eq!((times[2] - now).get_microseconds(), 2);
+        let ahead = Timestamp::from_second(5_000).unwrap();
+        clock.after(ahead);
+        assert!(clock.next(now) > ahead);
     }
 
     #[test]

@@ -325,6 +325,7 @@ impl Route {
             let sums = running_sums(&members[from..]);
             groups.push(Group { range: from..members.len(), share, cursor, sums });
         }
+        last_resort(rule, &mut members);
         let named = index(&members, |m| m.route.clone());
         let issued = index(&members, |m| m.token.clone());
         Self {
@@ -345,10 +346,11 @@ impl Route {
     /// How many addresses were found behind an entry's name or Service, barred ones included.
     #[must_use]
     pub fn found_addresses(&self, entry: usize) -> usize {
-        match (&self.rule.entries[entry].target, &self.found.backends[entry]) {
-            (Target::Url(Authority { host: Host::Address(_), .. }), _) => 1,
-            (_, Some(backends)) => backends.endpoints.len(),
-            (_, None) => 0,
+        let target = self.rule.entries.get(entry).map(|entry| &entry.target);
+        match (target, self.found.backends.get(entry)) {
+            (Some(Target::Url(Authority { host: Host::Address(_), .. })), _) => 1,
+            (_, Some(Some(backends))) => backends.endpoints.len(),
+            _ => 0,
         }
     }
 
@@ -416,6 +418,16 @@ fn member(
         load,
         cursor,
         tally,
+    }
+}
+
+/// Where nothing else is left, those that are about to end get new sessions too.
+fn last_resort(rule: &Rule, members: &mut [Member]) {
+    let is_left = |member: &Member| matches!(member.state, State::Active | State::Standby);
+    if !members.iter().any(is_left) {
+        for member in members {
+            member.state = rule.entries[member.entry].state;
+        }
     }
 }
 
@@ -623,6 +635,7 @@ mod tests {
             .map(|(host, namespace)| Claim {
                 host: HostPattern::parse(host).unwrap(),
                 at: Some(1),
+                proven: true,
                 created: None,
                 by: RuleId { namespace: (*namespace).into(), name: "x".into() },
             })
@@ -716,6 +729,27 @@ mod tests {
             let states: Vec<_> = members.iter().map(|member| member.state).collect();
             assert_eq!(states, [State::Active, State::Draining, State::Active]);
         }
+    }
+
+    #[test]
+    fn those_about_to_end_are_the_last_resort_of_the_whole_rule() {
+        let states = |endpoints: &[(&str, Option<&str>, Option<&str>, bool)],
+                      other: Option<State>| {
+            let mut rule = service_rule(RouteName::None);
+            rule.entries.extend(other.map(|state| Entry { state, ..entry("other", 9) }));
+            let rule = Arc::new(rule);
+            let endpoints = backends(&rule, endpoints);
+            let nothing = Table::default();
+            let table = Table::build(&[rule], &endpoints, None, &nothing, Instant::now());
+            table.routes[0].members.iter().map(|member| member.state).collect::<Vec<_>>()
+        };
+        let ending = [("10.0.0.1:80", None, None, true)];
+        assert_eq!(states(&ending, None), [State::Active]);
+        assert_eq!(states(&ending, Some(State::Active)), [State::Draining, State::Active]);
+        assert_eq!(states(&ending, Some(State::Standby)), [State::Draining, State::Standby]);
+        // What the user drains stays so.
+        assert_eq!(states(&ending, Some(State::Draining)), [State::Active, State::Draining]);
+        assert_eq!(states(&ending, Some(State::Disabled)), [State::Active, State::Disabled]);
     }
 
     #[test]

@@ -344,7 +344,7 @@ fn its_account_serves_all_namespaces_with_the_rights_that_it_has(control_plane: 
     let log = json!({"level": "info,gibbon=debug"});
     install(&own, &json!({"className": class, "log": log})).unwrap();
     let user = format!("system:serviceaccount:{}:gibbon", own.name);
-    let held = format!("gibbon-{class}");
+    let held = "gibbon".to_owned();
     eventually("its rights are in force, and no others", || {
         rights(control_plane, &user, &own.name, &held) == expected(&[SERVES, LEADS])
             && rights(control_plane, &user, &site.name, "any") == expected(&[SERVES])

@@ -13,6 +13,8 @@ use crate::{Test, tests};
 pub const TESTS: &[Test] = tests![
     a_host_belongs_to_the_namespace_that_claimed_it_first,
     a_balancer_that_is_edited_later_takes_no_host_over,
+    who_leaves_the_class_and_comes_back_takes_no_host_over,
+    a_member_that_is_added_while_its_name_is_unknown_ends_nothing,
     hosts_are_shared_if_the_operator_says_so,
     wildcards_and_any_host_get_no_names_of_others,
     external_names_are_members_by_url,
@@ -82,6 +84,43 @@ fn a_balancer_that_is_edited_later_takes_no_host_over(control_plane: &ControlPla
     let again = of_both(&old, &young, &[]);
     assert_eq!(again.get("www.site.com", "/").text(), "young");
     assert_eq!(again.get("old.site.com", "/").text(), "old");
+}
+
+fn who_leaves_the_class_and_comes_back_takes_no_host_over(control_plane: &ControlPlane) {
+    let (_one, _two);
+    let evil = tenant!(control_plane, "evil", _one);
+    let good = tenant!(control_plane, "good", _two);
+    let gibbon = of_both(&evil, &good, &[]);
+    evil.apply(&balancer("app", "www.site.com", ""));
+    until(&evil, "app", "Accepted", "True", "Accepted");
+    let class = |class: Value| {
+        control_plane.merge(&path(&evil, "app"), &json!({"spec": {"className": class}}));
+    };
+    class("elsewhere".into());
+    good.apply(&balancer("app", "www.site.com", ""));
+    until(&good, "app", "Accepted", "True", "Accepted");
+    class(Value::Null);
+    until(&evil, "app", "Accepted", "False", "HostOwnedByAnotherNamespace");
+    assert_eq!(gibbon.get("www.site.com", "/").text(), "good");
+    drop(gibbon);
+    // And to one that has seen nothing of it.
+    let gibbon = of_both(&evil, &good, &[]);
+    assert_eq!(gibbon.get("www.site.com", "/").text(), "good");
+}
+
+fn a_member_that_is_added_while_its_name_is_unknown_ends_nothing(control_plane: &ControlPlane) {
+    let _pod;
+    let namespace = tenant!(control_plane, "unknown", _pod);
+    let gibbon = Gibbon::of(&namespace, &["--url-members", "*"]);
+    let one = balancer("app", "www.site.com", "");
+    namespace.apply(&one);
+    until(&namespace, "app", "ResolvedRefs", "True", "ResolvedRefs");
+    namespace.apply(&format!(
+        "{one}  - url: http://nowhere.invalid/\n  - url: http://localhost:8080/\n"
+    ));
+    let message = until(&namespace, "app", "ResolvedRefs", "False", "NameNotResolved");
+    assert!(message.contains("spec.members[1].url: nowhere.invalid"), "{message}");
+    assert_eq!(gibbon.get("www.site.com", "/").text(), "unknown");
 }
 
 fn hosts_are_shared_if_the_operator_says_so(control_plane: &ControlPlane) {

@@ -56,8 +56,9 @@ app.kubernetes.io/component: proxy
 {{- contains ":" .Values.listenAddress | ternary (printf "[%s]" .Values.listenAddress) .Values.listenAddress }}
 {{- end }}
 
+{{- /* One for each release: two in a namespace serve different Balancers. */}}
 {{- define "gibbon.lease" -}}
-{{- if .Values.className }}gibbon-{{ .Values.className }}{{ else }}gibbon{{ end }}
+{{- include "gibbon.fullname" . }}
 {{- end }}
 
 {{- /* namespace/name of the Service whose address is published, or nothing. */}}
@@ -92,6 +93,7 @@ app.kubernetes.io/component: proxy
 - {{ printf "--shutdown-delay=%ds" (int .Values.shutdown.delaySeconds) | quote }}
 - {{ printf "--shutdown-grace=%ds" (int .Values.shutdown.graceSeconds) | quote }}
 - {{ printf "--lease-namespace=%s" .Release.Namespace | quote }}
+- {{ printf "--lease-name=%s" (include "gibbon.lease" .) | quote }}
 {{- with .Values.className }}
 - {{ printf "--class=%s" . | quote }}
 {{- end }}

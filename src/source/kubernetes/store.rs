@@ -91,6 +91,10 @@ pub struct Held {
     pub created: Option<i64>,
     /// The hosts that it asks for; those that are no hosts are left out.
     pub hosts: Vec<HostPattern>,
+    /// Its version, whatever has changed of it.
+    pub version: String,
+    /// The hosts whose claims are surely as old as its status says: it has asked for them ever since.
+    pub proven: BTreeSet<String>,
     /// What can be served, or why nothing is.
     pub outcome: Result<Arc<Rule>, Refusal>,
     /// Its status as it was last seen.
@@ -103,6 +107,7 @@ impl Held {
         let uid = meta.uid.clone().unwrap_or_default();
         let generation = meta.generation.unwrap_or_default();
         let created = meta.creation_timestamp.as_ref().map(|time| time.0.as_second());
+        let meta_version = meta.resource_version.clone().unwrap_or_default();
         let (hosts, outcome, status) = match guard.0 {
             Ok(mut object) => {
                 let status = object.status.take().unwrap_or_default();
@@ -115,7 +120,23 @@ impl Held {
                 (Vec::new(), Err(Refusal::Unreadable(invalid.error)), BalancerStatus::default())
             }
         };
-        Self { uid, generation, created, hosts, outcome, status }
+        let version = meta_version;
+        let proven = BTreeSet::new();
+        let mut held = Self { uid, generation, created, hosts, version, proven, outcome, status };
+        held.prove();
+        held
+    }
+
+    /// A status of this very generation was written when all of its hosts were asked for.
+    fn prove(&mut self) {
+        if self.status.observed_generation == Some(self.generation) {
+            self.proven = self.status.hosts.iter().map(|claim| claim.host.clone()).collect();
+        }
+    }
+
+    /// Whether a host is among those that it asks for.
+    fn asks_for(&self, host: &str) -> bool {
+        self.hosts.iter().any(|asked| asked.to_string() == host)
     }
 
     /// When it claimed a host, in microseconds since 1970, if that is written in its status.
@@ -128,6 +149,7 @@ impl Held {
         self.hosts.iter().map(|host| Claim {
             host: host.clone(),
             at: self.claimed(&host.to_string()),
+            proven: self.proven.contains(&host.to_string()),
             created: self.created,
             by: id.clone(),
         })
@@ -278,13 +300,24 @@ impl Store {
         };
         // Where only the status has changed, the rule stays the very same.
         if let Some(held) = self.balancers.get_mut(&id).filter(|held| same(held)) {
+            held.version = meta.resource_version.clone().unwrap_or_default();
             let status = guard.0.ok().and_then(|b| b.status).unwrap_or_default();
+            let proven = held.proven.clone();
             self.dirty.claims |= held.status.hosts != status.hosts;
-            self.dirty.statuses |= held.status != status;
+            self.dirty.statuses = true;
             held.status = status;
+            held.prove();
+            self.dirty.claims |= held.proven != proven;
             return;
         }
-        let held = Held::read(guard, &self.policy);
+        let before = self.balancers.remove(&id);
+        let mut held = Held::read(guard, &self.policy);
+        // What it has asked for all the time is as old as it was.
+        if let Some(before) = before.filter(|before| before.uid == held.uid) {
+            let kept = before.proven.into_iter().filter(|host| held.asks_for(host));
+            let kept: Vec<_> = kept.collect();
+            held.proven.extend(kept);
+        }
         self.balancers.insert(id, held);
         self.rules_changed();
     }
@@ -470,10 +503,44 @@ mod tests {
         assert!(Arc::ptr_eq(&before, &rule(&store)));
         let dirty = store.take_dirty();
         assert_eq!(dirty, Dirty { claims: true, statuses: true, ..Dirty::default() });
+        assert!(!store.claims()[0].proven, "nobody says of which generation it is");
         assert_eq!(store.claims()[0].at, Some(1_769_904_000_500_000));
         store.take(Change::Balancers(Update::One(app(2))));
         assert!(!Arc::ptr_eq(&before, &rule(&store)));
         assert!(store.take_dirty().rules);
+    }
+
+    #[test]
+    fn a_claim_is_as_old_as_it_says_only_while_the_host_is_asked_for() {
+        let with = |generation: i64, hosts: &[&str], observed: i64| {
+            let spec = json!({"hosts": hosts, "redirect": {"to": "/x"}});
+            let mut guard = guard("app", generation, &spec);
+            let status = json!({"observedGeneration": observed, "conditions": [], "hosts": [
+                {"host": "www.site.com", "claimedAt": "2026-02-01T00:00:00Z"},
+            ]});
+            guard.0.as_mut().unwrap().status = serde_json::from_value(status).unwrap();
+            Change::Balancers(Update::One(guard))
+        };
+        let proven = |store: &Store| {
+            let claims = store.claims();
+            claims.iter().any(|c| c.proven && c.host.to_string() == "www.site.com")
+        };
+        let mut store = store();
+        store.take(with(2, &["www.site.com"], 2));
+        assert!(proven(&store));
+        // An edit that keeps the host, before anybody has written of it.
+        store.take(with(3, &["www.site.com", "b.org"], 2));
+        assert!(proven(&store));
+        // Given up and asked for again: it may have become another's.
+        store.take(with(4, &["b.org"], 2));
+        store.take(with(5, &["www.site.com", "b.org"], 2));
+        assert!(!proven(&store));
+        store.take(with(5, &["www.site.com", "b.org"], 5));
+        assert!(proven(&store));
+        // Who begins now does not know what was between.
+        let mut later = Store::new(None, Policy::default());
+        later.take(with(7, &["www.site.com"], 5));
+        assert!(!proven(&later));
     }
 
     #[test]
@@ -560,6 +627,6 @@ mod tests {
         store.take(Change::Balancers(Update::All(None, vec![app(1)])));
         store.take(Change::Services(Update::One(a_service("site", "app"))));
         store.take(Change::Slices(Update::One(a_slice("app-1", Some("app"), "10.0.0.1"))));
-        assert!(store.take_dirty().is_empty());
+        assert_eq!(store.take_dirty(), Dirty { statuses: true, ..Dirty::default() });
     }
 }

@@ -67,6 +67,8 @@ pub enum Told {
     Change(Change),
     /// It cannot go on now, and tries again.
     Trouble(String),
+    /// It has no right to, and tries again.
+    Forbidden(String),
 }
 
 /// Follows the objects of one kind in a namespace, or in all, for ever.
@@ -99,7 +101,9 @@ pub async fn follow<K, T>(
             Ok(Event::Apply(object)) => Some(Update::One(trim(object))),
             Ok(Event::Delete(object)) => Some(Update::Gone(trim(object))),
             Err(error) => {
-                let told = Told::Trouble(explain(&error));
+                let text = explain(&error);
+                let forbidden = is_forbidden(&error);
+                let told = if forbidden { Told::Forbidden(text) } else { Told::Trouble(text) };
                 // Nobody listens any more at the end of the process.
                 let _ = ears.changes.send((number, told));
                 // Many Gibbons should not come back at the same moment.
@@ -116,6 +120,14 @@ pub async fn follow<K, T>(
             return;
         }
     }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    let (InitialListFailed(cause) | WatchStartFailed(cause) | WatchFailed(cause)) = error else {
+        return false;
+    };
+    matches!(cause, kube::Error::Api(status) if status.code == 403)
 }
 
 /// An error with its causes, which kube's own text leaves out.

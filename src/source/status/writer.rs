@@ -42,6 +42,8 @@ pub struct Wanted {
     pub id: RuleId,
     /// Tells it from another of the same name.
     pub uid: String,
+    /// The version of it that this is thought of.
+    pub version: String,
     /// Its status as it was seen; none for one that cannot be read.
     pub seen: Option<BalancerStatus>,
     /// The status that it should have.
@@ -86,8 +88,13 @@ impl Writer {
         mut leader: watch::Receiver<bool>,
     ) {
         loop {
-            if leader.wait_for(|leads| *leads).await.is_err() {
-                return;
+            if !*leader.borrow_and_update() {
+                // What was thought of before it leads again is of another time.
+                wanted.mark_unchanged();
+                if leader.wait_for(|leads| *leads).await.is_err() || wanted.changed().await.is_err()
+                {
+                    return;
+                }
             }
             let all = Arc::clone(&wanted.borrow_and_update());
             let due = self.write_all(&all).await;
@@ -115,10 +122,16 @@ impl Writer {
         }
         let results: Vec<_> = stream::iter(jobs).buffer_unordered(AT_ONCE).collect().await;
         for (wanted, result) in results {
-            let label = if result.is_ok() { "written" } else { "failed" };
+            let label = match result {
+                Ok(true) => "written",
+                Ok(false) => "outdated",
+                Err(_) => "failed",
+            };
             self.count.with_label_values(&[label]).inc();
             match result {
-                Ok(()) => {
+                // It has changed or gone: what becomes of that is thought over when it is seen.
+                Ok(false) => {}
+                Ok(true) => {
                     let Wanted { id, uid, status, .. } = wanted;
                     self.written.insert(id, Written { uid, status, at: Instant::now() });
                 }
@@ -167,13 +180,15 @@ struct Scribe {
 }
 
 impl Scribe {
-    async fn write(self, wanted: Wanted) -> (Wanted, Result<(), String>) {
+    /// False if it was not written, because it has changed meanwhile.
+    async fn write(self, wanted: Wanted) -> (Wanted, Result<bool, String>) {
         let (namespace, name) = (&wanted.id.namespace, &wanted.id.name);
         let balancers: Api<Balancer> = Api::namespaced(self.client.clone(), namespace);
         let mut object = json!({
             "apiVersion": "gibbon.dev/v1alpha1",
             "kind": "Balancer",
-            "metadata": {"name": **name, "uid": wanted.uid},
+            // What has changed meanwhile is thought over again before anything is written of it.
+            "metadata": {"name": **name, "uid": wanted.uid, "resourceVersion": wanted.version},
             "status": wanted.status,
         });
         let apply = PatchParams::apply(&self.manager).force();
@@ -190,10 +205,9 @@ impl Scribe {
         let result = match timeout(ANSWER, patch_status(&balancers, name, &params, &patch)).await {
             Ok(Ok(())) => {
                 self.tell(&wanted).await;
-                Ok(())
+                Ok(true)
             }
-            // It is gone, or another of its name is there: what becomes of that is told apart.
-            Ok(Err(Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
+            Ok(Err(Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(false),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer in time".to_owned()),
         };
@@ -304,7 +318,7 @@ mod tests {
 
     fn wanted(seen: Option<BalancerStatus>, status: BalancerStatus) -> Wanted {
         let id = RuleId { namespace: "site".into(), name: "app".into() };
-        Wanted { id, uid: "1".into(), seen, status }
+        Wanted { id, uid: "1".into(), version: "7".into(), seen, status }
     }
 
     fn writer(written: Option<(BalancerStatus, Instant)>) -> Writer {
