@@ -1,0 +1,46 @@
+//! `gibbon import apache`: files in, Balancers and an account out.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::{Options, Outcome, read};
+use crate::args::{ImportApache, ReportFormat};
+
+/// The exit status of `--strict` when something was dropped.
+const DROPPED: u8 = 2;
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// Files that cannot be read or written, and the first line that is no configuration.
+pub fn apache(args: &ImportApache) -> anyhow::Result<ExitCode> {
+    let outcome = outcome(args)?;
+    std::io::stdout().write_all(outcome.yaml().as_bytes())?;
+    let report = match args.format {
+        ReportFormat::Text => outcome.report.text(),
+        ReportFormat::Json => outcome.report.json(),
+    };
+    match &args.report {
+        Some(path) => std::fs::write(path, report)
+            .with_context(|| format!("{} cannot be written", path.display()))?,
+        None => std::io::stderr().write_all(report.as_bytes())?,
+    }
+    let failed = args.strict && outcome.report.drops();
+    Ok(if failed { ExitCode::from(DROPPED) } else { ExitCode::SUCCESS })
+}
+
+fn outcome(args: &ImportApache) -> anyhow::Result<Outcome> {
+    let read = |path: &Path| {
+        let bytes =
+            std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        anyhow::Ok((path.display().to_string(), text))
+    };
+    let files = args.files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let options =
+        Options { defines: args.define.iter().cloned().collect(), services: args.services.clone() };
+    Ok(super::apache(&files, &read::find, &options)?)
+}
