@@ -54,7 +54,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Import(import) => {
             let ImportFrom::Apache(apache) = import.from;
-            return import::run::apache(&apache);
+            return if apache.replay.is_empty() {
+                import::run::apache(&apache)
+            } else {
+                block_on(import::run::replay(&apache))
+            };
         }
         Command::Crd => std::io::stdout().write_all(api::crd_yaml().as_bytes())?,
     }

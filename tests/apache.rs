@@ -9,13 +9,13 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use gibbon::import::{self, Options as ImportOptions};
-use gibbon::source::names::Answer;
 use serde_json::Value;
 use support::{Act, Client, Gibbon, Member, Options, Received, Seen, data, eventually};
 
@@ -642,11 +642,15 @@ fn recorded_cases_are_the_same_or_differ_for_a_reason() {
         }
     }
     let deviating: usize = counts.values().sum();
-    println!("recorded cases: {}; the same: {same}; deviating: {deviating}", cases.len());
+    // Not by `println`, which is shown only when a test fails.
+    let mut out = std::io::stderr().lock();
+    let total = cases.len();
+    let _ = writeln!(out, "recorded cases: {total}; the same: {same}; deviating: {deviating}");
     for (reason, count) in &counts {
         let text = reasons[*reason]["text"].as_str().unwrap_or("no such reason");
-        println!("  {count:3} {reason}: {text}");
+        let _ = writeln!(out, "  {count:3} {reason}: {text}");
     }
+    drop(out);
     if other.is_none() && only.is_empty() {
         for reason in reasons.as_object().unwrap().keys() {
             let needs = |given: &Value| {
@@ -661,4 +665,45 @@ fn recorded_cases_are_the_same_or_differ_for_a_reason() {
         }
     }
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+}
+
+/// The site's configuration as Helicon Ape has it, and what became of it.
+#[test]
+fn the_example_is_what_the_importer_makes_of_it_and_serves() {
+    let conf = std::fs::read_to_string(data("../examples/apache/httpd.conf")).unwrap();
+    let files = [("httpd.conf".to_owned(), conf.clone())];
+    let outcome = import::apache(&files, &|_| Ok(Vec::new()), &ImportOptions::default()).unwrap();
+    assert!(!outcome.report.drops(), "{}", outcome.report.text());
+    let path = data("../examples/apache/balancers.yaml");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, outcome.yaml()).unwrap();
+    }
+    let yaml = std::fs::read_to_string(path).unwrap();
+    assert!(yaml == outcome.yaml(), "the example is old: BLESS=1 cargo test --test apache");
+    let site = Site::new(&yaml, &conf);
+    for (route, name) in [("app1", "app1.site.com"), ("app2", "app2.site.com")] {
+        let cookie = format!("sessionid=x!{route}");
+        for _ in 0..4 {
+            assert_eq!(site.get("/", &[("Cookie", &cookie)]).text(), format!("from {name}"));
+        }
+    }
+    for _ in 0..8 {
+        assert_eq!(site.get("/static/a.png", &[]).status, 200);
+    }
+    let files = site.received().into_iter().filter(|(name, _)| name.starts_with("static"));
+    let files: Vec<_> = files.map(|(name, request)| (name, request.line)).collect();
+    assert!(files.iter().all(|(_, line)| line == "GET /media/a.png HTTP/1.1"), "{files:?}");
+    assert_eq!(files.iter().map(|(name, _)| name).collect::<BTreeSet<_>>().len(), 2);
+    for (name, from, to) in [
+        ("app2.site.com", "http://app2.site.com/login", "http://www.site.com/login"),
+        ("app1.site.com", "http://static2.site.com/media/a", "http://www.site.com/static/a"),
+    ] {
+        let route = &name[..4];
+        let headers = [("Location", from), ("Set-Cookie", "a=b; Domain=app2.site.com")];
+        site.members[name].act(Act::Write(support::response("302 Found", &headers, "")));
+        let seen = site.get("/", &[("Cookie", &format!("sessionid=x!{route}"))]);
+        assert_eq!(seen.header("location"), Some(to));
+        assert_eq!(seen.header("set-cookie"), Some("a=b; Domain=www.site.com"));
+    }
+    assert_eq!(site.gibbon.get("other.site.com", "/").status, 404);
 }

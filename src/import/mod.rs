@@ -9,6 +9,7 @@ pub mod known;
 mod members;
 mod pattern;
 pub mod read;
+pub mod replay;
 pub mod report;
 pub mod run;
 mod site;

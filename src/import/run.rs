@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::replay::{self, Requests};
 use super::{Options, Outcome, read};
 use crate::args::{ImportApache, ReportFormat};
 
@@ -30,6 +31,25 @@ pub fn apache(args: &ImportApache) -> anyhow::Result<ExitCode> {
     }
     let failed = args.strict && outcome.report.drops();
     Ok(if failed { ExitCode::from(DROPPED) } else { ExitCode::SUCCESS })
+}
+
+/// Compares two fronts; exit status 1 if they differ.
+///
+/// # Errors
+/// A file that cannot be read, and URLs that name no host.
+pub async fn replay(args: &ImportApache) -> anyhow::Result<ExitCode> {
+    let ([old, new], Some(path)) = (args.replay.as_slice(), &args.requests) else {
+        anyhow::bail!("--replay needs two URLs, and --requests");
+    };
+    let bytes =
+        std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let requests = Requests::read(&String::from_utf8_lossy(&bytes));
+    if requests.asked.is_empty() {
+        anyhow::bail!("{} has no safe request", path.display());
+    }
+    let comparison = replay::run(old, new, &requests).await?;
+    std::io::stdout().write_all(comparison.text(&requests).as_bytes())?;
+    Ok(if comparison.different == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn outcome(args: &ImportApache) -> anyhow::Result<Outcome> {

@@ -281,7 +281,14 @@ impl Site {
         let id = directive.id;
         let args = directive.args.as_slice();
         match (directive.name.as_str(), args) {
-            ("servername", [name]) => self.names.push((id, host(name))),
+            ("servername", [name]) => {
+                if name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://")) {
+                    let note = "redirects are https only if a trusted proxy says \
+                                X-Forwarded-Proto: `gibbon serve --trusted-proxies`";
+                    report.say(id, Verdict::Approximated, note);
+                }
+                self.names.push((id, host(name)));
+            }
             ("serveralias", names) => {
                 self.names.extend(names.iter().map(|name| (id, host(name))));
             }
