@@ -132,13 +132,17 @@ impl Maker<'_> {
             match &mapping.to {
                 To::Nowhere => {
                     let later = &kept[at + 1..];
-                    self.nowhere(mapping, later, report);
+                    if later.iter().any(|other| covers(&other.prefix, &mapping.prefix)) {
+                        self.mapping(mapping, site, &hosts, &settings, report);
+                    } else {
+                        report.say(mapping.id, Verdict::Converted, "nothing else leads there");
+                    }
                 }
                 _ => self.mapping(mapping, site, &hosts, &settings, report),
             }
         }
-        for (id, name) in &site.names {
-            report.say(*id, Verdict::Converted, if hosts.contains(name) { "" } else { "" });
+        for (id, _) in &site.names {
+            report.say(*id, Verdict::Converted, "");
         }
         self.reversals(first, site, report);
     }
@@ -162,15 +166,6 @@ impl Maker<'_> {
         hosts
     }
 
-    fn nowhere(&mut self, mapping: &Mapping, later: &[&Mapping], report: &mut Report) {
-        if later.iter().any(|other| covers(&other.prefix, &mapping.prefix)) {
-            let note = "Gibbon proxies all that is below a path: let a member answer these";
-            report.say(mapping.id, Verdict::Dropped, note);
-        } else {
-            report.say(mapping.id, Verdict::Converted, "nothing else leads there");
-        }
-    }
-
     fn mapping(
         &mut self,
         mapping: &Mapping,
@@ -180,8 +175,9 @@ impl Maker<'_> {
         report: &mut Report,
     ) {
         let services = self.options.services.as_deref();
+        let nowhere = mapping.to == To::Nowhere;
         let (parts, called) = match &mapping.to {
-            To::Nowhere => return,
+            To::Nowhere => (Parts::default(), format!("not-{}", mapping.prefix)),
             To::Url(url) => {
                 let called = mapping.prefix.clone();
                 let parts = Parts::of_url(url, mapping.id, &mapping.params, site, services, report);
@@ -202,7 +198,7 @@ impl Maker<'_> {
                 (parts, name.clone())
             }
         };
-        if parts.members.is_empty() {
+        if parts.members.is_empty() && !nowhere {
             return report.say(mapping.id, Verdict::Dropped, "no member of it can be used");
         }
         let twice: Vec<_> = self.claim(hosts, &mapping.prefix);
@@ -221,7 +217,11 @@ impl Maker<'_> {
             }
         }
         let name = self.name(&called, site);
-        let spec = self.spec(mapping, hosts, parts, settings, report);
+        let spec = if nowhere {
+            refusal(mapping, hosts)
+        } else {
+            self.spec(mapping, hosts, parts, settings, report)
+        };
         let balancer = api::Balancer {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -291,6 +291,7 @@ impl Maker<'_> {
             path: mapping.prefix.clone(),
             members: parts.members,
             redirect: None,
+            refuse: None,
             sticky,
             balancing: method
                 .filter(|method| *method != api::Method::Latency)
@@ -405,6 +406,27 @@ impl Site {
             all.and(settings);
         }
         all
+    }
+}
+
+/// What `!` leaves out of the paths of another Balancer.
+fn refusal(mapping: &Mapping, hosts: Vec<String>) -> api::BalancerSpec {
+    api::BalancerSpec {
+        class_name: None,
+        hosts,
+        path: mapping.prefix.clone(),
+        members: Vec::new(),
+        redirect: None,
+        refuse: Some(api::Refuse { status: 404 }),
+        sticky: None,
+        balancing: None,
+        failover: None,
+        timeouts: None,
+        limits: None,
+        preserve_host: None,
+        reverse: None,
+        headers: None,
+        access: None,
     }
 }
 

@@ -26,7 +26,8 @@ pub fn write(balancers: &[(String, api::Balancer)]) -> String {
 /// Takes out what the schema gives by itself.
 fn trim(balancer: &mut Value) {
     let spec = &mut balancer["spec"];
-    for member in spec["members"].as_array_mut().into_iter().flatten() {
+    let members = spec.get_mut("members").and_then(Value::as_array_mut);
+    for member in members.into_iter().flatten() {
         drop_if(member, "weight", &Value::from(1));
         drop_if(member, "state", &Value::from("Active"));
     }

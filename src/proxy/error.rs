@@ -22,6 +22,8 @@ pub enum Error {
     UnknownHost,
     /// No rule of the host has the path.
     UnknownPath,
+    /// The rule refuses every request, with this status.
+    Refused(StatusCode),
     /// The rule shuts this client out.
     Forbidden,
     /// The request has come round to Gibbon too often.
@@ -51,6 +53,7 @@ impl Error {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost | Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::Refused(status) => status,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -73,6 +76,7 @@ impl Error {
             Self::Method => "method",
             Self::UnknownHost => "unknown_host",
             Self::UnknownPath => "unknown_path",
+            Self::Refused(_) => "refused",
             Self::Forbidden => "forbidden",
             Self::Loop => "loop",
             Self::Upload(UploadError::Broken) => "body_broken",
@@ -94,7 +98,7 @@ impl Error {
             Self::TargetTooLong => "the request's target is too long",
             Self::Method => "this method is not passed on",
             Self::UnknownHost => "no site has this name",
-            Self::UnknownPath => "this site has nothing at this path",
+            Self::UnknownPath | Self::Refused(_) => "this site has nothing at this path",
             Self::Forbidden => "this address may not use this site",
             Self::Loop => "the request goes round in circles",
             Self::Upload(UploadError::Broken) => "the request's body broke off or is malformed",

@@ -194,6 +194,9 @@ impl Journey<'_> {
         if let Some(redirect) = &route.rule.redirect {
             return self.redirect(redirect, &authority, rest, uri.query()).map(Outcome::Own);
         }
+        if let Some(status) = route.rule.refuse {
+            return Err(Error::Refused(status));
+        }
         let upload = self.upload(&route, &parts, visit)?;
         visit.upload = Some(upload.clone());
         let hop = self.prepare(&route, &mut parts, &authority);
