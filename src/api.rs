@@ -36,12 +36,20 @@ pub use scalar::{Bytes, Duration, Malformed, Port};
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = schema::absent_instead_of_null)]
 #[x_kube(
-    validation = Rule::new("has(self.redirect) || (has(self.members) && self.members.size() > 0)")
-        .message("must have at least one member, unless spec.redirect answers instead")
+    validation = Rule::new(
+        "has(self.redirect) || has(self.refuse) || (has(self.members) && self.members.size() > 0)"
+    )
+        .message("must have at least one member, unless spec.redirect or spec.refuse answers instead")
         .field_path(".members"),
     validation = Rule::new("!has(self.redirect) || !has(self.members) || self.members.size() == 0")
         .message("must not be beside spec.members: a Balancer redirects or forwards, not both")
         .field_path(".redirect"),
+    validation = Rule::new(
+        "!has(self.refuse) \
+         || (!has(self.redirect) && (!has(self.members) || self.members.size() == 0))"
+    )
+        .message("must not be beside spec.members or spec.redirect: a Balancer does one of the three")
+        .field_path(".refuse"),
 )]
 pub struct BalancerSpec {
     /// Which Gibbon of the cluster serves this Balancer: the one that runs with this `--class`.
@@ -88,6 +96,11 @@ pub struct BalancerSpec {
     /// Answers every request with a redirect; there are no members then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+
+    /// Answers every request with an error; there are no members then. So a part of the paths that
+    /// another Balancer serves is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuse: Option<Refuse>,
 
     /// Where the requests of a session name the member that began it. None: every request is
     /// balanced.
@@ -336,6 +349,16 @@ pub struct Redirect {
     /// Appends the rest of the request's path, and its query, to `to`. Default: true.
     #[serde(default = "yes")]
     pub keep_path: bool,
+}
+
+/// An error in place of members.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refuse {
+    /// The status, from 400 to 599. Default: 404.
+    #[serde(default = "not_found")]
+    #[schemars(range(min = 400, max = 599))]
+    pub status: u16,
 }
 
 /// Where a request names the member that began its session. The URL is read first, then `cookie`,
@@ -733,6 +756,10 @@ const fn permanent() -> u16 {
 
 const fn year() -> Duration {
     Duration::from_secs(365 * 24 * 3600)
+}
+
+const fn not_found() -> u16 {
+    404
 }
 
 const fn yes() -> bool {

@@ -31,6 +31,8 @@ pub enum Command {
     Check(Check),
     /// Print the definition of Balancer for `kubectl apply`
     Crd,
+    /// Translate another proxy's configuration into Balancers
+    Import(Import),
     /// Ask a page by HTTP and print it; exit status 1 unless it answers 2xx
     Healthz(Healthz),
 }
@@ -248,6 +250,61 @@ pub struct Check {
     pub files: Vec<PathBuf>,
 }
 
+/// `gibbon import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// What to translate.
+    #[command(subcommand)]
+    pub from: ImportFrom,
+}
+
+/// Whose configuration is translated.
+#[derive(Debug, Subcommand)]
+pub enum ImportFrom {
+    /// Of Apache httpd and Helicon Ape: Balancers to standard output, an account of every directive to
+    /// standard error; or compare the old front with the new one
+    Apache(ImportApache),
+}
+
+/// How the account of an import is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// `gibbon import apache`.
+#[derive(Debug, Args)]
+pub struct ImportApache {
+    /// Configuration files, such as httpd.conf or .htaccess; what they include is read too
+    #[arg(required_unless_present = "replay", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Write the account of every directive to this file instead of standard error
+    #[arg(long, env = "GIBBON_IMPORT_REPORT", value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// How the account is written
+    #[arg(long, env = "GIBBON_IMPORT_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub format: ReportFormat,
+    /// Exit status 2 if anything was dropped
+    #[arg(long, env = "GIBBON_IMPORT_STRICT")]
+    pub strict: bool,
+    /// Put the Balancers into this namespace, and make members such as app.NAMESPACE.svc Services
+    #[arg(long, env = "GIBBON_IMPORT_SERVICES", value_name = "NAMESPACE", value_parser = parse_namespace)]
+    pub services: Option<String>,
+    /// A variable, as by Define or httpd's -D; may be given several times
+    #[arg(long, short = 'D', env = "GIBBON_IMPORT_DEFINE", value_name = "NAME[=VALUE]", value_delimiter = ',', value_parser = parse_define)]
+    pub define: Vec<(String, String)>,
+    /// Instead: send the same safe requests to the old front and to the new one, and print what differs;
+    /// exit status 1 if anything does
+    #[arg(long, env = "GIBBON_IMPORT_REPLAY", num_args = 2, value_names = ["URL_OLD", "URL_NEW"], value_delimiter = ',', requires = "requests", conflicts_with = "files")]
+    pub replay: Vec<http::Uri>,
+    /// What to send: an access log in combined format, or a HAR file
+    #[arg(long, env = "GIBBON_IMPORT_REQUESTS", value_name = "FILE", requires = "replay")]
+    pub requests: Option<PathBuf>,
+}
+
 /// An address in place of a member's name and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectTo {
@@ -268,6 +325,14 @@ fn parse_connect_to(text: &str) -> Result<ConnectTo, String> {
         port: port.parse().map_err(|_| wrong())?,
         address: address.parse().map_err(|_| wrong())?,
     })
+}
+
+fn parse_define(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    if name.is_empty() {
+        return Err(format!("`{text}` should look like NAME or NAME=VALUE"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn parse_namespace(text: &str) -> Result<String, String> {
@@ -339,12 +404,14 @@ mod tests {
 
     #[test]
     fn every_flag_has_an_environment_variable() {
-        for command in Cli::command().get_subcommands() {
+        fn check(command: &clap::Command) {
             for argument in command.get_arguments().filter(|a| a.get_long().is_some()) {
                 let name = argument.get_id().as_str();
                 assert!(argument.get_env().is_some() || name == "help", "{name}");
             }
+            command.get_subcommands().for_each(check);
         }
+        check(&Cli::command());
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod check;
 pub mod demo;
 pub mod health;
 pub mod healthz;
+pub mod import;
 pub mod metrics;
 pub mod proxy;
 pub mod source;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use gibbon::app::Source;
-use gibbon::args::{Cli, Cluster, Command, LogFormat, Serve};
+use gibbon::args::{Cli, Cluster, Command, ImportFrom, LogFormat, Serve};
 use gibbon::proxy::Settings;
 use gibbon::proxy::io::Patience;
 use gibbon::proxy::log::AccessLog;
@@ -17,7 +17,7 @@ use gibbon::source::names::{Answer, Resolver};
 use gibbon::source::policy::{Namespaces, Policy};
 use gibbon::table::access::Networks;
 use gibbon::table::tls::SecretId;
-use gibbon::{api, app, check, demo, healthz};
+use gibbon::{api, app, check, demo, healthz, import};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -52,6 +52,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let answer = block_on(healthz::ask(&healthz.url))?;
             std::io::stdout().write_all(&answer.text)?;
             return Ok(if answer.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Import(import) => {
+            let ImportFrom::Apache(apache) = import.from;
+            return if apache.replay.is_empty() {
+                import::run::apache(&apache)
+            } else {
+                block_on(import::run::replay(&apache))
+            };
         }
         Command::Crd => std::io::stdout().write_all(api::crd_yaml().as_bytes())?,
     }

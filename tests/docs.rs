@@ -9,6 +9,8 @@ use std::sync::Arc;
 use clap::CommandFactory;
 use gibbon::api::Balancer;
 use gibbon::args::Cli;
+use gibbon::import::known::{self, Known};
+use gibbon::import::report::Verdict;
 use gibbon::metrics::Metrics;
 use gibbon::source::status::Reason;
 use kube::CustomResourceExt;
@@ -24,6 +26,95 @@ fn the_reference_is_what_the_program_says() {
     }
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(committed == text, "docs/reference.md is old: BLESS=1 cargo test --test docs");
+}
+
+/// Where the tables of `docs/import.md` begin.
+const TABLES: &str = "<!-- Written by `BLESS=1 cargo test --test docs` -->\n";
+
+#[test]
+fn the_page_on_import_says_what_the_importer_does() {
+    let path = data("../docs/import.md");
+    let committed = std::fs::read_to_string(&path).unwrap();
+    let (prose, _) = committed.split_once(TABLES).expect("the page has a place for its tables");
+    let text = format!("{prose}{TABLES}{}", imported());
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap();
+    assert!(committed == text, "docs/import.md is old: BLESS=1 cargo test --test docs");
+}
+
+/// The tables, each line of which was tried.
+fn imported() -> String {
+    let mut text = String::new();
+    let lists = [
+        ("Directives", known::DIRECTIVES, directive as fn(&Known) -> Option<Verdict>),
+        ("Parameters of a balancer", known::BALANCER_PARAMETERS, balancer_parameter),
+        ("Parameters of a member", known::MEMBER_PARAMETERS, member_parameter),
+    ];
+    for (title, list, verdict) in lists {
+        let _ = write!(text, "\n## {title}\n\n| name | becomes | how |\n|---|---|---|\n");
+        for known in list {
+            assert_eq!(verdict(known), Some(known.verdict), "{}: {}", known.name, known.example);
+            let (name, word) = (known.name, known.verdict.word());
+            let _ = writeln!(text, "| `{name}` | {word} | {} |", cell(known.meaning));
+        }
+    }
+    text
+}
+
+fn import(config: &str) -> gibbon::import::report::Report {
+    let files = [("httpd.conf".to_owned(), config.to_owned())];
+    let options = gibbon::import::Options::default();
+    let find = |_: &std::path::Path| Ok(vec![("more.conf".to_owned(), String::new())]);
+    gibbon::import::apache(&files, &find, &options).unwrap().report
+}
+
+fn directive(known: &Known) -> Option<Verdict> {
+    let example = match known.name {
+        _ if !known.example.is_empty() => known.example.to_owned(),
+        "<VirtualHost>" | "ServerName" | "ServerAlias" | "BalancerMember" => String::new(),
+        "Include" => "Include more.conf".to_owned(),
+        name => match name.strip_prefix('<') {
+            Some(rest) => format!("<{} x>\n</{rest}", rest.trim_end_matches('>')),
+            None => format!("{name} x"),
+        },
+    };
+    let config = format!(
+        "<VirtualHost *:80>\nServerName www.site.com\nServerAlias site.com\n{example}\n\
+         ProxyPass /b balancer://b\n<Proxy balancer://b>\nBalancerMember http://b.site.com\n\
+         </Proxy>\nProxyPass / http://last.site.com/\n</VirtualHost>"
+    );
+    let report = import(&config);
+    let name = known.name.trim_end_matches('>');
+    let starts = |line: &str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '>']))
+    };
+    report.entries().iter().find(|entry| starts(&entry.directive)).map(|entry| entry.verdict)
+}
+
+fn parameter(config: &str, parameter: &str) -> Option<Verdict> {
+    let report = import(config);
+    let mut parts = report.entries().iter().flat_map(|entry| &entry.parameters);
+    parts.find(|part| part.parameter == parameter).map(|part| part.verdict)
+}
+
+fn balancer_parameter(known: &Known) -> Option<Verdict> {
+    let example = known.example;
+    let config = format!(
+        "ProxyPass / balancer://b {example}\n<Proxy balancer://b>\n\
+         BalancerMember http://b.site.com\n</Proxy>"
+    );
+    parameter(&config, example)
+}
+
+fn member_parameter(known: &Known) -> Option<Verdict> {
+    let example = known.example;
+    let config = format!(
+        "ProxyPass / balancer://b\n<Proxy balancer://b>\nBalancerMember http://b.site.com {example}\n\
+         </Proxy>"
+    );
+    parameter(&config, example)
 }
 
 fn reference() -> String {
@@ -89,25 +180,34 @@ fn reasons(text: &mut String) {
 
 fn flags(text: &mut String) {
     for command in Cli::command().get_subcommands() {
-        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        let _ = write!(text, "\n## gibbon {}\n\n{about}.\n", command.get_name());
-        let shown = command.get_arguments().filter(|a| a.get_id() != "help").collect::<Vec<_>>();
-        if !shown.is_empty() {
-            text.push_str("\n| flag | environment | default | meaning |\n|---|---|---|---|\n");
-        }
-        for argument in shown {
-            let value = argument.get_value_names().map(|names| names[0].to_string());
-            let takes = argument.get_action().takes_values();
-            let value = value.filter(|_| takes).map_or(String::new(), |v| format!(" {v}"));
-            let name =
-                argument.get_long().map_or(value.trim().to_owned(), |l| format!("--{l}{value}"));
-            let env = argument.get_env().map(|env| format!("`{}`", env.to_string_lossy()));
-            let defaults = argument.get_default_values().iter();
-            let default = defaults.map(|d| d.to_string_lossy()).collect::<Vec<_>>().join(", ");
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            let env = env.unwrap_or_default();
-            let _ = writeln!(text, "| `{name}` | {env} | {default} | {} |", cell(&help));
-        }
+        command_flags(text, "gibbon", command);
+    }
+}
+
+fn command_flags(text: &mut String, parent: &str, command: &clap::Command) {
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let name = format!("{parent} {}", command.get_name());
+    let _ = write!(text, "\n## {name}\n\n{about}.\n");
+    let shown = command.get_arguments().filter(|a| a.get_id() != "help").collect::<Vec<_>>();
+    if !shown.is_empty() {
+        text.push_str("\n| flag | environment | default | meaning |\n|---|---|---|---|\n");
+    }
+    for argument in shown {
+        let value = argument
+            .get_value_names()
+            .map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        let takes = argument.get_action().takes_values();
+        let value = value.filter(|_| takes).map_or(String::new(), |v| format!(" {v}"));
+        let name = argument.get_long().map_or(value.trim().to_owned(), |l| format!("--{l}{value}"));
+        let env = argument.get_env().map(|env| format!("`{}`", env.to_string_lossy()));
+        let defaults = argument.get_default_values().iter();
+        let default = defaults.map(|d| d.to_string_lossy()).collect::<Vec<_>>().join(", ");
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let env = env.unwrap_or_default();
+        let _ = writeln!(text, "| `{name}` | {env} | {default} | {} |", cell(&help));
+    }
+    for inner in command.get_subcommands() {
+        command_flags(text, &name, inner);
     }
 }
 

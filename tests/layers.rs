@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Which modules of this crate a module may use.
-const ALLOWED: [(&str, &[&str]); 13] = [
-    ("main", &["api", "app", "args", "check", "demo", "healthz", "proxy", "source", "table"]),
+const ALLOWED: [(&str, &[&str]); 14] = [
+    (
+        "main",
+        &["api", "app", "args", "check", "demo", "healthz", "import", "proxy", "source", "table"],
+    ),
     ("demo", &["app", "args", "metrics", "proxy", "source", "table"]),
     ("check", &["source", "table"]),
+    ("import", &["api", "args", "source"]),
     ("app", &["admin", "health", "metrics", "proxy", "source", "table"]),
     ("args", &["api", "proxy", "table"]),
     ("admin", &["health", "metrics", "table"]),

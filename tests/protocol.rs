@@ -146,6 +146,22 @@ fn a_client_without_a_host_is_redirected_by_path() {
 }
 
 #[test]
+fn a_part_of_the_paths_is_refused_and_reaches_nobody() {
+    let app = Member::new(ok("app"));
+    let yaml = [
+        balancer(&[member(app.address, "")], ""),
+        support::named("admin", "/admin", &[], "refuse: {}"),
+        support::named("old", "/old", &[], "refuse: {status: 410}"),
+    ];
+    let gibbon = Gibbon::start(&yaml.join("---\n"));
+    for (path, status) in [("/admin", 404), ("/admin/x", 404), ("//admin/x", 404), ("/old/", 410)] {
+        assert_eq!(gibbon.get(HOST, path).status, status, "{path}");
+    }
+    assert_eq!(app.count(), 0);
+    assert_eq!(gibbon.get(HOST, "/administrators").text(), "app");
+}
+
+#[test]
 fn a_head_has_the_length_and_no_body() {
     let (app, gibbon) = one(Act::Write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec()));
     let seen = gibbon.ask("HEAD", HOST, "/", &[]);

@@ -37,6 +37,7 @@ fn route(route: &Route, now: Instant) -> Value {
         "hosts": rule.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "path": rule.prefix.as_str(),
         "redirect": rule.redirect.as_ref().map(|redirect| &*redirect.to),
+        "refuse": rule.refuse.map(|status| status.as_u16()),
         "members": route.members.iter().map(|m| member(route, m, now)).collect::<Vec<_>>(),
         "unresolved": unresolved.collect::<Vec<_>>(),
     })

@@ -297,7 +297,7 @@ pub enum DownloadError {
     Broken,
     /// The member was silent for too long.
     Timeout,
-    /// The time for the whole is over, and the client has spent it.
+    /// The time for the whole is over, though the member was not silent.
     Deadline,
     /// The client has stopped to read.
     Stalled,
@@ -413,9 +413,7 @@ impl<W: Watch> Download<W> {
         }
         // A client that is slower than its member never waits for it.
         if self.within.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            let waits = self.waiting_since.is_some();
-            let error = if waits { DownloadError::Timeout } else { DownloadError::Deadline };
-            return self.fail(error, cx);
+            return self.fail(self.lateness(), cx);
         }
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(Some(Err(DownloadError::Stalled)));
@@ -448,9 +446,15 @@ impl<W: Watch> Download<W> {
                 let silent = since + self.within.silence;
                 let until = self.within.deadline.map_or(silent, |deadline| deadline.min(silent));
                 ready!(self.alarm.poll(until, cx));
-                self.fail(DownloadError::Timeout, cx)
+                self.fail(self.lateness(), cx)
             }
         }
+    }
+
+    /// Whether it is the member that was silent for too long, or only the whole that took so long.
+    fn lateness(&self) -> DownloadError {
+        let silent = self.waiting_since.is_some_and(|since| since.elapsed() >= self.within.silence);
+        if silent { DownloadError::Timeout } else { DownloadError::Deadline }
     }
 
     /// The next part of what was read.

@@ -24,6 +24,8 @@ pub enum Error {
     UnknownHost,
     /// No rule of the host has the path.
     UnknownPath,
+    /// The rule refuses every request, with this status.
+    Refused(StatusCode),
     /// The rule shuts this client out.
     Forbidden,
     /// The request has come round to Gibbon too often.
@@ -54,6 +56,7 @@ impl Error {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::UnknownHost | Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::Refused(status) => status,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -77,6 +80,7 @@ impl Error {
             Self::Misdirected => "misdirected",
             Self::UnknownHost => "unknown_host",
             Self::UnknownPath => "unknown_path",
+            Self::Refused(_) => "refused",
             Self::Forbidden => "forbidden",
             Self::Loop => "loop",
             Self::Upload(UploadError::Broken) => "body_broken",
@@ -99,7 +103,7 @@ impl Error {
             Self::Method => "this method is not passed on",
             Self::Misdirected => "this connection is for another site: open one of its own",
             Self::UnknownHost => "no site has this name",
-            Self::UnknownPath => "this site has nothing at this path",
+            Self::UnknownPath | Self::Refused(_) => "this site has nothing at this path",
             Self::Forbidden => "this address may not use this site",
             Self::Loop => "the request goes round in circles",
             Self::Upload(UploadError::Broken) => "the request's body broke off or is malformed",

@@ -222,6 +222,9 @@ impl Journey<'_> {
             self.tell_hsts(&route, response.headers_mut());
             return Ok(Outcome::Own(response));
         }
+        if let Some(status) = route.rule.refuse {
+            return Err(Error::Refused(status));
+        }
         let upload = self.upload(&route, &parts, visit)?;
         visit.upload = Some(upload.clone());
         let hop = self.prepare(&route, &mut parts, &authority);

@@ -72,6 +72,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
     let hosts = hosts(&spec.hosts, problems);
     let prefix = problems.read("spec.path", &spec.path, checks::PATH, Prefix::parse);
     let redirect = spec.redirect.as_ref().and_then(|redirect| self::redirect(redirect, problems));
+    let refuse = spec.refuse.as_ref().and_then(|refuse| self::refuse(refuse, problems));
     let entries = members::entries(spec, &id.namespace, place, problems);
     let sticky = spec.sticky.as_ref().map(|s| sticky::sticky(s, &spec.path, problems));
     let failover = failover(&spec.failover.clone().unwrap_or_default(), problems);
@@ -89,6 +90,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
         hosts,
         prefix: prefix?,
         redirect,
+        refuse,
         entries,
         method: match balancing.method {
             api::Method::Latency => Method::Latency,
@@ -147,6 +149,15 @@ fn redirect(redirect: &api::Redirect, problems: &mut Problems) -> Option<Redirec
         problems.add("spec.redirect.status", "must be 301, 302, 303, 307 or 308");
     }
     Some(Redirect { to: to?, status: status?, keep_path: redirect.keep_path })
+}
+
+fn refuse(refuse: &api::Refuse, problems: &mut Problems) -> Option<StatusCode> {
+    let status =
+        StatusCode::from_u16(refuse.status).ok().filter(|s| (400..=599).contains(&s.as_u16()));
+    if status.is_none() {
+        problems.add("spec.refuse.status", "must be from 400 to 599");
+    }
+    status
 }
 
 fn failover(failover: &api::Failover, problems: &mut Problems) -> Failover {

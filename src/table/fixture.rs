@@ -24,6 +24,7 @@ pub fn rule(name: &str, path: &str) -> Rule {
         hosts: vec![HostPattern::parse("www.site.com").unwrap()],
         prefix: Prefix::parse(path).unwrap(),
         redirect: None,
+        refuse: None,
         entries: Vec::new(),
         method: Method::Latency,
         slow_start: Duration::from_secs(10),

@@ -69,6 +69,8 @@ pub struct Rule {
     pub prefix: Prefix,
     /// Answers in place of members.
     pub redirect: Option<Redirect>,
+    /// Is the answer in place of members.
+    pub refuse: Option<StatusCode>,
     /// Where requests go.
     pub entries: Vec<Entry>,
     /// How they are spread.

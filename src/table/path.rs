@@ -61,8 +61,8 @@ impl<'a> RequestPath<'a> {
     }
 
     /// The same in one spelling, for matching: unreserved characters decoded, other escapes in
-    /// capitals. It has as many `/` as
-    /// [`RequestPath::sent`].
+    /// capitals, several `/` as one. It has as many of those as [`RequestPath::sent`] has runs of
+    /// them.
     #[must_use]
     pub fn plain(&self) -> &str {
         self.plain.as_deref().unwrap_or(&self.sent)
@@ -117,7 +117,7 @@ pub(crate) fn dots(segment: &str) -> Option<u8> {
 /// Decodes unreserved characters and writes the other escapes in capitals (RFC 3986, section 6.2.2);
 /// nothing if there is nothing to change.
 fn plain(path: &str) -> Option<String> {
-    if !path.contains('%') {
+    if !path.contains('%') && !path.contains("//") {
         return None;
     }
     let mut plain = String::with_capacity(path.len());
@@ -134,6 +134,9 @@ fn plain(path: &str) -> Option<String> {
         rest = &rest[if hex.is_some() { 3 } else { 1 }..];
     }
     plain.push_str(rest);
+    // Members take `//admin` for `/admin`, so the rules for `/admin` hold for both.
+    let mut before = None;
+    plain.retain(|c| !(before.replace(c) == Some('/') && c == '/'));
     (plain != path).then_some(plain)
 }
 
@@ -199,8 +202,7 @@ impl Prefix {
             return None;
         }
         let segments = self.trimmed().matches('/').count();
-        let mut slashes = path.sent().match_indices('/').map(|(at, _)| at);
-        let at = slashes.nth(segments).unwrap_or(path.sent().len());
+        let at = runs(path.sent()).nth(segments).unwrap_or(path.sent().len());
         Some(&path.sent()[at..])
     }
 
@@ -209,6 +211,12 @@ impl Prefix {
     pub fn public(&self, rest: &str) -> String {
         if rest.is_empty() { self.0.to_string() } else { join(self.trimmed(), rest).into_owned() }
     }
+}
+
+/// Where each run of `/` begins.
+fn runs(path: &str) -> impl Iterator<Item = usize> {
+    let begins = |at: &usize| !path[..*at].ends_with('/');
+    path.match_indices('/').map(|(at, _)| at).filter(begins)
 }
 
 /// The member's path with a rest: exactly one `/` at the seam.
@@ -413,6 +421,15 @@ mod tests {
     }
 
     #[test]
+    fn several_slashes_match_as_one_and_go_on_as_they_are() {
+        assert_eq!(rest("/static/", "//static///a//b").as_deref(), Some("///a//b"));
+        assert_eq!(mapped("/static/", "/media/", "//static//a//b").as_deref(), Some("/media/a//b"));
+        assert_eq!(mapped("/", "/", "//a//b").as_deref(), Some("/a//b"));
+        assert_eq!(rest("/a/b", "/a//b").as_deref(), Some(""));
+        assert_eq!(rest("/a/b", "/a%2F/b"), None);
+    }
+
+    #[test]
     fn paths_that_servers_understand_differently_are_refused() {
         assert_eq!(RequestPath::resolve("a"), Err(PathError::NotAbsolute));
         assert_eq!(RequestPath::resolve("/a\\b"), Err(PathError::Backslash));
@@ -576,7 +593,7 @@ mod tests {
         #[test]
         fn no_path_panics_and_the_rest_is_a_part_of_it(raw in "/\\PC{0,30}", prefix in segments()) {
             if let (Ok(path), Ok(prefix)) = (RequestPath::resolve(&raw), Prefix::parse(&prefix)) {
-                prop_assert_eq!(path.sent().matches('/').count(), path.plain().matches('/').count());
+                prop_assert_eq!(runs(path.sent()).count(), path.plain().matches('/').count());
                 if let Some(rest) = prefix.rest(&path) {
                     prop_assert!(path.sent().ends_with(rest));
                     prop_assert!(candidates(path.plain(), 99).any(|found| found == prefix.as_str()));

@@ -85,7 +85,16 @@ impl Public<'_> {
         if self.authority.is_empty() {
             return path.to_owned();
         }
-        format!("{}://{}{path}", self.scheme, self.authority)
+        // In the one spelling that caches and cookies know: small letters, no dot at the end.
+        let host = self.host();
+        let port = self.authority.rsplit_once(':').map_or("", |(_, port)| port);
+        if host.is_empty() {
+            format!("{}://{}{path}", self.scheme, self.authority)
+        } else if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) {
+            format!("{}://{host}:{port}{path}", self.scheme)
+        } else {
+            format!("{}://{host}{path}", self.scheme)
+        }
     }
 
     /// Whether a URL names this host and port, by either scheme.
@@ -481,6 +490,10 @@ impl Answer<'_> {
     fn cookie_path(&self, value: &str) -> Option<String> {
         let by_rule = self.reversal.rules.cookie_paths.iter().find_map(|(from, to)| {
             let rest = path::unjoin(from, value)?;
+            // Where the public path lies within the member's, it may have been said already.
+            if path::unjoin(from, to).is_some() && path::unjoin(to, value).is_some() {
+                return Some(value.to_owned());
+            }
             Some(if rest.is_empty() { to.clone() } else { path::join(to, rest).into_owned() })
         });
         by_rule.or_else(|| {
@@ -840,6 +853,14 @@ mod tests {
             setup("/app", &["http://app1.site.com/"]).cookie("a=b; Path=/"),
             "a=b; Path=/app"
         );
+    }
+
+    #[test]
+    fn a_cookie_path_that_is_public_already_stays() {
+        let mut setup = setup("/mirror/foo/", &["http://app1.site.com/"]);
+        setup.reversal.rules.add_cookie_path("/", "/mirror/foo/").unwrap();
+        assert_eq!(setup.cookie("a=b; Path=/x"), "a=b; Path=/mirror/foo/x");
+        assert_eq!(setup.cookie("a=b; Path=/mirror/foo/x"), "a=b; Path=/mirror/foo/x");
     }
 
     #[test]

@@ -141,6 +141,11 @@ impl Member {
         *self.script.lock().unwrap() = Box::new(move |_| act.clone());
     }
 
+    /// Decides for each request from now on.
+    pub fn act_with(&self, script: impl FnMut(&Received) -> Act + Send + 'static) {
+        *self.script.lock().unwrap() = Box::new(script);
+    }
+
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }

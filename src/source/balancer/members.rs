@@ -26,15 +26,21 @@ pub fn entries(
 ) -> Vec<Entry> {
     problems.at_most("spec.members", spec.members.len(), MAX_MEMBERS);
     match (spec.redirect.is_some(), spec.members.is_empty()) {
-        (false, true) => problems.add(
+        (false, true) if spec.refuse.is_none() => problems.add(
             "spec.members",
-            "must have at least one member, unless spec.redirect answers instead",
+            "must have at least one member, unless spec.redirect or spec.refuse answers instead",
         ),
         (true, false) => problems.add(
             "spec.redirect",
             "must not be beside spec.members: a Balancer redirects or forwards, not both",
         ),
         _ => {}
+    }
+    if spec.refuse.is_some() && (spec.redirect.is_some() || !spec.members.is_empty()) {
+        problems.add(
+            "spec.refuse",
+            "must not be beside spec.members or spec.redirect: a Balancer does one of the three",
+        );
     }
     shares(&spec.members, problems);
     let mut names = HashSet::new();

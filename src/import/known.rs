@@ -1,0 +1,498 @@
+//! Every directive and parameter that the importer knows, with an example and what becomes of it:
+//! the reference of `docs/import.md`, and the verdict on those that have no place in a Balancer.
+
+use super::report::Verdict;
+use Verdict::{Approximated, Converted, Dropped};
+
+/// A directive, or a parameter of one.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// The name as the manuals write it.
+    pub name: &'static str,
+    /// The line of a configuration where it stands alone among things that are converted; empty
+    /// where the name alone decides.
+    pub example: &'static str,
+    /// What becomes of the example.
+    pub verdict: Verdict,
+    /// What it becomes, how that differs, or what to do instead.
+    pub meaning: &'static str,
+}
+
+const fn known(
+    name: &'static str,
+    example: &'static str,
+    verdict: Verdict,
+    meaning: &'static str,
+) -> Known {
+    Known { name, example, verdict, meaning }
+}
+
+/// A directive that is told by its name alone.
+const fn named(name: &'static str, verdict: Verdict, meaning: &'static str) -> Known {
+    known(name, "", verdict, meaning)
+}
+
+const PROCESS: &str =
+    "it is about Apache's own processes, files or logs; Gibbon has flags for its own";
+const FILES: &str =
+    "Gibbon serves no files: let a member serve them, with a Balancer for their path";
+const CLIENT_TLS: &str = "this Gibbon serves plain HTTP: end TLS in front of it";
+const MEMBER_TLS: &str =
+    "members by https are checked against the system's certificates, with SNI; there is no setting";
+const FORWARD: &str = "Gibbon is no forward proxy: nothing to do";
+const LOGIN: &str = "Gibbon does not ask who somebody is: let the members do it";
+const BUFFERS: &str = "Gibbon streams bodies and sizes its buffers itself: nothing to do";
+
+/// Directives.
+pub const DIRECTIVES: &[Known] = &[
+    // Those of the language.
+    known(
+        "Define",
+        "Define SITE www",
+        Converted,
+        "replaced wherever `${NAME}` stands; `--define` adds some",
+    ),
+    known("Include", "", Converted, "followed, with patterns and directories"),
+    known(
+        "IncludeOptional",
+        "IncludeOptional none/*.conf",
+        Converted,
+        "followed, if there are any",
+    ),
+    known("ServerRoot", "ServerRoot /etc/httpd", Converted, "where Include looks for files"),
+    known(
+        "<IfModule>",
+        "<IfModule proxy_module>\n</IfModule>",
+        Converted,
+        "every module is taken as loaded",
+    ),
+    known("<IfDefine>", "<IfDefine SITE>\n</IfDefine>", Converted, "by `Define` and `--define`"),
+    known("<IfVersion>", "<IfVersion >= 2.4>\n</IfVersion>", Converted, "as Apache 2.4.71"),
+    // Sites.
+    known(
+        "<VirtualHost>",
+        "",
+        Approximated,
+        "`spec.hosts`; the first one does not get unknown hosts, they are 404. Without a ServerName, the name in it is the host, as in Ape",
+    ),
+    known("ServerName", "", Converted, "`spec.hosts`; scheme and port do not matter"),
+    known("ServerAlias", "", Converted, "`spec.hosts`; of wildcards, those such as `*.site.com`"),
+    // The proxy.
+    known(
+        "ProxyPass",
+        "ProxyPass /a/ http://a.site.com/a/",
+        Converted,
+        "a Balancer; what an earlier line takes already is left out. A `!` before the rule that it is about is a Balancer that answers 404",
+    ),
+    known(
+        "ProxyPassMatch",
+        "ProxyPassMatch ^/a/(.*)$ http://a.site.com/a/$1",
+        Converted,
+        "a Balancer, where the pattern is a prefix; others are dropped",
+    ),
+    known(
+        "RewriteRule",
+        "RewriteRule ^/a/(.*)$ http://a.site.com/a/$1 [P]",
+        Converted,
+        "with `[P]` and without conditions, as ProxyPassMatch; others are dropped",
+    ),
+    known(
+        "<Proxy>",
+        "<Proxy balancer://other>\nBalancerMember http://a.site.com\n</Proxy>\nProxyPass /a balancer://other",
+        Converted,
+        "the members of a Balancer",
+    ),
+    known("BalancerMember", "", Converted, "`spec.members`, in `<Proxy>` and outside it"),
+    known(
+        "ProxySet",
+        "ProxySet balancer://b lbmethod=byrequests",
+        Converted,
+        "as the same parameters on ProxyPass or BalancerMember",
+    ),
+    known(
+        "<Location>",
+        "<Location /a>\nProxyPass http://a.site.com/a\n</Location>",
+        Converted,
+        "the path of a ProxyPass in it, and where its other directives apply",
+    ),
+    known(
+        "ProxyPassReverse",
+        "ProxyPassReverse / http://old.site.com/",
+        Converted,
+        "Gibbon derives it for members; others are `spec.reverse.locations`",
+    ),
+    known(
+        "ProxyPassReverseCookieDomain",
+        "ProxyPassReverseCookieDomain a.site.com www.site.com",
+        Converted,
+        "`spec.reverse.cookieDomains`",
+    ),
+    known(
+        "ProxyPassReverseCookiePath",
+        "ProxyPassReverseCookiePath /a/ /b/",
+        Approximated,
+        "`spec.reverse.cookiePaths`: what follows is kept, and Apache cuts it off",
+    ),
+    known("ProxyPreserveHost", "ProxyPreserveHost On", Converted, "`spec.preserveHost`"),
+    known("ProxyTimeout", "ProxyTimeout 20", Converted, "`spec.timeouts.response`"),
+    known(
+        "Timeout",
+        "Timeout 20",
+        Converted,
+        "`spec.timeouts.response`, unless ProxyTimeout is given",
+    ),
+    known(
+        "ProxyVia",
+        "ProxyVia On",
+        Approximated,
+        "On and Full add `Via` in both directions, always as HTTP/1.1; Block removes it from requests",
+    ),
+    known(
+        "ProxyAddHeaders",
+        "ProxyAddHeaders Off",
+        Approximated,
+        "Off removes X-Forwarded-*; Apache would let the client's own pass",
+    ),
+    known(
+        "ProxyErrorOverride",
+        "ProxyErrorOverride On",
+        Dropped,
+        "error pages come from the members: let them write what clients should see",
+    ),
+    known(
+        "Header",
+        "Header set X-A b",
+        Converted,
+        "`spec.headers.response` for fixed values; the recipe that sets a cookie with BALANCER_WORKER_ROUTE is `spec.sticky.issue`; others are dropped",
+    ),
+    known(
+        "RequestHeader",
+        "RequestHeader set X-A b",
+        Converted,
+        "`spec.headers.request` for fixed values; others are dropped",
+    ),
+    // What the name alone decides.
+    named("RewriteEngine", Converted, "rules are looked at one by one"),
+    named("RewriteCond", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
+    named("RewriteBase", Dropped, "Gibbon does not rewrite paths, but for a Balancer's own"),
+    named("RewriteMap", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
+    named("Redirect", Dropped, "write a Balancer with `spec.redirect`"),
+    named("RedirectMatch", Dropped, "write a Balancer with `spec.redirect`"),
+    named("RedirectPermanent", Dropped, "write a Balancer with `spec.redirect` and status 301"),
+    named("RedirectTemp", Dropped, "write a Balancer with `spec.redirect` and status 302"),
+    named("SetEnv", Dropped, "Gibbon has no variables"),
+    named(
+        "SetEnvIf",
+        Dropped,
+        "Gibbon has no variables: use paths, or `spec.access` for addresses",
+    ),
+    named(
+        "SetEnvIfNoCase",
+        Dropped,
+        "Gibbon has no variables: use paths, or `spec.access` for addresses",
+    ),
+    named("BrowserMatch", Dropped, "Gibbon has no variables"),
+    named(
+        "UseCanonicalName",
+        Dropped,
+        "redirects are reversed to the host that the client asked for",
+    ),
+    named(
+        "SetHandler",
+        Dropped,
+        "for `balancer-manager` see Gibbon's `/table` and `/metrics`; members do all else",
+    ),
+    named("AddHandler", Dropped, FILES),
+    named(
+        "ErrorDocument",
+        Dropped,
+        "Gibbon's own errors are a line of text; members write the rest",
+    ),
+    named("LoadModule", Converted, "Gibbon has no modules"),
+    named("Listen", Approximated, "`gibbon serve --listen`"),
+    named("NameVirtualHost", Converted, "hosts are always told apart by name"),
+    named("ServerSignature", Converted, "Gibbon does not say who it is"),
+    named("ServerTokens", Converted, "Gibbon does not say who it is"),
+    named("TraceEnable", Dropped, "TRACE is passed on to members as any method"),
+    named("ProxyRequests", Converted, "Gibbon is never a forward proxy"),
+    named("ProxyBlock", Dropped, FORWARD),
+    named("NoProxy", Dropped, FORWARD),
+    named("ProxyRemote", Dropped, FORWARD),
+    named("ProxyRemoteMatch", Dropped, FORWARD),
+    named("ProxyDomain", Dropped, FORWARD),
+    named("AllowCONNECT", Dropped, FORWARD),
+    named("ProxyMaxForwards", Dropped, "Gibbon does not count hops: nothing to do"),
+    named("ProxyIOBufferSize", Dropped, BUFFERS),
+    named("ProxyReceiveBufferSize", Dropped, BUFFERS),
+    named("ProxyBadHeader", Dropped, "answers that are no HTTP are always 502"),
+    named("ProxyStatus", Dropped, "see Gibbon's `/table` and `/metrics`"),
+    named("ProxyPassInherit", Dropped, "what stands outside `<VirtualHost>` is in all of them"),
+    named("ProxyPassInterpolateEnv", Dropped, "Gibbon has no variables"),
+    named("BalancerInherit", Dropped, "balancers outside `<VirtualHost>` are known in all of them"),
+    named("BalancerPersist", Dropped, "nothing but the Balancer changes a member: nothing to do"),
+    named("BalancerGrowth", Dropped, "the file may grow: nothing to do"),
+    named("Proxy100Continue", Dropped, "100-continue is passed on"),
+    named("ProxyHCExpr", Dropped, "Gibbon has no health checks of its own: requests find out"),
+    named("ProxyHCTemplate", Dropped, "Gibbon has no health checks of its own: requests find out"),
+    named("ProxyHCTPsize", Dropped, "Gibbon has no health checks of its own: requests find out"),
+    named("AllowEncodedSlashes", Approximated, "`%2F` is always passed on as it is"),
+    named("MergeSlashes", Dropped, "paths are passed on as they are, but for `.` and `..`"),
+    named(
+        "KeepAlive",
+        Approximated,
+        "connections of clients are always kept, see `--idle-timeout`",
+    ),
+    named("KeepAliveTimeout", Approximated, "`gibbon serve --idle-timeout`"),
+    named(
+        "MaxKeepAliveRequests",
+        Dropped,
+        "connections of clients have no such end: nothing to do",
+    ),
+    named("RequestReadTimeout", Approximated, "`gibbon serve --head-timeout` and `--body-timeout`"),
+    named("LimitRequestFieldSize", Approximated, "`gibbon serve --max-head`"),
+    named("LimitRequestLine", Approximated, "`gibbon serve --max-head`"),
+    named("LimitRequestFields", Approximated, "`gibbon serve --max-headers`"),
+    named("LimitRequestBody", Dropped, "write `spec.limits.requestBody`"),
+    named("RemoteIPHeader", Approximated, "`gibbon serve --trusted-proxies`, and X-Forwarded-For"),
+    named("RemoteIPInternalProxy", Approximated, "`gibbon serve --trusted-proxies`"),
+    named("RemoteIPTrustedProxy", Approximated, "`gibbon serve --trusted-proxies`"),
+    named(
+        "Require",
+        Dropped,
+        "write `spec.access` if it is about addresses; nothing to do for `all granted`",
+    ),
+    named("Order", Dropped, "write `spec.access`"),
+    named("Allow", Dropped, "write `spec.access`"),
+    named("Deny", Dropped, "write `spec.access`"),
+    named("Satisfy", Dropped, "write `spec.access`"),
+    named("AuthType", Dropped, LOGIN),
+    named("AuthName", Dropped, LOGIN),
+    named("AuthUserFile", Dropped, LOGIN),
+    named("AuthBasicProvider", Dropped, LOGIN),
+    named("DocumentRoot", Dropped, FILES),
+    named("Alias", Dropped, FILES),
+    named("AliasMatch", Dropped, FILES),
+    named("ScriptAlias", Dropped, FILES),
+    named("DirectoryIndex", Dropped, FILES),
+    named("Options", Dropped, FILES),
+    named("AllowOverride", Dropped, FILES),
+    named("AddType", Dropped, FILES),
+    named("TypesConfig", Dropped, FILES),
+    named("ExpiresActive", Dropped, FILES),
+    named("ExpiresByType", Dropped, FILES),
+    named("ExpiresDefault", Dropped, FILES),
+    named("FileETag", Dropped, FILES),
+    named("<Directory>", Dropped, FILES),
+    named("<DirectoryMatch>", Dropped, FILES),
+    named("<Files>", Dropped, FILES),
+    named("<FilesMatch>", Dropped, FILES),
+    named("<LocationMatch>", Dropped, "Gibbon chooses by prefix: write a `<Location>` of one"),
+    named("<ProxyMatch>", Dropped, "write a `<Proxy>` of one balancer"),
+    named("<If>", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
+    named("<ElseIf>", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
+    named("<Else>", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
+    named("<Limit>", Dropped, "Gibbon does not choose by method: let a member decide"),
+    named("<LimitExcept>", Dropped, "Gibbon does not choose by method: let a member decide"),
+    named("<RequireAny>", Dropped, "write `spec.access`"),
+    named("<RequireAll>", Dropped, "write `spec.access`"),
+    named("<RequireNone>", Dropped, "write `spec.access`"),
+    named("<Macro>", Dropped, "write out what it stands for"),
+    named("Use", Dropped, "write out what the macro stands for"),
+    named("AddOutputFilterByType", Dropped, "Gibbon does not change bodies: let members compress"),
+    named("AddOutputFilter", Dropped, "Gibbon does not change bodies"),
+    named("SetOutputFilter", Dropped, "Gibbon does not change bodies: let members compress"),
+    named("SetInputFilter", Dropped, "Gibbon does not change bodies"),
+    named("Substitute", Dropped, "Gibbon does not change bodies"),
+    named(
+        "ProxyHTMLEnable",
+        Dropped,
+        "Gibbon does not change bodies: have members write relative links",
+    ),
+    named(
+        "ProxyHTMLURLMap",
+        Dropped,
+        "Gibbon does not change bodies: have members write relative links",
+    ),
+    named("CacheEnable", Dropped, "Gibbon has no cache"),
+    named("SSLEngine", Dropped, CLIENT_TLS),
+    named("SSLCertificateFile", Dropped, CLIENT_TLS),
+    named("SSLCertificateKeyFile", Dropped, CLIENT_TLS),
+    named("SSLCertificateChainFile", Dropped, CLIENT_TLS),
+    named("SSLProtocol", Dropped, CLIENT_TLS),
+    named("SSLCipherSuite", Dropped, CLIENT_TLS),
+    named("SSLHonorCipherOrder", Dropped, CLIENT_TLS),
+    named("SSLProxyEngine", Converted, "a member by https is asked by TLS"),
+    named("SSLProxyVerify", Approximated, MEMBER_TLS),
+    named("SSLProxyCheckPeerCN", Approximated, MEMBER_TLS),
+    named("SSLProxyCheckPeerName", Approximated, MEMBER_TLS),
+    named("SSLProxyCheckPeerExpire", Approximated, MEMBER_TLS),
+    named("SSLProxyProtocol", Approximated, MEMBER_TLS),
+    named("SSLProxyCACertificateFile", Dropped, MEMBER_TLS),
+    named("SSLProxyMachineCertificateFile", Dropped, MEMBER_TLS),
+    named("ServerAdmin", Dropped, PROCESS),
+    named("ErrorLog", Dropped, PROCESS),
+    named("LogLevel", Approximated, "`gibbon serve --log`"),
+    named("CustomLog", Approximated, "`gibbon serve --access-log`"),
+    named("TransferLog", Approximated, "`gibbon serve --access-log`"),
+    named("LogFormat", Dropped, "`gibbon serve --access-log` has two forms: text and JSON"),
+    named("User", Dropped, PROCESS),
+    named("Group", Dropped, PROCESS),
+    named("PidFile", Dropped, PROCESS),
+    named("Mutex", Dropped, PROCESS),
+    named("DefaultRuntimeDir", Dropped, PROCESS),
+    named("HostnameLookups", Dropped, PROCESS),
+    named("StartServers", Dropped, PROCESS),
+    named("ServerLimit", Dropped, PROCESS),
+    named("MinSpareThreads", Dropped, PROCESS),
+    named("MaxSpareThreads", Dropped, PROCESS),
+    named("ThreadsPerChild", Approximated, "`gibbon serve --max-connections`"),
+    named("ThreadLimit", Dropped, PROCESS),
+    named("MaxRequestWorkers", Approximated, "`gibbon serve --max-connections`"),
+    named("MaxConnectionsPerChild", Dropped, PROCESS),
+    named("EnableSendfile", Dropped, PROCESS),
+    named("EnableMMAP", Dropped, PROCESS),
+];
+
+const CHECKS: &str = "Gibbon has no health checks of its own: a refused connection, three failures in a row or \
+     `failover.statuses` take a member out, and a request finds out when it is back";
+const POOL: &str = "connections to members are opened as needed, kept for 4 s without work, and not \
+     counted against a limit";
+
+/// Parameters of a balancer: on `ProxyPass … balancer://`, or by `ProxySet` in its `<Proxy>`.
+pub const BALANCER_PARAMETERS: &[Known] = &[
+    known(
+        "stickysession",
+        "stickysession=JSESSIONID|jsessionid",
+        Converted,
+        "`sticky.cookie` and `sticky.parameter`",
+    ),
+    known(
+        "stickysessionsep",
+        "stickysessionsep=!",
+        Converted,
+        "`sticky.separator`; Off: the whole value is the route",
+    ),
+    known(
+        "routeregex",
+        "routeregex=!(.*)$",
+        Converted,
+        "`sticky.routeRegex`; Ape's own parameter, so the method is `Latency` throughout",
+    ),
+    known(
+        "scolonpathdelim",
+        "scolonpathdelim=On",
+        Converted,
+        "`sticky.parameter` reads `;name=` always",
+    ),
+    known("nofailover", "nofailover=On", Converted, "`sticky.failover`"),
+    known(
+        "lbmethod",
+        "lbmethod=byrequests",
+        Converted,
+        "`balancing.method: RoundRobin`; bybusyness is `LeastRequests`, bytraffic nearly so, heartbeat and Ape's default `Latency`. Without it, Apache's default is `RoundRobin`",
+    ),
+    known(
+        "maxattempts",
+        "maxattempts=1",
+        Converted,
+        "`failover.attempts`, one more: the first counts",
+    ),
+    known("failonstatus", "failonstatus=503", Converted, "`failover.statuses`, from 400 on"),
+    known(
+        "failontimeout",
+        "failontimeout=On",
+        Approximated,
+        "a member is out after three failures in a row",
+    ),
+    known(
+        "forcerecovery",
+        "forcerecovery=Off",
+        Approximated,
+        "when all members are out they are always tried",
+    ),
+    known(
+        "timeout",
+        "timeout=5",
+        Dropped,
+        "a request never waits for a free member: nothing to do",
+    ),
+    known("nonce", "nonce=None", Dropped, "there is no balancer-manager"),
+    known("growth", "growth=5", Dropped, "the file may grow: nothing to do"),
+];
+
+/// Parameters of a member: on `BalancerMember`, or on a `ProxyPass` to a URL.
+pub const MEMBER_PARAMETERS: &[Known] = &[
+    known("route", "route=a", Converted, "`route`"),
+    known("loadfactor", "loadfactor=3", Converted, "`weight`"),
+    known(
+        "status",
+        "status=D",
+        Converted,
+        "`state`: D and S are `Disabled`, H is `Standby`, N is `Draining`; R is nearly `Standby`; E and I are not kept",
+    ),
+    known(
+        "redirect",
+        "redirect=other",
+        Dropped,
+        "sessions of a member that is down go to any other",
+    ),
+    known(
+        "lbset",
+        "lbset=1",
+        Converted,
+        "sets beside the first are `Standby`; nearly so if there are more than two",
+    ),
+    known(
+        "retry",
+        "retry=10",
+        Approximated,
+        "`failover.excludeFor`, one for all members, which grows with each failure in a row",
+    ),
+    known("timeout", "timeout=5", Converted, "`timeouts.response`, one for all members"),
+    known(
+        "connectiontimeout",
+        "connectiontimeout=500ms",
+        Converted,
+        "`timeouts.connect`, one for all members",
+    ),
+    known("ping", "ping=1", Dropped, "a request that a member has not seen goes to another anyhow"),
+    known("keepalive", "keepalive=On", Approximated, POOL),
+    known("min", "min=1", Approximated, POOL),
+    known("max", "max=20", Dropped, POOL),
+    known("smax", "smax=5", Approximated, POOL),
+    known("ttl", "ttl=60", Approximated, POOL),
+    known("acquire", "acquire=100", Dropped, POOL),
+    known(
+        "disablereuse",
+        "disablereuse=On",
+        Approximated,
+        "connections are used again; one that dies so is replaced",
+    ),
+    known("enablereuse", "enablereuse=On", Converted, "connections are used again"),
+    known("upgrade", "upgrade=websocket", Converted, "every Balancer carries WebSockets"),
+    known("flushpackets", "flushpackets=on", Converted, "bodies are passed on as they come"),
+    known("flushwait", "flushwait=10", Converted, "bodies are passed on as they come"),
+    known("iobuffersize", "iobuffersize=8192", Dropped, BUFFERS),
+    known("receivebuffersize", "receivebuffersize=8192", Dropped, BUFFERS),
+    known("responsefieldsize", "responsefieldsize=8192", Dropped, BUFFERS),
+    known(
+        "addressttl",
+        "addressttl=60",
+        Converted,
+        "names are asked for again as DNS says, after 30 s at the latest",
+    ),
+    known("secret", "secret=x", Dropped, "Gibbon speaks HTTP to members, not AJP"),
+    known("hcmethod", "hcmethod=GET", Dropped, CHECKS),
+    known("hcuri", "hcuri=/health", Dropped, CHECKS),
+    known("hcinterval", "hcinterval=5", Dropped, CHECKS),
+    known("hcpasses", "hcpasses=2", Dropped, CHECKS),
+    known("hcfails", "hcfails=3", Dropped, CHECKS),
+    known("hcexpr", "hcexpr=ok", Dropped, CHECKS),
+    known("hctemplate", "hctemplate=t", Dropped, CHECKS),
+];
+
+/// Looks a name up, whatever its case.
+#[must_use]
+pub fn find(list: &'static [Known], name: &str) -> Option<&'static Known> {
+    list.iter().find(|known| known.name.eq_ignore_ascii_case(name))
+}

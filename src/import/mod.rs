@@ -1,0 +1,176 @@
+//! `gibbon import`: other proxies' configurations → Balancers, with an account of every directive.
+//!
+//! `syntax` reads Apache's language, `read` follows includes and conditions, `site` sorts what is
+//! left by virtual host, `members` and `balancers` translate it. Every directive ends in the
+//! `report`, which is why each step writes to it.
+
+mod balancers;
+pub mod known;
+mod members;
+mod pattern;
+pub mod read;
+pub mod replay;
+pub mod report;
+pub mod run;
+mod site;
+mod syntax;
+mod yaml;
+
+use std::collections::BTreeMap;
+
+pub use syntax::{Error, Place};
+
+use read::{File, Find, Reader};
+use report::Report;
+
+use crate::api;
+
+/// What the importer is told besides the files.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Variables, as if by `Define`.
+    pub defines: BTreeMap<String, String>,
+    /// The namespace whose Services members may become.
+    pub services: Option<String>,
+}
+
+/// Balancers, and what became of each directive.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The Balancers with the directive that each came from.
+    pub balancers: Vec<(String, api::Balancer)>,
+    /// What became of the directives.
+    pub report: Report,
+}
+
+impl Outcome {
+    /// The Balancers as YAML.
+    #[must_use]
+    pub fn yaml(&self) -> String {
+        yaml::write(&self.balancers)
+    }
+}
+
+/// Translates configurations of Apache or of Helicon Ape, as if they were one file.
+///
+/// # Errors
+/// The first line that is no configuration.
+pub fn apache(files: &[File], find: &Find<'_>, options: &Options) -> Result<Outcome, Error> {
+    let mut reader = Reader::new(find, options.defines.clone());
+    let mut directives = Vec::new();
+    for (file, text) in files {
+        directives.extend(reader.read(file, text)?);
+    }
+    let mut report = reader.report();
+    let sites = site::sites(&directives, &mut report)?;
+    let made = balancers::balancers(&sites, options, &mut report);
+    report.close();
+    let origin = |made: balancers::Made| (report.origin(made.id), made.balancer);
+    let balancers = made.into_iter().map(origin).collect();
+    Ok(Outcome { balancers, report })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::report::Verdict;
+    use super::*;
+    use crate::source::files;
+
+    fn import(text: &str) -> Result<Outcome, Error> {
+        let files = [("httpd.conf".to_owned(), text.to_owned())];
+        apache(&files, &|_| Ok(Vec::new()), &Options::default())
+    }
+
+    fn paths(outcome: &Outcome) -> Vec<(String, &str)> {
+        let one = |(_, b): &(String, api::Balancer)| b.spec.hosts.join(" ") + &b.spec.path;
+        let balancers = outcome.balancers.iter();
+        balancers.map(|b| (one(b), b.1.metadata.name.as_deref().unwrap_or_default())).collect()
+    }
+
+    #[test]
+    fn what_apache_never_reaches_is_left_out() {
+        let outcome = import(
+            "ServerName a.org\nProxyPass /a/no !\nProxyPass /a http://h/\nProxyPass /a/b http://h/b\n\
+             ProxyPass /x !\n<Location /a/in>\nProxyPass http://h/in\n</Location>",
+        );
+        let outcome = outcome.unwrap();
+        let expected = [
+            ("a.org/a/in".to_owned(), "a-org-a-in"),
+            ("a.org/a/no".to_owned(), "not-a-no"),
+            ("a.org/a".to_owned(), "a-org-a"),
+        ];
+        assert_eq!(paths(&outcome), expected);
+        assert!(!outcome.report.drops(), "{}", outcome.report.text());
+    }
+
+    #[test]
+    fn what_stands_outside_of_virtual_hosts_is_in_each_of_them() {
+        let outcome = import(
+            "ProxyPass /all http://all/\n<VirtualHost *>\nServerName a.org\nProxyPass / http://a/\n\
+             </VirtualHost>\n<VirtualHost *>\nServerName b.org\nServerAlias *.b.org\n\
+             ProxyPass / http://b/\n</VirtualHost>",
+        );
+        let outcome = outcome.unwrap();
+        let paths: Vec<_> = paths(&outcome).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, ["a.org/all", "a.org/", "b.org *.b.org/all", "b.org *.b.org/"]);
+    }
+
+    #[test]
+    fn the_forms_of_ape_and_of_htaccess_are_read() {
+        let files = [(
+            ".htaccess".to_owned(),
+            "BALANCERMEMBER balancer://b http://h1/ route=a\nbalancermember balancer://B/ http://h2/\n\
+             RewriteEngine On\nRewriteRule ^old/(.*)$ http://h3/$1 [P,L]\n\
+             ProxySet balancer://b stickysession=s lbmethod=bybusyness\nProxyPass / balancer://b/\n"
+                .to_owned(),
+        )];
+        let outcome = apache(&files, &|_| Ok(Vec::new()), &Options::default()).unwrap();
+        assert!(!outcome.report.drops(), "{}", outcome.report.text());
+        let spec = |path: &str| {
+            let found = outcome.balancers.iter().find(|(_, b)| b.spec.path == path);
+            &found.unwrap().1.spec
+        };
+        assert_eq!(spec("/old/").members[0].url.as_deref(), Some("http://h3/"));
+        assert_eq!(spec("/").members.len(), 2);
+        assert_eq!(spec("/").balancing.as_ref().unwrap().method, api::Method::LeastRequests);
+        assert_eq!(spec("/").sticky.as_ref().unwrap().separator.as_deref(), Some("."));
+    }
+
+    #[test]
+    fn every_directive_has_a_verdict_and_the_counts_are_theirs() {
+        let outcome = import("Foo bar\nProxyPass / fcgi://h/\nProxyPass /a http://h/ max=3 x=y\n");
+        let report = outcome.unwrap().report;
+        let verdicts: Vec<_> = report.entries().iter().map(|entry| entry.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Dropped, Verdict::Dropped, Verdict::Converted]);
+        assert_eq!((report.directives().dropped, report.parameters().dropped), (2, 2));
+        assert!(report.text().contains("Gibbon speaks HTTP to members, not fcgi"));
+    }
+
+    const PARTS: &str = "(<VirtualHost (a[.]org|[*]:80|_default_)>\n|</VirtualHost>\n|ServerName [a-c*./:]{1,8}\n|\
+         ServerAlias [*]?[.]?[a-c.]{1,6}\n|<Proxy balancer://[ab]/?>\n|</Proxy>\n|\
+         BalancerMember (http|ws|ajp)://[a-c/:%8]{0,8}( [a-z]{1,8}=[0-9a-z+.]{0,6}| route=a| lbset=1| status=\\+H){0,3}\n|\
+         ProxyPass(Match)? [\\^]?/[a-c/.%]{0,4}([(][.][*][)][$])? (!|balancer://[ab]/?|http://[a-c./]{1,5}([$]1)?)( [a-z]{1,8}=[0-9a-z+.]{0,6}| stickysession=[a-c|]{1,3}){0,3}\n|\
+         ProxyPassReverse /[a-c]{0,2} (balancer://a/|http://[a-c/]{1,4}|/[a-c])\n|\
+         ProxyPassReverseCookie(Path|Domain) [/a-c.]{1,4} [/a-c.]{1,4}\n|\
+         (Request)?Header (set|add|unset) [A-C-]{1,3} [a-z%]{0,4}\n|ProxyTimeout [0-9a-z]{0,9}\n|ProxyVia (On|Block)\n)";
+
+    proptest! {
+        #[test]
+        fn no_configuration_is_too_odd(text in "(?s).{0,200}") {
+            let _ = import(&text);
+        }
+
+        #[test]
+        fn what_is_written_is_always_read_back(parts in proptest::collection::vec(PARTS, 0..14)) {
+            if let Ok(outcome) = import(&parts.concat()) {
+                let yaml = outcome.yaml();
+                let reading = files::read(&yaml);
+                prop_assert!(reading.faults.is_empty(), "{:?}\n{yaml}", reading.faults);
+                prop_assert_eq!(reading.rules.len(), outcome.balancers.len());
+                prop_assert!(!outcome.report.text().contains("it does not lead") || outcome.report.drops());
+            }
+        }
+    }
+}

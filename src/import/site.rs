@@ -1,0 +1,682 @@
+//! Directives → sites: what each virtual host says of paths, balancers and headers.
+
+use std::collections::BTreeMap;
+
+use super::known;
+use super::pattern::Plain;
+use super::read::Directive;
+use super::report::{Id, Report, Verdict};
+use super::syntax::Error;
+use crate::api;
+
+/// What belongs to one name: a virtual host, or the server outside of them.
+#[derive(Clone, Debug, Default)]
+pub struct Site {
+    /// The names, with their directives.
+    pub names: Vec<(Id, String)>,
+    /// Paths and where they lead, in order.
+    pub mappings: Vec<Mapping>,
+    /// Those of `<Location>`, which come first; the last one first.
+    pub located: Vec<Mapping>,
+    /// What applies to the paths below a location; `/` is the server itself.
+    pub settings: Vec<(String, Settings)>,
+    /// Balancers by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Parameters of members by URL, from `<Proxy http://…>` and `ProxySet http://…`.
+    pub workers: Vec<(String, Vec<Param>)>,
+}
+
+/// A path and where it leads.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    /// The directive.
+    pub id: Id,
+    /// The beginning of the paths.
+    pub prefix: String,
+    /// Where they lead.
+    pub to: To,
+    /// The parameters.
+    pub params: Vec<Param>,
+}
+
+/// Where a path leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum To {
+    /// Nowhere: it is not proxied.
+    Nowhere,
+    /// To a balancer, and a path at its members.
+    Pool(String, String),
+    /// To a URL.
+    Url(String),
+}
+
+/// `key=value` of a directive.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// The directive.
+    pub id: Id,
+    /// The key in small letters.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// Both as they were written.
+    pub text: String,
+}
+
+/// A balancer.
+#[derive(Clone, Debug, Default)]
+pub struct Pool {
+    /// Its members.
+    pub members: Vec<Member>,
+    /// Its parameters.
+    pub params: Vec<Param>,
+    /// The directives that only hold others.
+    pub ids: Vec<Id>,
+}
+
+/// A member of a balancer.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The directive.
+    pub id: Id,
+    /// Its URL.
+    pub url: String,
+    /// Its parameters.
+    pub params: Vec<Param>,
+}
+
+/// What applies to all paths of a site, or to those below a location.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The directives that only hold others.
+    pub ids: Vec<Id>,
+    /// `ProxyPassReverse`: path and URL.
+    pub reversals: Vec<(Id, String, String)>,
+    /// `ProxyPassReverseCookieDomain`.
+    pub cookie_domains: Vec<(Id, String, String)>,
+    /// `ProxyPassReverseCookiePath`.
+    pub cookie_paths: Vec<(Id, String, String)>,
+    /// `ProxyPreserveHost`.
+    pub preserve_host: Option<(Id, bool)>,
+    /// `ProxyTimeout`.
+    pub proxy_timeout: Option<(Id, String)>,
+    /// `Timeout`.
+    pub timeout: Option<(Id, String)>,
+    /// `ProxyVia`.
+    pub via: Option<(Id, String)>,
+    /// `ProxyAddHeaders`.
+    pub add_headers: Option<(Id, bool)>,
+    /// Changes to requests' headers.
+    pub request: Vec<(Id, Edit)>,
+    /// Changes to responses' headers.
+    pub response: Vec<(Id, Edit)>,
+    /// The recipe for stickiness: a cookie with the member's route.
+    pub issue: Option<(Id, api::Issue)>,
+}
+
+/// A change of headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// This value only.
+    Set(String, String),
+    /// This value too.
+    Add(String, String),
+    /// No value.
+    Remove(String),
+}
+
+/// Where directives stand.
+#[derive(Clone, Debug)]
+struct Scope<'s> {
+    /// The location they are in.
+    location: Option<&'s str>,
+    /// Conditions that stand before the next `RewriteRule`.
+    conditions: bool,
+}
+
+/// Reads the sites of a configuration: the server itself first, then the virtual hosts.
+///
+/// # Errors
+/// Directives without what they need.
+pub fn sites(directives: &[Directive], report: &mut Report) -> Result<Vec<Site>, Error> {
+    let mut sites = vec![Site::default()];
+    let mut server = Site::default();
+    server.read(directives, None, report, &mut sites)?;
+    sites[0] = server;
+    Ok(sites)
+}
+
+impl Site {
+    fn read(
+        &mut self,
+        directives: &[Directive],
+        location: Option<&str>,
+        report: &mut Report,
+        sites: &mut Vec<Site>,
+    ) -> Result<(), Error> {
+        let mut scope = Scope { location, conditions: false };
+        for directive in directives {
+            match directive.name.as_str() {
+                "<virtualhost" => {
+                    let first = sites.len() == 1;
+                    let mut site = Site::default();
+                    site.read(&directive.inner, None, report, sites)?;
+                    site.virtual_host(directive, first, report);
+                    sites.push(site);
+                }
+                "<location" => self.location(directive, report, sites)?,
+                "<proxy" => self.proxy(directive, report)?,
+                _ => self.directive(directive, &mut scope, report)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The name in `<VirtualHost>` is the host where there is no ServerName, as in Ape.
+    fn virtual_host(&mut self, directive: &Directive, first: bool, report: &mut Report) {
+        if self.names.is_empty() {
+            for address in &directive.args {
+                let host = address.rsplit_once(':').map_or(address.as_str(), |(host, port)| {
+                    let is_port = port == "*" || port.bytes().all(|b| b.is_ascii_digit());
+                    if is_port { host } else { address.as_str() }
+                });
+                let is_name = host.bytes().any(|byte| byte.is_ascii_alphabetic())
+                    && !host.starts_with(['[', '_'])
+                    && !host.contains('%');
+                if is_name {
+                    self.names.push((directive.id, host.to_ascii_lowercase()));
+                }
+            }
+            if !self.names.is_empty() {
+                let note = "the name is taken as the host, as Helicon Ape does";
+                report.say(directive.id, Verdict::Converted, note);
+                return;
+            }
+            let note = "there is no ServerName: served for any host";
+            report.say(directive.id, Verdict::Approximated, note);
+            return;
+        }
+        if first {
+            let note = "Apache gives the first virtual host unknown hosts too; from Gibbon they get \
+                        404";
+            report.say(directive.id, Verdict::Approximated, note);
+        } else {
+            report.say(directive.id, Verdict::Converted, "");
+        }
+    }
+
+    fn location(
+        &mut self,
+        directive: &Directive,
+        report: &mut Report,
+        sites: &mut Vec<Site>,
+    ) -> Result<(), Error> {
+        match directive.args.as_slice() {
+            [path] if path.starts_with('/') => {
+                let path = path.clone();
+                self.settings(Some(&path)).ids.push(directive.id);
+                self.read(&directive.inner, Some(&path), report, sites)
+            }
+            [tilde, pattern] if tilde == "~" => {
+                let why = format!("`{pattern}` is a pattern: write a <Location> of a path");
+                report.say(directive.id, Verdict::Dropped, why);
+                drop_all(&directive.inner, report);
+                Ok(())
+            }
+            _ => Err(directive.error("<Location> needs a path that begins with /")),
+        }
+    }
+
+    fn proxy(&mut self, directive: &Directive, report: &mut Report) -> Result<(), Error> {
+        let Some(target) = directive.arg(0) else {
+            return Err(directive.error("<Proxy> needs a URL such as balancer://app"));
+        };
+        let Some((name, _)) = balancer(target) else {
+            if target == "*" {
+                report.say(directive.id, Verdict::Dropped, "nothing in it is for a Balancer");
+                drop_all(&directive.inner, report);
+                return Ok(());
+            }
+            let mut params = Vec::new();
+            for inner in &directive.inner {
+                if inner.name == "proxyset" {
+                    report.say(inner.id, Verdict::Converted, "");
+                    params.extend(self::params(inner, &inner.args));
+                } else {
+                    unknown(inner, report);
+                }
+            }
+            report.say(directive.id, Verdict::Converted, "");
+            self.workers.push((target.to_owned(), params));
+            return Ok(());
+        };
+        let pool = self.pools.entry(name).or_default();
+        pool.ids.push(directive.id);
+        pool.params.extend(self::params(directive, &directive.args[1..]));
+        for inner in &directive.inner {
+            match inner.name.as_str() {
+                "balancermember" => {
+                    let Some(url) = inner.arg(0) else {
+                        return Err(inner.error("BalancerMember needs a URL"));
+                    };
+                    let params = self::params(inner, &inner.args[1..]);
+                    pool.members.push(Member { id: inner.id, url: url.to_owned(), params });
+                }
+                "proxyset" => {
+                    pool.ids.push(inner.id);
+                    pool.params.extend(self::params(inner, &inner.args));
+                }
+                _ => unknown(inner, report),
+            }
+        }
+        Ok(())
+    }
+
+    fn directive(
+        &mut self,
+        directive: &Directive,
+        scope: &mut Scope<'_>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let id = directive.id;
+        let args = directive.args.as_slice();
+        match (directive.name.as_str(), args) {
+            ("servername", [name]) => {
+                if name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://")) {
+                    let note = "redirects are https only if a trusted proxy says \
+                                X-Forwarded-Proto: `gibbon serve --trusted-proxies`";
+                    report.say(id, Verdict::Approximated, note);
+                }
+                self.names.push((id, host(name)));
+            }
+            ("serveralias", names) => {
+                self.names.extend(names.iter().map(|name| (id, host(name))));
+            }
+            ("proxypass", _) => self.proxy_pass(directive, scope, report)?,
+            ("proxypassmatch", _) => self.proxy_pass_match(directive, scope, report)?,
+            ("rewritecond", _) => {
+                scope.conditions = true;
+                unknown(directive, report);
+            }
+            ("rewriterule", _) => {
+                self.rewrite_rule(directive, scope, report)?;
+                scope.conditions = false;
+            }
+            ("balancermember", [to, url, rest @ ..]) => {
+                let Some((name, _)) = balancer(to) else {
+                    return Err(directive.error("BalancerMember needs a balancer:// here"));
+                };
+                let member = Member { id, url: url.clone(), params: params(directive, rest) };
+                self.pools.entry(name).or_default().members.push(member);
+            }
+            ("proxyset", [to, rest @ ..]) => {
+                let params = params(directive, rest);
+                if let Some((name, _)) = balancer(to) {
+                    let pool = self.pools.entry(name).or_default();
+                    pool.ids.push(id);
+                    pool.params.extend(params);
+                } else {
+                    report.say(id, Verdict::Converted, "");
+                    self.workers.push((to.clone(), params));
+                }
+            }
+            ("servername" | "balancermember" | "proxyset", _) => {
+                return Err(directive.error(format!("{} needs more", directive.node.name)));
+            }
+            _ => self.setting(directive, scope, report)?,
+        }
+        Ok(())
+    }
+
+    fn settings(&mut self, location: Option<&str>) -> &mut Settings {
+        let path = location.unwrap_or("/");
+        let at = match self.settings.iter().position(|(at, _)| at == path) {
+            Some(at) => at,
+            None => {
+                self.settings.push((path.to_owned(), Settings::default()));
+                self.settings.len() - 1
+            }
+        };
+        &mut self.settings[at].1
+    }
+
+    fn setting(
+        &mut self,
+        directive: &Directive,
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let id = directive.id;
+        let args: Vec<&str> = directive.args.iter().map(String::as_str).collect();
+        let on = args.first().is_some_and(|arg| arg.eq_ignore_ascii_case("on"));
+        let first = args.first().copied().unwrap_or_default().to_owned();
+        let settings = self.settings(scope.location);
+        match (directive.name.as_str(), args.as_slice()) {
+            ("proxypassreverse", [path, url, ..])
+                if path.starts_with('/') && *url != "interpolate" =>
+            {
+                settings.reversals.push((id, (*path).to_owned(), (*url).to_owned()));
+            }
+            ("proxypassreverse", [url, ..]) => {
+                let Some(path) = scope.location else {
+                    return Err(directive.error("ProxyPassReverse needs a path and a URL here"));
+                };
+                settings.reversals.push((id, path.to_owned(), (*url).to_owned()));
+            }
+            ("proxypassreversecookiedomain", [from, to, ..]) => {
+                settings.cookie_domains.push((id, (*from).to_owned(), (*to).to_owned()));
+            }
+            ("proxypassreversecookiepath", [from, to, ..]) => {
+                settings.cookie_paths.push((id, (*from).to_owned(), (*to).to_owned()));
+            }
+            (
+                "proxypassreverse" | "proxypassreversecookiedomain" | "proxypassreversecookiepath",
+                _,
+            ) => {
+                return Err(directive.error(format!("{} needs two values", directive.node.name)));
+            }
+            ("proxypreservehost", _) => settings.preserve_host = Some((id, on)),
+            ("proxytimeout", _) => settings.proxy_timeout = Some((id, first)),
+            ("timeout", _) => settings.timeout = Some((id, first)),
+            ("proxyvia", _) => settings.via = Some((id, first.to_ascii_lowercase())),
+            ("proxyaddheaders", _) => settings.add_headers = Some((id, on)),
+            ("header", _) => header(directive, &args, settings, false, report),
+            ("requestheader", _) => header(directive, &args, settings, true, report),
+            ("proxyerroroverride", _) if !on => report.say(id, Verdict::Converted, ""),
+            _ => unknown(directive, report),
+        }
+        Ok(())
+    }
+
+    fn proxy_pass(
+        &mut self,
+        directive: &Directive,
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let args = &directive.args;
+        let (prefix, rest) = match (scope.location, args.as_slice()) {
+            (Some(location), [first, ..]) if !is_path(first) => (location.to_owned(), &args[..]),
+            (_, [path, rest @ ..]) if is_path(path) && !rest.is_empty() => (path.clone(), rest),
+            _ => return Err(directive.error("ProxyPass needs a path and a URL or !")),
+        };
+        let located = scope.location.is_some();
+        self.map(directive, prefix, rest, located, report);
+        Ok(())
+    }
+
+    fn map(
+        &mut self,
+        directive: &Directive,
+        prefix: String,
+        rest: &[String],
+        located: bool,
+        report: &mut Report,
+    ) {
+        let to = match target(&rest[0]) {
+            Ok(to) => to,
+            Err(why) => return report.say(directive.id, Verdict::Dropped, why),
+        };
+        let params = params(directive, &rest[1..]);
+        let mapping = Mapping { id: directive.id, prefix, to, params };
+        if located {
+            self.located.insert(0, mapping);
+        } else {
+            self.mappings.push(mapping);
+        }
+    }
+
+    fn proxy_pass_match(
+        &mut self,
+        directive: &Directive,
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let [pattern, target, ..] = directive.args.as_slice() else {
+            return Err(directive.error("ProxyPassMatch needs a pattern and a URL or !"));
+        };
+        let rest = &directive.args[2..];
+        self.pattern(directive, pattern, target, rest, scope, report);
+        Ok(())
+    }
+
+    fn pattern(
+        &mut self,
+        directive: &Directive,
+        pattern: &str,
+        target: &str,
+        rest: &[String],
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) {
+        match Plain::read(pattern, target) {
+            Ok(plain) => {
+                if let Some(differs) = plain.differs {
+                    report.say(directive.id, plain.verdict(), differs);
+                }
+                let mut all = vec![plain.target];
+                all.extend_from_slice(rest);
+                self.map(directive, plain.prefix, &all, scope.location.is_some(), report);
+            }
+            Err(why) => {
+                let note = format!("{why}: write Balancers for the paths that it stands for");
+                report.say(directive.id, Verdict::Dropped, note);
+            }
+        }
+    }
+
+    fn rewrite_rule(
+        &mut self,
+        directive: &Directive,
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let [pattern, target, ..] = directive.args.as_slice() else {
+            return Err(directive.error("RewriteRule needs a pattern and a target"));
+        };
+        let flags = directive.arg(2).unwrap_or_default().trim_matches(['[', ']']);
+        let flags: Vec<String> =
+            flags.split(',').map(|flag| flag.trim().to_ascii_lowercase()).collect();
+        let has = |short: &str, long: &str| flags.iter().any(|flag| flag == short || flag == long);
+        if !has("p", "proxy") {
+            let note = "Gibbon does not rewrite: for a redirect write a Balancer with \
+                        `spec.redirect`, else let the members do it";
+            report.say(directive.id, Verdict::Dropped, note);
+        } else if scope.conditions {
+            let note = "it has conditions, and Gibbon chooses by host and path alone";
+            report.say(directive.id, Verdict::Dropped, note);
+        } else {
+            // In a directory patterns see the path without the directory's own, slash included.
+            let relative = directive.htaccess && !pattern.starts_with("^/");
+            let pattern = match pattern.strip_prefix('^') {
+                Some(rest) if relative => format!("^/{rest}"),
+                _ if matches!(pattern.as_str(), ".*" | "(.*)") => format!("^/{pattern}"),
+                _ => pattern.clone(),
+            };
+            let bare = target.strip_suffix("?%{QUERY_STRING}").unwrap_or(target);
+            self.pattern(directive, &pattern, bare, &[], scope, report);
+        }
+        Ok(())
+    }
+}
+
+/// `balancer://name/path` → name, path.
+pub fn balancer(url: &str) -> Option<(String, String)> {
+    let (scheme, rest) = url.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("balancer") {
+        return None;
+    }
+    let (name, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    Some((name.to_ascii_lowercase(), path.to_owned()))
+}
+
+fn target(url: &str) -> Result<To, String> {
+    if url == "!" {
+        return Ok(To::Nowhere);
+    }
+    if let Some((name, path)) = balancer(url) {
+        return Ok(To::Pool(name, path));
+    }
+    member_url(url).map(To::Url)
+}
+
+/// The URL of a member as Gibbon writes it.
+///
+/// # Errors
+/// Why Gibbon cannot speak to it.
+pub fn member_url(url: &str) -> Result<String, String> {
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("`{url}` is no URL"))?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" | "ws" => Ok(format!("http://{rest}")),
+        "https" | "wss" => Ok(format!("https://{rest}")),
+        _ if scheme.starts_with("unix:") => {
+            Err("Gibbon does not speak to Unix sockets: let the member listen on a port".to_owned())
+        }
+        other => Err(format!("Gibbon speaks HTTP to members, not {other}")),
+    }
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with('/')
+}
+
+fn host(name: &str) -> String {
+    let bare = name.split_once("://").map_or(name, |(_, rest)| rest);
+    let bare = bare.rsplit_once(':').map_or(bare, |(host, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) { host } else { bare }
+    });
+    bare.trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn params(directive: &Directive, words: &[String]) -> Vec<Param> {
+    let param = |text: &String| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        Param {
+            id: directive.id,
+            key: key.to_ascii_lowercase(),
+            value: value.to_owned(),
+            text: text.clone(),
+        }
+    };
+    words.iter().map(param).collect()
+}
+
+/// What is told by the name alone.
+fn unknown(directive: &Directive, report: &mut Report) {
+    let name = match directive.name.strip_prefix('<') {
+        Some(name) => format!("<{name}>"),
+        None => directive.name.clone(),
+    };
+    match known::find(known::DIRECTIVES, &name) {
+        Some(known) => report.say(directive.id, known.verdict, known.meaning),
+        None => report.say(
+            directive.id,
+            Verdict::Dropped,
+            "the importer does not know it: look whether anything depends on it",
+        ),
+    }
+    drop_all(&directive.inner, report);
+}
+
+fn drop_all(directives: &[Directive], report: &mut Report) {
+    for directive in directives {
+        report.say(directive.id, Verdict::Dropped, "it stands in a section that is dropped");
+        drop_all(&directive.inner, report);
+    }
+}
+
+/// `Header` and `RequestHeader`, as far as they are the same for every request.
+fn header(
+    directive: &Directive,
+    args: &[&str],
+    settings: &mut Settings,
+    request: bool,
+    report: &mut Report,
+) {
+    let id = directive.id;
+    let args = match args {
+        [first, rest @ ..]
+            if first.eq_ignore_ascii_case("always") || first.eq_ignore_ascii_case("onsuccess") =>
+        {
+            rest
+        }
+        all => all,
+    };
+    let note = |why: &str| format!("{why}: let the members set it");
+    let [action, name, rest @ ..] = args else {
+        return report.say(id, Verdict::Dropped, note("Gibbon does not know this form"));
+    };
+    let name = name.trim_end_matches(':').to_owned();
+    let action = action.to_ascii_lowercase();
+    if !request
+        && matches!(action.as_str(), "add" | "set")
+        && name.eq_ignore_ascii_case("set-cookie")
+        && let [value, condition] = rest
+        && condition.eq_ignore_ascii_case("env=BALANCER_ROUTE_CHANGED")
+        && let Some(issue) = recipe(value)
+    {
+        settings.issue = Some((id, issue));
+        return;
+    }
+    let edit = match (action.as_str(), rest) {
+        ("unset", []) => Edit::Remove(name),
+        ("set", [value]) => Edit::Set(name, (*value).to_owned()),
+        ("add" | "append" | "merge", [value]) => Edit::Add(name, (*value).to_owned()),
+        (_, [_, _, ..]) => {
+            return report.say(id, Verdict::Dropped, note("Gibbon has no conditions on headers"));
+        }
+        _ => return report.say(id, Verdict::Dropped, note("Gibbon does not know this form")),
+    };
+    let edit = match edit {
+        Edit::Set(name, value) => constant(&value).map(|value| Edit::Set(name, value)),
+        Edit::Add(name, value) => constant(&value).map(|value| Edit::Add(name, value)),
+        Edit::Remove(name) => Some(Edit::Remove(name)),
+    };
+    let Some(edit) = edit else {
+        return report.say(id, Verdict::Dropped, note("the value differs by request"));
+    };
+    if matches!(action.as_str(), "append" | "merge") {
+        report.say(id, Verdict::Approximated, "the value is a field of its own");
+    }
+    if request { &mut settings.request } else { &mut settings.response }.push((id, edit));
+}
+
+/// A value without `%{…}`, with `%%` as one.
+fn constant(value: &str) -> Option<String> {
+    let plain = value.replace("%%", "\u{0}");
+    (!plain.contains('%')).then(|| plain.replace('\u{0}', "%"))
+}
+
+/// The manual's recipe: `NAME=.%{BALANCER_WORKER_ROUTE}e; path=/`.
+fn recipe(value: &str) -> Option<api::Issue> {
+    let mut parts = value.split(';').map(str::trim);
+    let (name, route) = parts.next()?.split_once('=')?;
+    if !route.contains("%{BALANCER_WORKER_ROUTE}e") {
+        return None;
+    }
+    let mut issue = api::Issue {
+        name: name.trim().to_owned(),
+        path: None,
+        same_site: api::SameSite::Lax,
+        secure: false,
+        http_only: false,
+        max_age: None,
+    };
+    for part in parts {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        match key.trim().to_ascii_lowercase().as_str() {
+            "path" => issue.path = Some(value.trim().to_owned()),
+            "secure" => issue.secure = true,
+            "httponly" => issue.http_only = true,
+            "max-age" => issue.max_age = value.trim().parse().ok().map(api::Duration::from_secs),
+            "samesite" if value.eq_ignore_ascii_case("strict") => {
+                issue.same_site = api::SameSite::Strict;
+            }
+            "samesite" if value.eq_ignore_ascii_case("none") => {
+                issue.same_site = api::SameSite::None;
+            }
+            _ => {}
+        }
+    }
+    Some(issue)
+}
