@@ -39,6 +39,8 @@ use usage::Usage;
 
 /// How often it is looked whether Gibbon is ready.
 const LOOK: Duration = Duration::from_millis(2);
+/// Between two changes while statuses are written.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(600);
 /// How long statuses are waited for; what is not written by then is given up.
@@ -119,6 +121,7 @@ fn measure(control_plane: &ControlPlane, sizes: Sizes) -> Result<()> {
     let mut meanwhile = Vec::new();
     while !statuses.are_all() && begun.elapsed() < PATIENCE {
         meanwhile.push(probe.change(meanwhile.len())?);
+        std::thread::sleep(PAUSE);
     }
     let usage = Usage::of(&gibbon);
     say(

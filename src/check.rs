@@ -53,7 +53,7 @@ fn between(files: &[(PathBuf, Vec<Arc<Rule>>)], out: &mut dyn Write) -> std::io:
     let rules: Vec<_> = files.iter().flat_map(|(_, rules)| rules).cloned().collect();
     let table =
         Table::build(&rules, &Endpoints::default(), None, &Table::default(), Instant::now());
-    for verdict in &table.verdicts {
+    for verdict in table.verdicts() {
         // One that occurs twice was named before.
         if verdict.holder != Holder::Rule(verdict.rule.clone()) {
             writeln!(

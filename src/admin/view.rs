@@ -11,7 +11,7 @@ use crate::table::{Member, Route, Table};
 /// What is being served, and what is not.
 pub fn table(table: &Table) -> Value {
     let now = Instant::now();
-    let conflicts = table.verdicts.iter().map(|verdict| {
+    let conflicts = table.verdicts().iter().map(|verdict| {
         json!({
             "balancer": verdict.rule.to_string(),
             "host": verdict.host,

@@ -39,7 +39,7 @@ use crate::table::access::{Barred, Networks};
 use crate::table::owners::Owners;
 use crate::table::path::HostPattern;
 use crate::table::tls::SecretId;
-use crate::table::{Endpoints, Rule, RuleId, ServicePort, Table, Target};
+use crate::table::{Endpoints, PortRef, Rule, RuleId, ServicePort, Table, Target};
 use lease::Election;
 use secrets::Secrets;
 use store::{Change, Dirty, Key, Store, Update};
@@ -268,9 +268,9 @@ struct State {
     /// The rules in use: those of the Balancers, unless they still wait for names.
     in_use: BTreeMap<RuleId, Arc<Rule>>,
     waiting: BTreeMap<RuleId, Instant>,
-    resolutions: HashMap<ServicePort, Resolution>,
+    resolutions: BTreeMap<ServicePort, Resolution>,
     endpoints: Endpoints,
-    owners: Option<Owners>,
+    owners: Option<Arc<Owners>>,
     table: Arc<Table>,
     statuses: channel::Sender<Arc<Vec<Wanted>>>,
     leads: channel::Receiver<bool>,
@@ -323,7 +323,7 @@ impl State {
             contact,
             in_use: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            resolutions: HashMap::new(),
+            resolutions: BTreeMap::new(),
             endpoints: Endpoints::default(),
             owners: None,
             table: Arc::default(),
@@ -448,8 +448,16 @@ impl State {
     }
 
     fn is_wanted(&self, key: &Key) -> bool {
-        let is = |port: &ServicePort| port.namespace == key.0 && port.name == key.1;
-        self.is_barred(key) || self.resolutions.keys().any(is)
+        self.is_barred(key) || self.ports_of(key).next().is_some()
+    }
+
+    /// The ports of a Service that there are rules for.
+    fn ports_of<'s>(&'s self, key: &'s Key) -> impl Iterator<Item = &'s ServicePort> {
+        // The least there is.
+        let port = PortRef::Number(0);
+        let from = ServicePort { namespace: Arc::clone(&key.0), name: Arc::clone(&key.1), port };
+        let is = |port: &&ServicePort| port.namespace == key.0 && port.name == key.1;
+        self.resolutions.range(from..).map(|(port, _)| port).take_while(is)
     }
 
     /// Whether what is behind a Service may not be a member: it is Gibbon's own, or the API server.
@@ -474,39 +482,51 @@ impl State {
     fn publish(&mut self, dirty: &Dirty) -> Option<Instant> {
         if dirty.rules {
             self.choose_ports();
+            let refused = self.store.balancers().values().filter(|held| held.outcome.is_err());
+            self.refused.set(i64::try_from(refused.count()).unwrap_or(i64::MAX));
         }
-        for port in self.resolutions.keys().cloned().collect::<Vec<_>>() {
-            let key = (Arc::clone(&port.namespace), Arc::clone(&port.name));
-            if dirty.services.contains(&key) {
-                self.resolve(port);
-            }
-        }
+        let (resolved, external) = self.resolve_again(&dirty.services);
+        let rules = dirty.rules || !self.waiting.is_empty();
+        let again = if rules { self.choose_rules() } else { None };
         let learned = std::mem::take(&mut self.learned);
-        let again = self.choose_rules();
-        self.follow_names();
-        let moved = self.decide_owners(dirty);
-        let is_else = dirty.rules || dirty.secrets || !dirty.services.is_empty() || again.is_some();
-        let is_claims = dirty.claims && !is_else && !learned;
-        if is_claims && !moved && self.health.is_serving() {
-            // Claims were written down as they had been decided.
-            return again;
+        if rules || external || learned {
+            self.follow_names();
         }
+        let moved = self.decide_owners(dirty);
         self.find_own(&dirty.services);
-        if dirty.services.iter().any(|key| self.is_barred(key)) {
+        let barred = dirty.services.iter().any(|key| self.is_barred(key));
+        if barred {
             self.bar();
         }
-        if self.options.tls && (dirty.rules || dirty.secrets) {
+        let certificates = self.options.tls && (dirty.rules || dirty.secrets);
+        if certificates {
             self.keep_certificates();
         }
-        let refused = self.store.balancers().values().filter(|held| held.outcome.is_err()).count();
-        self.refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
-        let rules: Vec<_> = self.in_use.values().cloned().collect();
-        self.table = self.publisher.publish(&rules, &self.endpoints, self.owners.as_ref());
-        if !self.health.is_serving() {
+        let first = !self.health.is_serving();
+        if first || rules || resolved || learned || moved || barred || certificates {
+            let rules: Vec<_> = self.in_use.values().cloned().collect();
+            self.table = self.publisher.publish(&rules, &self.endpoints, self.owners.as_ref());
+        }
+        if first {
             self.health.set_serving();
-            tracing::info!(balancers = rules.len(), "first table in use");
+            tracing::info!(balancers = self.in_use.len(), "first table in use");
         }
         again
+    }
+
+    /// Looks up what may have changed. True if anything did that there are rules for; and if a name
+    /// in DNS is, or was, among it.
+    fn resolve_again(&mut self, services: &BTreeSet<Key>) -> (bool, bool) {
+        let ports: Vec<_> = services.iter().flat_map(|key| self.ports_of(key)).cloned().collect();
+        let mut external = false;
+        let is_external =
+            |resolution: Option<&Resolution>| matches!(resolution, Some(Resolution::External(..)));
+        for port in &ports {
+            external |= is_external(self.resolutions.get(port));
+            self.resolve(port.clone());
+            external |= is_external(self.resolutions.get(port));
+        }
+        (!ports.is_empty(), external)
     }
 
     /// Decides who owns which host; true if that is news.
@@ -515,8 +535,10 @@ impl State {
             return false;
         }
         let owners = Owners::of(&self.store.claims());
-        let moved = self.owners.as_ref() != Some(&owners);
-        self.owners = Some(owners);
+        let moved = self.owners.as_deref() != Some(&owners);
+        if moved {
+            self.owners = Some(Arc::new(owners));
+        }
         moved
     }
 
@@ -694,7 +716,7 @@ impl State {
     /// What is to be written, of these Balancers, where it is not what was seen.
     fn wanted<'i>(&mut self, ids: impl Iterator<Item = &'i RuleId>) -> Vec<Wanted> {
         let mut verdicts: HashMap<&RuleId, Vec<_>> = HashMap::new();
-        for verdict in &self.table.verdicts {
+        for verdict in self.table.verdicts() {
             verdicts.entry(&verdict.rule).or_default().push(verdict);
         }
         let published = self.published();

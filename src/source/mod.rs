@@ -10,6 +10,7 @@ pub mod names;
 pub mod policy;
 pub mod status;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,11 +41,12 @@ impl Publisher {
         &mut self,
         rules: &[Arc<Rule>],
         endpoints: &Endpoints,
-        owners: Option<&Owners>,
+        owners: Option<&Arc<Owners>>,
     ) -> Arc<Table> {
         let previous = self.table.load_full();
         let next = Table::build(rules, endpoints, owners, &previous, Instant::now());
-        for verdict in next.verdicts.iter().filter(|verdict| !previous.verdicts.contains(verdict)) {
+        let known: HashSet<_> = previous.verdicts().iter().collect();
+        for verdict in next.verdicts().iter().filter(|verdict| !known.contains(verdict)) {
             tracing::warn!(
                 balancer = %verdict.rule, host = verdict.host, path = verdict.path,
                 served_by = %verdict.holder,

@@ -561,13 +561,13 @@ mod tests {
                     endpoints.services.insert(port.clone(), backends);
                 }
             }
-            let owners = Owners::of(&self.store.claims());
+            let owners = Arc::new(Owners::of(&self.store.claims()));
             let owners = (!self.policy.share_hosts).then_some(&owners);
             let nothing = Table::default();
             let table = Table::build(&rules, &endpoints, owners, &nothing, Instant::now());
             let (namespace, name) = name.split_once('/').unwrap_or(("site", name));
             let id = RuleId { namespace: namespace.into(), name: name.into() };
-            let verdicts: Vec<_> = table.verdicts.iter().filter(|v| v.rule == id).collect();
+            let verdicts: Vec<_> = table.verdicts().iter().filter(|v| v.rule == id).collect();
             let facts = Facts {
                 id: &id,
                 held: &held[&id],

@@ -1,6 +1,6 @@
 //! Rules and addresses become a table: members, groups, matching order, conflicts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -17,7 +17,7 @@ use super::sticky;
 use super::tally::{MemberTally, RuleTally};
 use super::tls::{Certificate, CertificateConflict, Certificates, SecretId};
 use super::{
-    Authority, Backend, Budget, Entry, Group, Host, Member, Paths, Route, RouteName, Rule, RuleId,
+    Authority, Budget, Entry, Group, Host, Hosts, Member, Paths, Route, RouteName, Rule, RuleId,
     ServicePort, State, Table, Target,
 };
 
@@ -84,7 +84,7 @@ impl Endpoints {
 }
 
 /// A rule does not serve one of its hosts and paths.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Verdict {
     /// The rule that does not.
     pub rule: RuleId,
@@ -97,7 +97,7 @@ pub struct Verdict {
 }
 
 /// Who serves what a rule does not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// Another rule has the same host and path, and comes first.
     Rule(RuleId),
@@ -122,54 +122,72 @@ impl Table {
     pub fn build(
         rules: &[Arc<Rule>],
         endpoints: &Endpoints,
-        owners: Option<&Owners>,
+        owners: Option<&Arc<Owners>>,
         previous: &Self,
         now: Instant,
     ) -> Self {
-        let mut ordered: Vec<&Arc<Rule>> = rules.iter().collect();
-        ordered.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
-        let default = endpoints.default_certificate.clone();
-        let certificates = Certificates::with_default(default);
-        let mut table = Self { built: true, certificates, ..Self::default() };
+        let mut rules: Vec<&Arc<Rule>> = rules.iter().collect();
+        rules.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut before = previous.routes.iter().peekable();
+        let mut changed = Vec::new();
+        let mut routes = Vec::with_capacity(rules.len());
+        for rule in rules {
+            while before.next_if(|route| route.rule.id < rule.id).is_some() {}
+            let before = before.peek().copied().filter(|route| route.rule.id == rule.id);
+            let same = before.filter(|route| {
+                Arc::ptr_eq(&route.rule, rule) && route.found.is_still(rule, endpoints)
+            });
+            changed.extend(same.is_none().then_some((routes.len(), rule, before)));
+            // Those that changed get theirs below.
+            routes.push(same.cloned());
+        }
+        let mut loads = Loads::of(previous, changed.iter().map(|(_, rule, _)| *rule), now);
+        for (at, rule, before) in changed {
+            routes[at] = Some(loads.route(rule, Found::of(rule, endpoints), before));
+        }
+        let routes: Vec<Arc<Route>> = routes.into_iter().flatten().collect();
+        let hosts = if previous.hosts.is_still(&routes, &previous.routes, owners) {
+            Arc::clone(&previous.hosts)
+        } else {
+            Arc::new(Hosts::new(&routes, owners))
+        };
+        let (certificates, certificate_conflicts) = certificates(&routes, endpoints, owners);
+        Self { routes, hosts, certificates, certificate_conflicts, built: true }
+    }
+}
+
+impl Hosts {
+    /// Enters routes, which are in the order of their names, under their hosts.
+    fn new(routes: &[Arc<Route>], owners: Option<&Arc<Owners>>) -> Self {
+        let mut hosts = Self { owners: owners.cloned(), ..Self::default() };
+        let owners = owners.map(AsRef::as_ref);
         // A host that belongs to somebody is not for a wildcard of others, even while its owner
         // has nothing to serve there.
         for (host, owner) in owners.into_iter().flat_map(Owners::iter) {
-            table.paths_of(host).owner = Some(Arc::clone(owner));
+            hosts.paths_of(host).owner = Some(Arc::clone(owner));
         }
-        for rule in ordered {
-            let route = table.route_of(rule, endpoints, previous, now);
-            table.claim(&route, endpoints, owners);
-            table.routes.push(route);
+        let mut ordered: Vec<usize> = (0..routes.len()).collect();
+        ordered.sort_by_key(|at| precedence(&routes[*at].rule));
+        for at in ordered {
+            hosts.claim(at, routes, owners);
         }
-        table.routes.sort_by(|a, b| a.rule.id.cmp(&b.rule.id));
-        table
+        hosts
     }
 
-    /// The previous route where nothing changed, else a new one.
-    fn route_of(
-        &mut self,
-        rule: &Arc<Rule>,
-        endpoints: &Endpoints,
-        previous: &Self,
-        now: Instant,
-    ) -> Arc<Route> {
-        let found = Found::of(rule, endpoints);
-        let before = previous.route(&rule.id);
-        if let Some(before) = before.filter(|b| Arc::ptr_eq(&b.rule, rule) && b.found == found) {
-            for member in &before.members {
-                let target = rule.entries[member.entry].target.clone();
-                let backend = Backend { target, address: member.address };
-                self.loads.entry(backend).or_insert_with(|| Arc::clone(&member.load));
-            }
-            return Arc::clone(before);
-        }
-        let ramps = before.is_some_and(|before| !before.members.is_empty());
-        let mut load = |backend: Backend| {
-            let kept = previous.loads.get(&backend).cloned();
-            let load = || kept.unwrap_or_else(|| Arc::new(Load::new(now, ramps)));
-            Arc::clone(self.loads.entry(backend).or_insert_with(load))
+    /// Whether nothing that decides who serves what has changed.
+    fn is_still(
+        &self,
+        routes: &[Arc<Route>],
+        before: &[Arc<Route>],
+        owners: Option<&Arc<Owners>>,
+    ) -> bool {
+        let same = |(a, b): (&Arc<Route>, &Arc<Route>)| Arc::ptr_eq(&a.rule, &b.rule);
+        let owned = match (&self.owners, owners) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now) || before == now,
+            (None, None) => true,
+            _ => false,
         };
-        Arc::new(Route::new(rule, found, before.map(AsRef::as_ref), &mut load))
+        owned && routes.len() == before.len() && routes.iter().zip(before).all(same)
     }
 
     fn paths_of(&mut self, host: &HostPattern) -> &mut Paths {
@@ -182,9 +200,8 @@ impl Table {
 
     /// Enters a route under its hosts, unless they belong to others or a rule that comes first has
     /// them with this path.
-    fn claim(&mut self, route: &Arc<Route>, endpoints: &Endpoints, owners: Option<&Owners>) {
-        let secret = route.rule.tls.as_ref().and_then(|tls| tls.secret.as_ref());
-        let certificate = secret.and_then(|secret| endpoints.certificates.get(secret));
+    fn claim(&mut self, at: usize, routes: &[Arc<Route>], owners: Option<&Owners>) {
+        let route = &routes[at];
         let (id, prefix) = (&route.rule.id, route.rule.prefix.as_str());
         let lost = |host: &HostPattern, holder: Holder| {
             let (host, path) = (host.to_string(), prefix.to_owned());
@@ -196,22 +213,70 @@ impl Table {
                 self.verdicts.push(lost(host, Holder::Namespace(Arc::clone(owner))));
                 continue;
             }
-            if let Some(used) = certificate.and_then(|new| self.certificates.claim(host, new)) {
-                let (rule, host) = (id.clone(), host.to_string());
-                self.certificate_conflicts.push(CertificateConflict { rule, host, used });
-            }
             let paths = self.paths_of(host);
             if let Some(holder) = paths.routes.get(prefix) {
+                let holder = &routes[*holder].rule.id;
                 // The same host written twice in one rule is no conflict.
-                if holder.rule.id != *id {
-                    let holder = Holder::Rule(holder.rule.id.clone());
+                if holder != id {
+                    let holder = Holder::Rule(holder.clone());
                     self.verdicts.push(lost(host, holder));
                 }
                 continue;
             }
             paths.deepest = paths.deepest.max(prefix.matches('/').count());
-            paths.routes.insert(prefix.into(), Arc::clone(route));
+            paths.routes.insert(prefix.into(), at);
         }
+    }
+}
+
+/// What makes two members the same backend: where they come from, address, TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Backend<'t> {
+    target: &'t Target,
+    address: SocketAddr,
+}
+
+/// The loads that routes which changed may take over, and those that they share.
+struct Loads<'t> {
+    known: HashMap<Backend<'t>, Arc<Load>>,
+    now: Instant,
+}
+
+impl<'t> Loads<'t> {
+    /// Of the previous members of everything that these rules name.
+    fn of(previous: &'t Table, rules: impl Iterator<Item = &'t Arc<Rule>>, now: Instant) -> Self {
+        let named: HashSet<&Target> =
+            rules.flat_map(|rule| &rule.entries).map(|entry| &entry.target).collect();
+        let mut known = HashMap::new();
+        for route in previous.routes.iter().filter(|_| !named.is_empty()) {
+            let entries = &route.rule.entries;
+            if !entries.iter().any(|entry| named.contains(&entry.target)) {
+                continue;
+            }
+            for member in &route.members {
+                let target = &entries[member.entry].target;
+                if named.contains(target) {
+                    let backend = Backend { target, address: member.address };
+                    known.entry(backend).or_insert_with(|| Arc::clone(&member.load));
+                }
+            }
+        }
+        Self { known, now }
+    }
+
+    fn route(
+        &mut self,
+        rule: &'t Arc<Rule>,
+        found: Found,
+        before: Option<&Arc<Route>>,
+    ) -> Arc<Route> {
+        let ramps = before.is_some_and(|before| !before.members.is_empty());
+        let mut load = |entry: usize, address: SocketAddr| {
+            let backend = Backend { target: &rule.entries[entry].target, address };
+            let load = || Arc::new(Load::new(self.now, ramps));
+            Arc::clone(self.known.entry(backend).or_insert_with(load))
+        };
+        Arc::new(Route::new(rule, found, before.map(AsRef::as_ref), &mut load))
     }
 }
 
@@ -226,6 +291,19 @@ impl Found {
     fn of(rule: &Rule, endpoints: &Endpoints) -> Self {
         let backends = rule.entries.iter().map(|entry| endpoints.of(&entry.target).cloned());
         Self { backends: backends.collect(), barred: Arc::clone(&endpoints.barred) }
+    }
+
+    /// Whether the very same is there, which is quick to see.
+    fn is_still(&self, rule: &Rule, endpoints: &Endpoints) -> bool {
+        let same = |(entry, before): (&Entry, &Option<Arc<Backends>>)| match (
+            endpoints.of(&entry.target),
+            before,
+        ) {
+            (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+            (None, None) => true,
+            _ => false,
+        };
+        self.barred == endpoints.barred && rule.entries.iter().zip(&self.backends).all(same)
     }
 
     /// The endpoints of an entry that may be connected to.
@@ -256,20 +334,6 @@ impl Found {
     }
 }
 
-impl PartialEq for Found {
-    /// Whether it is the very same backends, which is quick to see.
-    fn eq(&self, other: &Self) -> bool {
-        let same = |(a, b): (&Option<Arc<Backends>>, &Option<Arc<Backends>>)| match (a, b) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
-            _ => false,
-        };
-        self.barred == other.barred
-            && self.backends.len() == other.backends.len()
-            && self.backends.iter().zip(&other.backends).all(same)
-    }
-}
-
 impl ServicePort {
     /// The base URLs of the Service's names in DNS.
     fn sites(&self, port: u16, path: &str) -> impl Iterator<Item = Site> {
@@ -288,9 +352,39 @@ impl ServicePort {
     }
 }
 
-/// The older object first; objects without a time after those with one; then by name.
-fn precedence(rule: &Rule) -> (bool, i64, &RuleId) {
-    (rule.created.is_none(), rule.created.unwrap_or_default(), &rule.id)
+/// The certificate of each host, of those who may serve it, the older first.
+fn certificates(
+    routes: &[Arc<Route>],
+    endpoints: &Endpoints,
+    owners: Option<&Arc<Owners>>,
+) -> (Certificates, Vec<CertificateConflict>) {
+    let mut found = Certificates::with_default(endpoints.default_certificate.clone());
+    let mut conflicts = Vec::new();
+    let brought = routes.iter().filter_map(|route| {
+        let secret = route.rule.tls.as_ref()?.secret.as_ref()?;
+        Some((&route.rule, endpoints.certificates.get(secret)?))
+    });
+    let mut brought: Vec<_> = brought.collect();
+    brought.sort_by(|a, b| precedence(a.0).cmp(&precedence(b.0)));
+    for (rule, certificate) in brought {
+        for host in &rule.hosts {
+            let owner = owners.and_then(|owners| owners.owner(host));
+            if owner.is_some_and(|owner| *owner != rule.id.namespace) {
+                continue;
+            }
+            if let Some(used) = found.claim(host, certificate) {
+                let (rule, host) = (rule.id.clone(), host.to_string());
+                conflicts.push(CertificateConflict { rule, host, used });
+            }
+        }
+    }
+    (found, conflicts)
+}
+
+/// The older object first; objects without a time after those with one. Of equals, the order of
+/// their names stays.
+fn precedence(rule: &Rule) -> (bool, i64) {
+    (rule.created.is_none(), rule.created.unwrap_or_default())
 }
 
 impl Route {
@@ -298,7 +392,7 @@ impl Route {
         rule: &Arc<Rule>,
         found: Found,
         before: Option<&Self>,
-        load: &mut dyn FnMut(Backend) -> Arc<Load>,
+        load: &mut dyn FnMut(usize, SocketAddr) -> Arc<Load>,
     ) -> Self {
         let mut members = Vec::new();
         let mut groups = Vec::new();
@@ -313,8 +407,7 @@ impl Route {
                     unresolved.push(entry);
                 }
                 for endpoint in endpoints {
-                    let target = rule.entries[entry].target.clone();
-                    let load = load(Backend { target, address: endpoint.address });
+                    let load = load(entry, endpoint.address);
                     let own = before.and_then(|b| b.kept(&load, &rule.entries[entry]));
                     let own = own.unwrap_or_else(|| {
                         (Arc::new(Cursor::joining(&cursor)), Arc::<MemberTally>::default())
@@ -557,10 +650,10 @@ mod tests {
         let named = |name, created| Rule { created, ..rule(name, "/") };
         let table = table(vec![named("b", Some(2)), named("c", Some(1)), named("a", None)]);
         assert_eq!(found(&table, "www.site.com", "/"), "c");
-        let losers: Vec<_> = table.verdicts.iter().map(|v| v.rule.name.to_string()).collect();
+        let losers: Vec<_> = table.verdicts().iter().map(|v| v.rule.name.to_string()).collect();
         assert_eq!(losers, ["b", "a"]);
         let c = Holder::Rule(RuleId { namespace: "site".into(), name: "c".into() });
-        assert!(table.verdicts.iter().all(|verdict| verdict.holder == c));
+        assert!(table.verdicts().iter().all(|verdict| verdict.holder == c));
     }
 
     #[test]
@@ -569,7 +662,7 @@ mod tests {
         let table = table(vec![both, rule("a", "/")]);
         assert_eq!(found(&table, "www.site.com", "/"), "a");
         assert_eq!(found(&table, "b.site.com", "/"), "b");
-        assert_eq!(table.verdicts.len(), 1);
+        assert_eq!(table.verdicts().len(), 1);
     }
 
     #[test]
@@ -641,7 +734,7 @@ mod tests {
             })
             .collect();
         let rules: Vec<_> = rules.into_iter().map(Arc::new).collect();
-        let owners = Owners::of(&claims);
+        let owners = Arc::new(Owners::of(&claims));
         let nothing = (Endpoints::default(), Table::default());
         Table::build(&rules, &nothing.0, Some(&owners), &nothing.1, Instant::now())
     }
@@ -657,7 +750,7 @@ mod tests {
         );
         assert_eq!(found(&table, "www.site.com", "/x"), "a");
         assert_eq!(found(&table, "b.org", "/x"), "b");
-        let [verdict] = &table.verdicts[..] else { panic!("one verdict") };
+        let [verdict] = table.verdicts() else { panic!("one verdict") };
         assert_eq!(
             (verdict.host.as_str(), &verdict.holder),
             ("www.site.com", &Holder::Namespace("a".into()))
@@ -830,5 +923,38 @@ mod tests {
         let table = table(vec![rule("a", "/a"), rule("b", "/b")]);
         let loads: Vec<_> = table.routes.iter().map(|r| &r.members[0].load).collect();
         assert!(Arc::ptr_eq(loads[0], loads[1]));
+        // One that comes later, too.
+        let stays = Arc::clone(&table.routes[0].rule);
+        let rules = [stays, Arc::new(rule("c", "/c"))];
+        let later = Table::build(&rules, &Endpoints::default(), None, &table, Instant::now());
+        assert!(Arc::ptr_eq(&later.routes[0], &table.routes[0]));
+        assert!(Arc::ptr_eq(&later.routes[1].members[0].load, loads[0]));
+    }
+
+    #[test]
+    fn who_serves_what_is_decided_anew_only_when_rules_or_owners_change() {
+        let now = Instant::now();
+        let rule = Arc::new(service_rule(RouteName::PodName));
+        let rules = [Arc::clone(&rule)];
+        let owned = |by: &str| {
+            let by = RuleId { namespace: by.into(), name: "x".into() };
+            let host = rule.hosts[0].clone();
+            Arc::new(Owners::of(&[Claim { host, at: Some(1), proven: true, created: None, by }]))
+        };
+        let (own, others) = (owned("site"), owned("other"));
+        let first = backends(&rule, &[("10.0.0.1:80", None, None, false)]);
+        let first = Table::build(&rules, &first, Some(&own), &Table::default(), now);
+        let moved = backends(&rule, &[("10.0.0.2:80", None, None, false)]);
+        let second = Table::build(&rules, &moved, Some(&owned("site")), &first, now);
+        assert!(Arc::ptr_eq(&first.hosts, &second.hosts));
+        let path = RequestPath::resolve("/").unwrap();
+        let host = rule.hosts[0].to_string();
+        let Answer::Route(route) = second.find(&host, &path) else { panic!("no route") };
+        assert_eq!(route.members[0].address, "10.0.0.2:80".parse().unwrap());
+        let third = Table::build(&rules, &moved, Some(&others), &second, now);
+        assert!(matches!(third.find(&host, &path), Answer::UnknownPath));
+        assert_eq!(third.verdicts().len(), 1);
+        let fourth = Table::build(&[], &moved, Some(&others), &third, now);
+        assert_eq!((fourth.routes.len(), fourth.verdicts().len()), (0, 0));
     }
 }

@@ -33,6 +33,7 @@ use access::Access;
 use balance::{Cursor, Dealer, Method};
 use edit::Edits;
 use load::Load;
+use owners::Owners;
 use path::{HostPattern, Prefix, RequestPath};
 use reverse::{Address, Reversal, Site};
 use sticky::{Sticky, Wanted};
@@ -454,30 +455,29 @@ impl Budget {
 pub struct Table {
     /// Every route once, by the name of its rule.
     pub routes: Vec<Arc<Route>>,
-    /// Which rules do not serve something that they ask for.
-    pub verdicts: Vec<Verdict>,
     /// The certificates of the hosts.
     pub certificates: Certificates,
     /// Which rules bring certificates that are not used.
     pub certificate_conflicts: Vec<CertificateConflict>,
-    exact: HashMap<Box<str>, Paths>,
-    wildcards: HashMap<Box<str>, Paths>,
-    any: Option<Paths>,
-    loads: HashMap<Backend, Arc<Load>>,
+    hosts: Arc<Hosts>,
     built: bool,
 }
 
-/// What makes two members the same backend: where they come from, address, TLS.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Backend {
-    target: Target,
-    address: SocketAddr,
+/// Which of a table's routes serves what. The next table has the same as long as only members change.
+#[derive(Debug, Default)]
+struct Hosts {
+    exact: HashMap<Box<str>, Paths>,
+    wildcards: HashMap<Box<str>, Paths>,
+    any: Option<Paths>,
+    verdicts: Vec<Verdict>,
+    /// Who owns which host, where hosts are owned.
+    owners: Option<Arc<Owners>>,
 }
 
-/// The routes of one host, by prefix.
+/// The routes of one host, by prefix: their places in the table.
 #[derive(Debug, Default)]
 struct Paths {
-    routes: HashMap<Box<str>, Arc<Route>>,
+    routes: HashMap<Box<str>, usize>,
     deepest: usize,
     /// The namespace that the host belongs to, where hosts belong to one.
     owner: Option<Arc<str>>,
@@ -485,10 +485,15 @@ struct Paths {
 
 impl Paths {
     /// The route with the longest prefix; of this namespace only, if one is given.
-    fn find<'t>(&'t self, path: &RequestPath<'_>, of: Option<&str>) -> Option<&'t Arc<Route>> {
+    fn find<'t>(
+        &self,
+        routes: &'t [Arc<Route>],
+        path: &RequestPath<'_>,
+        of: Option<&str>,
+    ) -> Option<&'t Arc<Route>> {
         let own = |route: &&Arc<Route>| of.is_none_or(|of| *route.rule.id.namespace == *of);
         path::candidates(path.plain(), self.deepest)
-            .find_map(|prefix| self.routes.get(prefix).filter(own))
+            .find_map(|prefix| self.routes.get(prefix).map(|at| &routes[*at]).filter(own))
     }
 }
 
@@ -515,7 +520,7 @@ impl Table {
         for paths in self.paths(host) {
             known = true;
             owner = owner.or(paths.owner.as_deref());
-            if let Some(route) = paths.find(path, owner) {
+            if let Some(route) = paths.find(&self.routes, path, owner) {
                 return Found::Route(route);
             }
         }
@@ -528,9 +533,10 @@ impl Table {
 
     /// The paths of a host, the most specific pattern first.
     fn paths(&self, host: &str) -> impl Iterator<Item = &Paths> {
-        let exact = self.exact.get(host).into_iter();
-        let wild = path::wildcard_suffixes(host).filter_map(|suffix| self.wildcards.get(suffix));
-        exact.chain(wild).chain(&self.any)
+        let Hosts { exact, wildcards, any, .. } = &*self.hosts;
+        let exact = exact.get(host).into_iter();
+        let wild = path::wildcard_suffixes(host).filter_map(|suffix| wildcards.get(suffix));
+        exact.chain(wild).chain(any)
     }
 
     /// The public path of an address that belongs to a member of any rule of this host and
@@ -543,10 +549,17 @@ impl Table {
         address: &Address<'_>,
     ) -> Option<String> {
         let routes = self.paths(host).flat_map(|paths| paths.routes.values());
+        let routes = routes.map(|at| &self.routes[*at]);
         let own = routes.filter(|route| *route.rule.id.namespace == *namespace);
         let found = own.filter_map(|route| route.reversal.as_ref()?.public_path(address));
         // The longest member path says most; of equals, the order of the map must not decide.
         found.max_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1))).map(|(_, path)| path)
+    }
+
+    /// Which rules do not serve something that they ask for.
+    #[must_use]
+    pub fn verdicts(&self) -> &[Verdict] {
+        &self.hosts.verdicts
     }
 
     /// The route of a rule.

@@ -291,10 +291,11 @@ fn without_counts(status: &BalancerStatus) -> BalancerStatus {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
+    use crate::api::{Address, HostClaim};
 
     fn status(accepted: &str, reason: &str, ready: &str, at: i64) -> BalancerStatus {
         let condition = |type_: &str, status: &str, reason: &str| Condition {
@@ -360,6 +361,39 @@ mod tests {
         assert_eq!(writer.step(&counts, now + COUNTS), Step::Write);
         let condition = wanted(Some(before), status("False", "Conflicted", "1/2", 100));
         assert_eq!(writer.step(&condition, now), Step::Write);
+    }
+
+    #[test]
+    fn statuses_are_alike_whatever_their_times_and_nothing_else() {
+        let claims = |host: &str, at| {
+            let claimed_at = MicroTime(Timestamp::from_second(at).unwrap());
+            vec![HostClaim { host: host.into(), claimed_at }]
+        };
+        let base = BalancerStatus {
+            hosts: claims("www.site.com", 1),
+            ..status("True", "Accepted", "2/2", 1)
+        };
+        let later = BalancerStatus {
+            hosts: claims("www.site.com", 2),
+            ..status("True", "Accepted", "2/2", 2)
+        };
+        assert!(is_alike(&base, &later));
+        let changes: [fn(&mut BalancerStatus); 9] = [
+            |status| status.observed_generation = Some(2),
+            |status| status.conditions[0].message.push('x'),
+            |status| status.conditions[0].observed_generation = None,
+            |status| status.conditions[1].reason.push('x'),
+            |status| drop(status.conditions.pop()),
+            |status| status.ready = "1/2".into(),
+            |status| status.members.total = 7,
+            |status| status.hosts[0].host.push('x'),
+            |status| status.addresses.push(Address { ip: None, hostname: None }),
+        ];
+        for change in changes {
+            let mut other = later.clone();
+            change(&mut other);
+            assert!(!is_alike(&base, &other) && !is_alike(&other, &base), "{other:?}");
+        }
     }
 
     #[test]
