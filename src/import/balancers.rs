@@ -114,7 +114,7 @@ fn covers(outer: &str, inner: &str) -> bool {
 
 impl Maker<'_> {
     fn site(&mut self, site: &Site, server: bool, report: &mut Report) {
-        let hosts = self.hosts(site, server, report);
+        let hosts = hosts(site, server, report);
         let all: Vec<&Mapping> = site.located.iter().chain(&site.mappings).collect();
         let mut kept: Vec<&Mapping> = Vec::new();
         for mapping in &all {
@@ -145,25 +145,6 @@ impl Maker<'_> {
             report.say(*id, Verdict::Converted, "");
         }
         self.reversals(first, site, report);
-    }
-
-    /// The hosts of a site; none: any.
-    fn hosts(&mut self, site: &Site, server: bool, report: &mut Report) -> Vec<String> {
-        let mut hosts: Vec<String> = Vec::new();
-        for (id, name) in &site.names {
-            let bare = name.strip_prefix("*.").unwrap_or(name);
-            if bare.contains(['*', '?']) || bare.is_empty() {
-                let note = "only wildcards such as *.site.com are served: name the hosts";
-                report.say(*id, Verdict::Dropped, note);
-            } else if !hosts.contains(name) {
-                hosts.push(name.clone());
-            }
-            if server {
-                let note = "Apache serves any host here, Gibbon this one";
-                report.say(*id, Verdict::Approximated, note);
-            }
-        }
-        hosts
     }
 
     fn mapping(
@@ -408,6 +389,25 @@ impl Site {
         }
         all
     }
+}
+
+/// The hosts of a site; none: any.
+fn hosts(site: &Site, server: bool, report: &mut Report) -> Vec<String> {
+    let mut hosts: Vec<String> = Vec::new();
+    for (id, name) in &site.names {
+        let bare = name.strip_prefix("*.").unwrap_or(name);
+        if bare.contains(['*', '?']) || bare.is_empty() {
+            let note = "only wildcards such as *.site.com are served: name the hosts";
+            report.say(*id, Verdict::Dropped, note);
+        } else if !hosts.contains(name) {
+            hosts.push(name.clone());
+        }
+        if server {
+            let note = "Apache serves any host here, Gibbon this one";
+            report.say(*id, Verdict::Approximated, note);
+        }
+    }
+    hosts
 }
 
 /// What `!` leaves out of the paths of another Balancer.

@@ -111,7 +111,7 @@ impl Plain {
             return Err("the target uses parts of the path in another way");
         }
         // `http://host$1` with a rest that begins with a slash.
-        if !target.splitn(4, '/').nth(2).is_some_and(|host| !host.is_empty()) {
+        if target.split('/').nth(2).is_none_or(str::is_empty) {
             return Err("the target names no host");
         }
         if target.matches('/').count() == 2 {

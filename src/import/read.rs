@@ -83,7 +83,7 @@ impl<'f> Reader<'f> {
     /// # Errors
     /// The first thing that is no configuration.
     pub fn read(&mut self, file: &str, text: &str) -> Result<Vec<Directive>, Error> {
-        self.root = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
+        Path::new(file).parent().unwrap_or(Path::new("")).clone_into(&mut self.root);
         let mut found = Vec::new();
         self.file(file, text, 0, &mut found)?;
         Ok(found)
@@ -221,8 +221,8 @@ impl<'f> Reader<'f> {
             return Err(node.line.error("there is no such file"));
         }
         let count = files.len();
-        let note = format!("{count} file{}", if count == 1 { "" } else { "s" });
-        self.report.say(id, Verdict::Converted, note);
+        let plural = if count == 1 { "" } else { "s" };
+        self.report.say(id, Verdict::Converted, format!("{count} file{plural}"));
         for (file, text) in files {
             self.files += 1;
             if self.files > MOST {
@@ -239,15 +239,15 @@ impl<'f> Reader<'f> {
         let text = node.rest.trim();
         let (negated, bare) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
         let bare = words(bare).into_iter().next().unwrap_or_default();
-        let (holds, note) = match name {
+        let (holds, why) = match name {
             "ifdefine" => (self.defines.contains_key(&bare) != negated, ""),
             "ifversion" => (version(text).map_err(|why| node.line.error(why))?, "as Apache 2.4.71"),
             "iffile" => (!negated, "taken as if the file were there"),
             _ => (!negated, "every module is taken as loaded"),
         };
         let applies = if holds { "applies" } else { "does not apply" };
-        let note = if note.is_empty() { applies.to_owned() } else { format!("{applies}: {note}") };
-        self.report.say(id, Verdict::Converted, note);
+        let said = if why.is_empty() { applies.to_owned() } else { format!("{applies}: {why}") };
+        self.report.say(id, Verdict::Converted, said);
         Ok(holds)
     }
 

@@ -172,7 +172,7 @@ impl Site {
         Ok(())
     }
 
-    /// The name in `<VirtualHost>` is the host where there is no ServerName, as in Ape.
+    /// The name in `<VirtualHost>` is the host where there is no `ServerName`, as in Ape.
     fn virtual_host(&mut self, directive: &Directive, first: bool, report: &mut Report) {
         if self.names.is_empty() {
             for address in &directive.args {
