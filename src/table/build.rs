@@ -365,7 +365,7 @@ fn certificates(
         Some((&route.rule, endpoints.certificates.get(secret)?))
     });
     let mut brought: Vec<_> = brought.collect();
-    brought.sort_by(|a, b| precedence(a.0).cmp(&precedence(b.0)));
+    brought.sort_by_key(|(rule, _)| precedence(rule));
     for (rule, certificate) in brought {
         for host in &rule.hosts {
             let owner = owners.and_then(|owners| owners.owner(host));
