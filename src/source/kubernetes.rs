@@ -184,7 +184,14 @@ impl Cluster {
         for scope in of_balancers {
             let number = named(&mut watches, "balancers", scope.as_ref());
             let api: Api<DeserializeGuard<Balancer>> = self.api(scope.as_ref());
-            tokio::spawn(follow(number, api, scope, ears.clone(), Box::new, Change::Balancers));
+            tokio::spawn(follow(
+                number,
+                api,
+                scope,
+                ears.clone(),
+                store::balancer,
+                Change::Balancers,
+            ));
         }
         for scope in scopes(namespaces) {
             let number = named(&mut watches, "services", scope.as_ref());
