@@ -120,9 +120,9 @@ fn measure(control_plane: &ControlPlane, sizes: Sizes) -> Result<()> {
     let before = Usage::of(&gibbon);
     let statuses = objects.statuses()?;
     objects.give_lease()?;
-    let begun = statuses.first(LIMIT)?;
+    let first = statuses.first(LIMIT)?;
     let mut meanwhile = Vec::new();
-    while !statuses.are_all() && begun.elapsed() < PATIENCE {
+    while !statuses.are_all() && first.elapsed() < PATIENCE {
         meanwhile.push(probe.change(meanwhile.len())?);
         std::thread::sleep(PAUSE);
     }
@@ -131,9 +131,9 @@ fn measure(control_plane: &ControlPlane, sizes: Sizes) -> Result<()> {
         "statuses",
         format!(
             "{:.1} s for {}, with {:.1} s of processor; resident {:.0} MB",
-            (statuses.last() - begun).as_secs_f64(),
+            (statuses.last() - first).as_secs_f64(),
             statuses.count(),
-            (usage.processor - before.processor).as_secs_f64(),
+            usage.processor.saturating_sub(before.processor).as_secs_f64(),
             mega(usage.resident),
         ),
     );

@@ -77,7 +77,7 @@ impl Objects {
         });
         self.post(namespaces)?;
         let all = (0..self.count).flat_map(|at| {
-            [self.service(at), self.slice(at, 0), balancer(at, &name(at), &host(at))]
+            [Self::service(at), self.slice(at, 0), balancer(at, &name(at), &host(at))]
         });
         self.post(all)
     }
@@ -97,7 +97,7 @@ impl Objects {
         answer.with_context(|| format!("{method} {path}"))
     }
 
-    fn service(&self, at: usize) -> (String, Value) {
+    fn service(at: usize) -> (String, Value) {
         // Headless, so that no address has to be found for it.
         let spec = json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]});
         let path = format!("/api/v1/namespaces/{}/services", namespace(at));
@@ -169,7 +169,7 @@ impl Objects {
             size += text.len() as u64;
             // Without a parser, whose time is not the API server's.
             let Some((_, rest)) = text.split_once(r#""continue":""#) else { return Ok(size) };
-            next = rest.split('"').next().unwrap_or_default().to_owned();
+            rest.split('"').next().unwrap_or_default().clone_into(&mut next);
             if next.is_empty() {
                 return Ok(size);
             }

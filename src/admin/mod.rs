@@ -102,8 +102,8 @@ impl Admin {
     /// for it.
     async fn at_length(&self, make: fn(&Self) -> Response<Full<Bytes>>) -> Response<Full<Bytes>> {
         let admin = self.clone();
-        let made = spawn_blocking(move || make(&admin)).await;
-        made.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")))
+        let page = spawn_blocking(move || make(&admin)).await;
+        page.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")))
     }
 
     fn table(&self) -> Response<Full<Bytes>> {

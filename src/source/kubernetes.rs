@@ -600,6 +600,8 @@ impl State {
     /// Begins to think over what each Balancer's status should be.
     fn begin_thoughts(&mut self) {
         if !*self.leads.borrow() || !self.health.is_serving() {
+            // What is wanted now is old when this one leads again.
+            self.statuses.send_if_modified(|wanted| !std::mem::take(wanted).is_empty());
             return;
         }
         // The older first, so that new claims keep that order.
