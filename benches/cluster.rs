@@ -26,6 +26,7 @@ mod support;
 mod usage;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -34,7 +35,7 @@ use control_plane::ControlPlane;
 use gibbon::Gibbon;
 use isolation::Inside;
 use objects::Objects;
-use probe::{Load, Probe, spread};
+use probe::{Change, Load, Probe, spread};
 use usage::Usage;
 
 /// How often it is looked whether Gibbon is ready.
@@ -112,14 +113,16 @@ fn measure(control_plane: &ControlPlane, sizes: Sizes) -> Result<()> {
     changes(&probe, "endpoint change", sizes.changes)?;
     balancers(&probe, &objects)?;
     pages(&gibbon);
+    let scraped = while_scraped(&gibbon, &probe)?;
+    say("  endpoint change", probe::summary(&scraped));
 
     let load = Load::start(gibbon.address, &objects::host(0));
     let before = Usage::of(&gibbon);
     let statuses = objects.statuses()?;
     objects.give_lease()?;
-    let writing = statuses.first(LIMIT)?;
+    let first = statuses.first(LIMIT)?;
     let mut meanwhile = Vec::new();
-    while !statuses.are_all() && writing.elapsed() < PATIENCE {
+    while !statuses.are_all() && first.elapsed() < PATIENCE {
         meanwhile.push(probe.change(meanwhile.len())?);
         std::thread::sleep(PAUSE);
     }
@@ -128,7 +131,7 @@ fn measure(control_plane: &ControlPlane, sizes: Sizes) -> Result<()> {
         "statuses",
         format!(
             "{:.1} s for {}, with {:.1} s of processor; resident {:.0} MB",
-            (statuses.last() - writing).as_secs_f64(),
+            (statuses.last() - first).as_secs_f64(),
             statuses.count(),
             usage.processor.saturating_sub(before.processor).as_secs_f64(),
             mega(usage.resident),
@@ -195,7 +198,7 @@ fn balancers(probe: &Probe, objects: &Objects) -> Result<()> {
     Ok(())
 }
 
-/// The admin pages, which one thread makes that also follows the cluster.
+/// The admin pages.
 fn pages(gibbon: &Gibbon) {
     for path in ["/metrics", "/table"] {
         let began = Instant::now();
@@ -204,6 +207,22 @@ fn pages(gibbon: &Gibbon) {
         say(path, format!("{:.1} MB in {time:.2} s", mega(size as u64)));
     }
     say("  resident", format!("{:.0} MB", mega(Usage::of(gibbon).resident)));
+}
+
+/// Changes of endpoints while somebody reads the metrics, one page after the other.
+fn while_scraped(gibbon: &Gibbon, probe: &Probe) -> Result<Vec<Change>> {
+    let going = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while going.load(SeqCst) {
+                gibbon.page("/metrics");
+            }
+        });
+        std::thread::sleep(PAUSE);
+        let changes = (0..10).map(|at| probe.change(at)).collect();
+        going.store(false, SeqCst);
+        changes
+    })
 }
 
 fn say(what: &str, figures: impl std::fmt::Display) {

@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -60,9 +61,9 @@ impl Admin {
             };
             let admin = self.clone();
             tokio::spawn(async move {
-                let answer = |request| {
-                    let response = admin.answer(&request, peer.ip());
-                    async { Ok::<_, Infallible>(response) }
+                let answer = |request: Request<Incoming>| {
+                    let (admin, peer) = (admin.clone(), peer.ip());
+                    async move { Ok::<_, Infallible>(admin.answer(&request, peer).await) }
                 };
                 let served = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -76,18 +77,17 @@ impl Admin {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "these pages can only be read\n");
         }
         let verbose = request.uri().query().is_some_and(|query| query.contains("verbose"));
         match request.uri().path() {
-            "/metrics" => self.metrics(),
+            "/metrics" => self.at_length(Self::metrics).await,
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(verbose),
             "/table" if self.open_table || peer.to_canonical().is_loopback() => {
-                let json = format!("{:#}\n", view::table(&self.table.load()));
-                page(StatusCode::OK, "application/json", json)
+                self.at_length(Self::table).await
             }
             "/table" => text(
                 StatusCode::FORBIDDEN,
@@ -96,6 +96,19 @@ impl Admin {
             "/" => text(StatusCode::OK, "/metrics\n/livez\n/readyz?verbose\n/table\n"),
             _ => text(StatusCode::NOT_FOUND, "there are /metrics, /livez, /readyz and /table\n"),
         }
+    }
+
+    /// Makes a page that takes seconds where members are many: what is to be served does not wait
+    /// for it.
+    async fn at_length(&self, make: fn(&Self) -> Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+        let admin = self.clone();
+        let page = spawn_blocking(move || make(&admin)).await;
+        page.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")))
+    }
+
+    fn table(&self) -> Response<Full<Bytes>> {
+        let json = format!("{:#}\n", view::table(&self.table.load()));
+        page(StatusCode::OK, "application/json", json)
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

@@ -201,7 +201,7 @@ impl Cluster {
             let number = named(&mut watches, "balancers", scope.as_ref());
             let api: Api<DeserializeGuard<Balancer>> = self.api(scope.as_ref());
             let (api, ears) = ((api, all()), ears.clone());
-            tokio::spawn(follow(number, api, scope, ears, Box::new, Change::Balancers));
+            tokio::spawn(follow(number, api, scope, ears, store::balancer, Change::Balancers));
         }
         if self.options.tls {
             let mut namespaces = self.options.namespaces.clone();
@@ -683,6 +683,8 @@ impl State {
     /// Begins to think over what each Balancer's status should be.
     fn begin_thoughts(&mut self) {
         if !*self.leads.borrow() || !self.health.is_serving() {
+            // What is wanted now is old when this one leads again.
+            self.statuses.send_if_modified(|wanted| !std::mem::take(wanted).is_empty());
             return;
         }
         // The older first, so that new claims keep that order.

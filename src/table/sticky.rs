@@ -2,6 +2,8 @@
 //! parameter or a cookie, and the cookie that Gibbon itself issues for applications without one.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use cookie::Cookie;
@@ -34,7 +36,7 @@ pub struct Sticky {
 #[derive(Clone, Debug)]
 pub enum Extract {
     /// What this group of the pattern has matched.
-    Regex(Regex, usize),
+    Regex(Arc<Regex>, usize),
     /// Everything after the first separator.
     Separator(Box<str>),
     /// The whole value.
@@ -121,11 +123,7 @@ impl Extract {
     /// # Errors
     /// Says in one line what is wrong with the pattern.
     pub fn regex(pattern: &str) -> Result<Self, String> {
-        let regex = RegexBuilder::new(pattern)
-            .size_limit(PATTERN_LIMIT)
-            .dfa_size_limit(SEARCH_LIMIT)
-            .build()
-            .map_err(|error| complaint(&error))?;
+        let regex = compiled(pattern)?;
         let named = regex.capture_names().position(|name| name == Some("route"));
         let first = usize::from(regex.captures_len() > 1);
         Ok(Self::Regex(regex, named.unwrap_or(first)))
@@ -335,6 +333,42 @@ fn half_round(state: &mut [u64; 4], [a, b, c, d]: [usize; 4], [left, right]: [u3
     state[a] = state[a].rotate_left(32);
 }
 
+/// The patterns in use, so that ten thousand rules with the same one do not hold ten thousand copies
+/// of it, each of some tens of kilobytes.
+struct Patterns {
+    known: BTreeMap<Box<str>, Weak<Regex>>,
+    /// How many there may be before those that nobody uses any more are let go.
+    room: usize,
+}
+
+static PATTERNS: Mutex<Patterns> = Mutex::new(Patterns { known: BTreeMap::new(), room: 0 });
+
+impl Patterns {
+    fn remember(&mut self, pattern: &str, regex: &Arc<Regex>) {
+        if self.known.len() >= self.room {
+            self.known.retain(|_, regex| regex.strong_count() > 0);
+            self.room = 2 * self.known.len() + 16;
+        }
+        self.known.insert(pattern.into(), Arc::downgrade(regex));
+    }
+}
+
+/// Compiles a pattern, unless a rule has it: all that have the same one share it.
+fn compiled(pattern: &str) -> Result<Arc<Regex>, String> {
+    let patterns = || PATTERNS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(regex) = patterns().known.get(pattern).and_then(Weak::upgrade) {
+        return Ok(regex);
+    }
+    let regex = RegexBuilder::new(pattern)
+        .size_limit(PATTERN_LIMIT)
+        .dfa_size_limit(SEARCH_LIMIT)
+        .build()
+        .map_err(|error| complaint(&error))?;
+    let regex = Arc::new(regex);
+    patterns().remember(pattern, &regex);
+    Ok(regex)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -395,6 +429,23 @@ mod tests {
 
     fn by_url(target: &str) -> Vec<String> {
         named(&sticky(), target, &[])
+    }
+
+    #[test]
+    fn rules_with_the_same_pattern_share_it_and_what_nobody_has_is_let_go() {
+        let pattern = |text: &str| match Extract::regex(text).unwrap() {
+            Extract::Regex(regex, _) => regex,
+            other => panic!("{other:?}"),
+        };
+        let one = pattern("shared(.)");
+        assert!(Arc::ptr_eq(&one, &pattern("shared(.)")));
+        assert!(!Arc::ptr_eq(&one, &pattern("shared(..)")));
+        let mut patterns = Patterns { known: BTreeMap::new(), room: 0 };
+        patterns.remember("one", &one);
+        for number in 0..1000 {
+            patterns.remember(&number.to_string(), &Arc::new(Regex::clone(&one)));
+        }
+        assert!(patterns.known.len() <= 18 && patterns.known.contains_key("one"));
     }
 
     #[test]

@@ -46,6 +46,14 @@ pub enum Change {
 /// A slice, and the name of its Service, if it has one.
 pub type SliceOf = (Option<Arc<str>>, Slice);
 
+/// A Balancer without what others have noted on it, which may be more than all the rest.
+#[must_use]
+pub fn balancer(mut guard: DeserializeGuard<Balancer>) -> Box<DeserializeGuard<Balancer>> {
+    let meta = guard.meta_mut();
+    (meta.managed_fields, meta.annotations, meta.labels) = (None, None, None);
+    Box::new(guard)
+}
+
 /// A Service by its key.
 #[must_use]
 pub fn service(object: core::Service) -> (Key, Service) {

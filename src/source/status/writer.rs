@@ -62,6 +62,8 @@ pub struct Writer {
     scribe: Scribe,
     count: IntCounterVec,
     written: HashMap<RuleId, Written>,
+    /// When those that failed are tried again.
+    failed: HashMap<RuleId, Instant>,
 }
 
 /// What to do about a status now.
@@ -78,7 +80,12 @@ impl Writer {
     pub fn new(client: Client, manager: String, identity: String, count: IntCounterVec) -> Self {
         let reporter = Reporter { controller: manager.clone(), instance: Some(identity) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { scribe: Scribe { client, manager, recorder }, count, written: HashMap::new() }
+        Self {
+            scribe: Scribe { client, manager, recorder },
+            count,
+            written: HashMap::new(),
+            failed: HashMap::new(),
+        }
     }
 
     /// Writes what is wanted, whenever it leads, for ever.
@@ -110,6 +117,7 @@ impl Writer {
     /// Returns when there is more to do, if nothing changes until then.
     async fn write_all(&mut self, all: &[Wanted]) -> Option<Instant> {
         let now = Instant::now();
+        self.failed.retain(|_, retry| *retry > now);
         let mut due: Option<Instant> = None;
         let mut jobs = Vec::new();
         for wanted in all {
@@ -138,6 +146,7 @@ impl Writer {
                 Err(error) => {
                     tracing::warn!(balancer = %wanted.id, error, "a status could not be written");
                     let retry = Instant::now() + RETRY;
+                    self.failed.insert(wanted.id, retry);
                     due = Some(due.map_or(retry, |due| due.min(retry)));
                 }
             }
@@ -152,6 +161,9 @@ impl Writer {
     fn step(&self, wanted: &Wanted, now: Instant) -> Step {
         if wanted.seen.as_ref().is_some_and(|seen| is_alike(seen, &wanted.status)) {
             return Step::Nothing;
+        }
+        if let Some(retry) = self.failed.get(&wanted.id) {
+            return Step::At(*retry);
         }
         let written = self.written.get(&wanted.id).filter(|w| w.uid == wanted.uid);
         let Some(written) = written else { return Step::Write };
@@ -361,6 +373,28 @@ mod tests {
         assert_eq!(writer.step(&counts, now + COUNTS), Step::Write);
         let condition = wanted(Some(before), status("False", "Conflicted", "1/2", 100));
         assert_eq!(writer.step(&condition, now), Step::Write);
+    }
+
+    #[tokio::test]
+    async fn many_that_fail_keep_no_others_from_being_tried_and_wait_themselves() {
+        let mut writer = writer(None);
+        let all: Vec<_> = (0..=2 * BATCH)
+            .map(|number| {
+                let mut wanted =
+                    wanted(Some(BalancerStatus::default()), status("True", "Accepted", "2/2", 100));
+                wanted.id.name = number.to_string().into();
+                wanted
+            })
+            .collect();
+        let failed = writer.count.with_label_values(&["failed"]);
+        for tried in [BATCH, 2 * BATCH, 2 * BATCH + 1] {
+            writer.write_all(&all).await;
+            assert_eq!(failed.get(), tried as u64);
+        }
+        // Nobody is tried again before it is time.
+        writer.failed.values_mut().for_each(|retry| *retry += RETRY);
+        let due = writer.write_all(&all).await;
+        assert!(failed.get() == 2 * BATCH as u64 + 1 && due > Some(Instant::now()));
     }
 
     #[test]
