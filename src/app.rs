@@ -96,16 +96,7 @@ pub struct App {
 /// When an address cannot be bound, or the system's certificates cannot be read.
 pub async fn build(config: Config) -> anyhow::Result<App> {
     // Nothing is opened before it is known that there is something to serve from.
-    let mut source = config.source;
-    let client = match &mut source {
-        Source::Files(files) => yaml_files(files).context("--files").map(|_| None)?,
-        Source::Cluster(options) => {
-            let (client, api_server) = client().await?;
-            // What leads to the API server is not for members, even where its Service is not seen.
-            options.own.extend(api_server);
-            Some(client)
-        }
-    };
+    let origin = Origin::of(config.source).await?;
     let table = Arc::new(ArcSwap::from_pointee(Table::default()));
     let metrics = Metrics::new(&table)?;
     let health = Arc::new(Health::default());
@@ -128,19 +119,18 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
     let publisher = Publisher::new(Arc::clone(&table), Arc::clone(&metrics));
     let (ending, ends) = watch::channel(false);
     let (resolver, known) = (config.resolver, (Arc::clone(&health), Arc::clone(&metrics)));
-    let source = match (source, client) {
-        (Source::Cluster(options), Some(client)) => {
+    let source = match origin {
+        Origin::Cluster(client, options) => {
             let cluster =
                 Cluster::new(client, *options, resolver, publisher, known.0, known.1, ends);
             tokio::spawn(cluster.run())
         }
-        (Source::Files(files), _) => {
+        Origin::Files(files) => {
             let default = config.default_certificate;
             tokio::spawn(
                 Directory::new(files, resolver, publisher, known.0, known.1, default).run(),
             )
         }
-        (Source::Cluster(_), None) => anyhow::bail!("there is no cluster"),
     };
     let pages = Admin {
         table: Arc::clone(&table),
@@ -190,6 +180,29 @@ impl App {
             tracing::warn!(connections = cut, "the grace period is over: connections were cut");
         }
         Ok(())
+    }
+}
+
+/// A source that can be reached.
+enum Origin {
+    Files(PathBuf),
+    Cluster(Client, Box<Options>),
+}
+
+impl Origin {
+    async fn of(source: Source) -> anyhow::Result<Self> {
+        match source {
+            Source::Files(files) => {
+                yaml_files(&files).context("--files")?;
+                Ok(Self::Files(files))
+            }
+            Source::Cluster(mut options) => {
+                let (client, api_server) = client().await?;
+                // What leads to it is not for members, even where its Service is not seen.
+                options.own.extend(api_server);
+                Ok(Self::Cluster(client, options))
+            }
+        }
     }
 }
 

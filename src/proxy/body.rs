@@ -422,18 +422,17 @@ impl<W: Watch> Download<W> {
             Poll::Ready(Some(Ok(frame))) => {
                 let frame = without_framing(frame);
                 self.waiting_since = None;
-                let is_trailers = frame.is_trailers();
                 let frame = match frame.into_data() {
                     Ok(data) => {
                         self.rest = data;
                         self.part()
                     }
-                    Err(frame) => frame,
+                    Err(trailers) => {
+                        // Nobody asks for more after them.
+                        self.end(Ok(()));
+                        trailers
+                    }
                 };
-                // Nobody asks for more after trailers.
-                if is_trailers || self.is_end_stream() {
-                    self.end(Ok(()));
-                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(_))) => self.fail(DownloadError::Broken, cx),

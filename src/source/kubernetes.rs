@@ -6,7 +6,7 @@ pub mod secrets;
 pub mod store;
 pub mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,10 +153,9 @@ impl Cluster {
         let (leader, leads) = channel::channel(false);
         let (statuses, wanted) = channel::channel(Arc::default());
         let manager = self.options.manager();
-        let namespace = self.options.lease_namespace.as_deref();
         let election = Election::new(
             self.client.clone(),
-            namespace.unwrap_or_else(|| self.client.default_namespace()),
+            self.home(),
             self.options.lease_name.clone().unwrap_or_else(|| manager.clone()),
             self.options.identity.clone(),
             leader,
@@ -174,6 +173,12 @@ impl Cluster {
         tokio::spawn(writer.run(wanted, leads.clone()));
         let state = State::new(self, watches, contact, statuses, leads, counted.refused);
         state.run(heard).await
+    }
+
+    /// The namespace that Gibbon itself is in.
+    fn home(&self) -> &str {
+        let given = self.options.lease_namespace.as_deref();
+        given.unwrap_or_else(|| self.client.default_namespace())
     }
 
     /// Starts a watch for each kind and scope; returns what each of them watches.
@@ -255,6 +260,8 @@ fn named(watches: &mut Vec<String>, kind: &str, scope: Option<&String>) -> usize
 /// What is known, and what was made of it.
 struct State {
     options: Options,
+    /// The namespace that Gibbon itself is in.
+    home: Arc<str>,
     health: Arc<Health>,
     publisher: Publisher,
     names: Names,
@@ -309,10 +316,12 @@ impl State {
         leads: channel::Receiver<bool>,
         refused: IntGauge,
     ) -> Self {
+        let home = cluster.home().into();
         let Cluster { client, options, health, publisher, names, .. } = cluster;
         let store = Store::new(options.class.clone(), options.policy.clone());
         let mut state = Self {
             options,
+            home,
             health,
             publisher,
             names,
@@ -436,10 +445,9 @@ impl State {
     }
 
     /// How long a change may wait that can change the table; none if it cannot.
-    fn patience(&mut self, dirty: &Dirty) -> Option<Duration> {
+    fn patience(&self, dirty: &Dirty) -> Option<Duration> {
         let first = self.table.routes.is_empty() && !self.health.is_serving();
         let secrets = dirty.secrets && self.options.tls;
-        self.find_own(&dirty.services);
         let services = dirty.services.iter().any(|key| self.is_wanted(key));
         if first || dirty.rules || secrets || services {
             return Some(SETTLE);
@@ -448,7 +456,7 @@ impl State {
     }
 
     fn is_wanted(&self, key: &Key) -> bool {
-        self.is_barred(key) || self.ports_of(key).next().is_some()
+        self.is_barred(key) || self.leads_here(key) || self.ports_of(key).next().is_some()
     }
 
     /// The ports of a Service that there are rules for.
@@ -466,16 +474,12 @@ impl State {
         own || (&*key.0, &*key.1) == API_SERVER || self.own_services.contains(key)
     }
 
-    /// Finds Services that lead to Gibbon itself, such as that of its metrics: those with its own pod
-    /// behind them. What else is behind them is its likes.
-    fn find_own(&mut self, changed: &BTreeSet<Key>) {
-        for key in changed {
-            let (identity, own) = (&self.options.identity, &self.options.own);
-            let is_own = self.store.slices_of(key).any(|slice| slice.has(identity, own));
-            if is_own && !self.own_services.contains(key) {
-                self.own_services.insert(key.clone());
-            }
-        }
+    /// Whether a Service leads to Gibbon itself, as that of its metrics does: its own pod is behind
+    /// it, and what else is behind it is its likes. Elsewhere, slices are written by tenants, who
+    /// would bar each other's addresses so.
+    fn leads_here(&self, key: &Key) -> bool {
+        let (identity, own) = (&self.options.identity, &self.options.own);
+        key.0 == self.home && self.store.slices_of(key).any(|slice| slice.has(identity, own))
     }
 
     /// Puts what is known in use. Returns when that is to be done again, if nothing happens.
@@ -493,11 +497,7 @@ impl State {
             self.follow_names();
         }
         let moved = self.decide_owners(dirty);
-        self.find_own(&dirty.services);
-        let barred = dirty.services.iter().any(|key| self.is_barred(key));
-        if barred {
-            self.bar();
-        }
+        let barred = self.bar_again(&dirty.services);
         let certificates = self.options.tls && (dirty.rules || dirty.secrets);
         if certificates {
             self.keep_certificates();
@@ -646,6 +646,23 @@ impl State {
             default.and_then(|id| self.endpoints.certificates.get(id).cloned());
     }
 
+    /// Looks at what may have changed of the barred addresses; true if there was any such.
+    fn bar_again(&mut self, services: &BTreeSet<Key>) -> bool {
+        let mut barred = false;
+        for key in services {
+            barred |= self.is_barred(key);
+            if self.leads_here(key) {
+                barred |= self.own_services.insert(key.clone());
+            } else {
+                self.own_services.remove(key);
+            }
+        }
+        if barred {
+            self.bar();
+        }
+        barred
+    }
+
     /// Bars addresses from being members: Gibbon's own, the API server's, and those denied.
     fn bar(&mut self) {
         let mut networks: BTreeSet<IpNet> = self.options.deny.iter().copied().collect();
@@ -717,10 +734,6 @@ impl State {
 
     /// What is to be written, of these Balancers, where it is not what was seen.
     fn wanted<'i>(&mut self, ids: impl Iterator<Item = &'i RuleId>) -> Vec<Wanted> {
-        let mut verdicts: HashMap<&RuleId, Vec<_>> = HashMap::new();
-        for verdict in self.table.verdicts() {
-            verdicts.entry(&verdict.rule).or_default().push(verdict);
-        }
         let published = self.published();
         let resolve = |port: &ServicePort| {
             self.resolutions.get(port).cloned().unwrap_or(Resolution::NoService)
@@ -749,7 +762,7 @@ impl State {
                 id,
                 held,
                 route,
-                verdicts: verdicts.get(id).map_or(&[][..], Vec::as_slice),
+                verdicts: self.table.verdicts_of(id),
                 resolve: &resolve,
                 policy: &self.options.policy,
                 published: &published,

@@ -172,7 +172,7 @@ pub struct Facts<'f> {
     /// Its route in the table in use.
     pub route: Option<&'f Route>,
     /// What it does not serve.
-    pub verdicts: &'f [&'f Verdict],
+    pub verdicts: &'f [Verdict],
     /// What is behind ports of Services.
     pub resolve: &'f dyn Fn(&ServicePort) -> Resolution,
     /// What is allowed.
@@ -567,12 +567,11 @@ mod tests {
             let table = Table::build(&rules, &endpoints, owners, &nothing, Instant::now());
             let (namespace, name) = name.split_once('/').unwrap_or(("site", name));
             let id = RuleId { namespace: namespace.into(), name: name.into() };
-            let verdicts: Vec<_> = table.verdicts().iter().filter(|v| v.rule == id).collect();
             let facts = Facts {
                 id: &id,
                 held: &held[&id],
                 route: table.route(&id).map(AsRef::as_ref),
-                verdicts: &verdicts,
+                verdicts: table.verdicts_of(&id),
                 resolve: &resolve,
                 policy: &self.policy,
                 published: &["192.0.2.1".to_owned(), "lb.example.org".to_owned()],

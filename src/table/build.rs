@@ -171,6 +171,7 @@ impl Hosts {
         for at in ordered {
             hosts.claim(at, routes, owners);
         }
+        hosts.verdicts.sort_by(|a, b| a.rule.cmp(&b.rule));
         hosts
     }
 
@@ -651,7 +652,9 @@ mod tests {
         let table = table(vec![named("b", Some(2)), named("c", Some(1)), named("a", None)]);
         assert_eq!(found(&table, "www.site.com", "/"), "c");
         let losers: Vec<_> = table.verdicts().iter().map(|v| v.rule.name.to_string()).collect();
-        assert_eq!(losers, ["b", "a"]);
+        assert_eq!(losers, ["a", "b"]);
+        let a = RuleId { namespace: "site".into(), name: "a".into() };
+        assert_eq!(table.verdicts_of(&a), &table.verdicts()[..1]);
         let c = Holder::Rule(RuleId { namespace: "site".into(), name: "c".into() });
         assert!(table.verdicts().iter().all(|verdict| verdict.holder == c));
     }

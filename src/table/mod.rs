@@ -556,10 +556,19 @@ impl Table {
         found.max_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1))).map(|(_, path)| path)
     }
 
-    /// Which rules do not serve something that they ask for.
+    /// Which rules do not serve something that they ask for, in the order of the rules' names.
     #[must_use]
     pub fn verdicts(&self) -> &[Verdict] {
         &self.hosts.verdicts
+    }
+
+    /// What one rule does not serve of what it asks for.
+    #[must_use]
+    pub fn verdicts_of(&self, id: &RuleId) -> &[Verdict] {
+        let all = self.verdicts();
+        let from = all.partition_point(|verdict| verdict.rule < *id);
+        let count = all[from..].partition_point(|verdict| verdict.rule == *id);
+        &all[from..from + count]
     }
 
     /// The route of a rule.

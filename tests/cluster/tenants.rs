@@ -1,6 +1,8 @@
 //! Who writes Balancers in one namespace is not trusted with another's hosts, nor with what Gibbon
 //! reaches.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, eventually};
@@ -19,6 +21,7 @@ pub const TESTS: &[Test] = tests![
     wildcards_and_any_host_get_no_names_of_others,
     external_names_are_members_by_url,
     addresses_of_gibbon_and_of_the_machine_are_no_members,
+    only_services_beside_gibbon_are_its_own,
     a_tenant_may_not_write_statuses,
 ];
 
@@ -229,6 +232,52 @@ fn addresses_of_gibbon_and_of_the_machine_are_no_members(control_plane: &Control
     control_plane.create(&namespace.path("discovery.k8s.io/v1/endpointslices"), &slice);
     apply("hand", "service: {name: hand, port: http}");
     eventually("the other address is a member", || gibbon.members("hand", "usable") == 1);
+}
+
+/// A Service with Gibbon's own pod behind it and these addresses.
+fn leads_to_gibbon(namespace: &Namespace, addresses: [Ipv4Addr; 2]) {
+    namespace.service("metrics", &[("http", 80, 8080)]);
+    let [own, like] = addresses.map(|address| address.to_string());
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "metrics", "labels": {"kubernetes.io/service-name": "metrics"}},
+        "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [
+            {"addresses": [own], "targetRef": {"kind": "Pod", "name": "gibbon-1"}},
+            {"addresses": [like], "targetRef": {"kind": "Pod", "name": "gibbon-2"}},
+        ],
+    });
+    namespace.control_plane.create(&namespace.path("discovery.k8s.io/v1/endpointslices"), &slice);
+}
+
+fn only_services_beside_gibbon_are_its_own(control_plane: &ControlPlane) {
+    let home = control_plane.namespace("home");
+    let tenant = control_plane.namespace("foreign");
+    let (own, like, victim) = (address(), address(), address());
+    let _members = [like, victim].map(|at| Member::at((at, 8080).into(), |_| ok("reached")));
+    let address = own.to_string();
+    let flags = ["--url-members", "*", "--identity", "gibbon-1", "--own-addresses", &address];
+    let gibbon = of_both(&home, &tenant, &flags);
+    for (name, host) in [("like", like), ("victim", victim)] {
+        home.apply(&format!(
+            "apiVersion: gibbon.dev/v1alpha1\nkind: Balancer\nmetadata: {{name: {name}}}\nspec:\n  \
+             hosts: [{name}.site.com]\n  members:\n  - url: 'http://{host}:8080/'\n"
+        ));
+        until(&home, name, "ResolvedRefs", "True", "ResolvedRefs");
+    }
+    // A tenant's slice says what it likes, and a Balancer of its own makes it read.
+    leads_to_gibbon(&tenant, [own, victim]);
+    let yaml = balancer("app", "tenant.site.com", "").replace("{name: app,", "{name: metrics,");
+    tenant.apply(&yaml);
+    eventually("the tenant's is a member", || gibbon.members("app", "usable") == 1);
+    leads_to_gibbon(&home, [own, like]);
+    until(&home, "like", "ResolvedRefs", "False", "AddressNotPermitted");
+    assert_eq!(gibbon.get("like.site.com", "/").status, 503);
+    assert_eq!(gibbon.get("victim.site.com", "/").text(), "reached");
+    // It leads there no more.
+    control_plane.delete(&home.path("discovery.k8s.io/v1/endpointslices/metrics"));
+    until(&home, "like", "ResolvedRefs", "True", "ResolvedRefs");
+    assert_eq!(gibbon.get("like.site.com", "/").text(), "reached");
 }
 
 fn a_tenant_may_not_write_statuses(control_plane: &ControlPlane) {

@@ -62,8 +62,16 @@ pub struct Writer {
     scribe: Scribe,
     count: IntCounterVec,
     written: HashMap<RuleId, Written>,
-    /// When those that failed are tried again.
-    failed: HashMap<RuleId, Instant>,
+    /// Those that were not written, and are not tried again yet.
+    held: HashMap<RuleId, Hold>,
+}
+
+/// Why a status waits.
+#[derive(Debug)]
+struct Hold {
+    /// Only this version of the Balancer waits, which is outdated; if none, any does.
+    version: Option<String>,
+    until: Instant,
 }
 
 /// What to do about a status now.
@@ -84,7 +92,7 @@ impl Writer {
             scribe: Scribe { client, manager, recorder },
             count,
             written: HashMap::new(),
-            failed: HashMap::new(),
+            held: HashMap::new(),
         }
     }
 
@@ -117,7 +125,7 @@ impl Writer {
     /// Returns when there is more to do, if nothing changes until then.
     async fn write_all(&mut self, all: &[Wanted]) -> Option<Instant> {
         let now = Instant::now();
-        self.failed.retain(|_, retry| *retry > now);
+        self.held.retain(|_, hold| hold.until > now);
         let mut due: Option<Instant> = None;
         let mut jobs = Vec::new();
         for wanted in all {
@@ -138,16 +146,19 @@ impl Writer {
             self.count.with_label_values(&[label]).inc();
             match result {
                 // It has changed or gone: what becomes of that is thought over when it is seen.
-                Ok(false) => {}
+                Ok(false) => {
+                    let hold = Hold { version: Some(wanted.version), until: Instant::now() + ECHO };
+                    self.held.insert(wanted.id, hold);
+                }
                 Ok(true) => {
                     let Wanted { id, uid, status, .. } = wanted;
                     self.written.insert(id, Written { uid, status, at: Instant::now() });
                 }
                 Err(error) => {
                     tracing::warn!(balancer = %wanted.id, error, "a status could not be written");
-                    let retry = Instant::now() + RETRY;
-                    self.failed.insert(wanted.id, retry);
-                    due = Some(due.map_or(retry, |due| due.min(retry)));
+                    let until = Instant::now() + RETRY;
+                    self.held.insert(wanted.id, Hold { version: None, until });
+                    due = Some(due.map_or(until, |due| due.min(until)));
                 }
             }
         }
@@ -162,8 +173,10 @@ impl Writer {
         if wanted.seen.as_ref().is_some_and(|seen| is_alike(seen, &wanted.status)) {
             return Step::Nothing;
         }
-        if let Some(retry) = self.failed.get(&wanted.id) {
-            return Step::At(*retry);
+        if let Some(Hold { version, until }) = self.held.get(&wanted.id)
+            && version.as_ref().is_none_or(|version| *version == wanted.version)
+        {
+            return Step::At(*until);
         }
         let written = self.written.get(&wanted.id).filter(|w| w.uid == wanted.uid);
         let Some(written) = written else { return Step::Write };
@@ -392,9 +405,24 @@ mod tests {
             assert_eq!(failed.get(), tried as u64);
         }
         // Nobody is tried again before it is time.
-        writer.failed.values_mut().for_each(|retry| *retry += RETRY);
+        writer.held.values_mut().for_each(|hold| hold.until += RETRY);
         let due = writer.write_all(&all).await;
         assert!(failed.get() == 2 * BATCH as u64 + 1 && due > Some(Instant::now()));
+    }
+
+    #[tokio::test]
+    async fn what_is_outdated_waits_for_a_newer_version() {
+        let now = Instant::now();
+        let mut writer = writer(None);
+        let mut wanted =
+            wanted(Some(BalancerStatus::default()), status("True", "Accepted", "2/2", 100));
+        let until = now + ECHO;
+        writer
+            .held
+            .insert(wanted.id.clone(), Hold { version: Some(wanted.version.clone()), until });
+        assert_eq!(writer.step(&wanted, now), Step::At(until));
+        wanted.version = "8".into();
+        assert_eq!(writer.step(&wanted, now), Step::Write);
     }
 
     #[test]
