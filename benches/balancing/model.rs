@@ -30,6 +30,8 @@ pub struct Member {
     pub weight: f64,
     /// How many times slower it is, and when.
     pub slower: Vec<(Span, f64)>,
+    /// Which part of the requests stalls, and for how many seconds more.
+    pub stalls: (f64, f64),
     /// Which part of the requests fails in a millisecond, and when.
     pub fails: Vec<(Span, f64)>,
     /// When it refuses connections.
@@ -320,7 +322,8 @@ impl<'w> Simulation<'w> {
             now + FAILING
         } else {
             request.outcome = Outcome::Success;
-            let work = request.work;
+            let stalls = request.luck > 1.0 - member.stalls.0;
+            let work = request.work + if stalls { member.stalls.1 } else { 0.0 };
             self.serve(ticket.member, work, now)
         };
         self.at(head, Event::Head(slot));

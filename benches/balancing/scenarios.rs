@@ -89,6 +89,7 @@ fn member(workers: usize, weight: f64) -> Member {
         workers,
         weight,
         slower: Vec::new(),
+        stalls: (0.0, 0.0),
         fails: Vec::new(),
         refuses: Vec::new(),
         away: Vec::new(),
@@ -139,6 +140,9 @@ fn steady() -> Vec<Scenario> {
     let mut classes = alike(10, 0.7);
     classes.members.iter_mut().skip(5).for_each(|m| m.slower = vec![(ALWAYS, 4.0)]);
     classes.rate = 5.0 * (200.0 + 50.0) * 0.7;
+    let mut lone = alike(10, 0.0);
+    lone.members.iter_mut().skip(1).for_each(|m| m.slower = vec![(ALWAYS, 4.0)]);
+    lone.rate = (200.0 + 9.0 * 50.0) * 0.7;
     let mut weights = alike(3, 0.0);
     weights.members = vec![member(2, 1.0), member(4, 2.0), member(8, 4.0)];
     weights.rate = 14.0 / 0.020 * 0.7;
@@ -150,6 +154,13 @@ fn steady() -> Vec<Scenario> {
         scenario("slow", "one of 10 is 5× slow", Look::Share, slow(alike(10, 0.7))),
         scenario("slow-3", "one of 3 is 5× slow", Look::Share, slow(alike(3, 0.5))),
         scenario("classes", "5 members, and 5 that are 4× slow", Look::Latency, classes),
+        scenario("lone", "one member, and 9 that are 4× slow", Look::Latency, lone),
+        scenario(
+            "many",
+            "all alike, 100 members",
+            Look::Latency,
+            World { length: 15.0, ..alike(100, 0.7) },
+        ),
         scenario("weights", "weights 1:2:4, and workers", Look::Latency, weights),
         scenario("rare", "3 members, one 5× slow, 1 request a second", Look::Share, slow(rare)),
     ]
@@ -161,11 +172,14 @@ fn failing() -> Vec<Scenario> {
         first(world, |m| m.fails = vec![((10.0, f64::INFINITY), part)])
     };
     let look = Look::Failing(10.0);
+    let mut now_and_then = alike(10, 0.7);
+    now_and_then.members.iter_mut().for_each(|m| m.fails = vec![(ALWAYS, 0.02)]);
     vec![
         scenario("fails-10", "one of 10 fails in 1 ms", look, fails(10, 0.6, 1.0)),
         scenario("fails-3", "one of 3 fails in 1 ms", look, fails(3, 0.4, 1.0)),
         scenario("fails-2", "one of 2 fails in 1 ms", look, fails(2, 0.3, 1.0)),
         scenario("half", "one of 10 fails half of the time", look, fails(10, 0.6, 0.5)),
+        scenario("now-and-then", "2 % of all requests fail", Look::Latency, now_and_then),
     ]
 }
 
@@ -199,6 +213,7 @@ fn mixed() -> Vec<Scenario> {
     };
     let bursts = World { burst: 3.0, rate: base().rate * 0.6 / 0.7, ..base() };
     let pauses = World { pauses: 20.0, length: 85.0, rate: base().rate * 0.5 / 0.7, ..base() };
+    let stalls = first(alike(3, 0.5), |m| m.stalls = (0.05, 1.0));
     let streams = World { streams: (0.05, 10.0), ..base() };
     let sticky = first(World { sticky: 0.8, ..alike(10, 0.5) }, |m| m.slower = vec![(ALWAYS, 2.0)]);
     vec![
@@ -214,6 +229,7 @@ fn mixed() -> Vec<Scenario> {
         ),
         scenario("bursts", "bursts: 3× for 0.2 s of 2 s", Look::Latency, bursts),
         scenario("pauses", "each pauses for 1 s, every 21 s", Look::Latency, pauses),
+        scenario("stalls", "one of 3 stalls for 1 s, 1 in 20 times", Look::Share, stalls),
         scenario("streams", "5 % of the responses last 10 s", Look::Latency, streams),
     ]
 }
