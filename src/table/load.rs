@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time constant of the latency estimate: how long a sample keeps 1/e of its say.
+/// Time constant of the latency estimate, in seconds: how long a sample keeps 1/e of its say.
 const LATENCY_TAU: f64 = 5.0;
+/// Seconds that count for an answer which took none: the estimate is a mean of logarithms.
+const SHORTEST: f64 = 1e-6;
 /// Time constant of the failure rate, in seconds.
 const FAILURE_TAU: f64 = 5.0;
 /// The least say of one outcome in the failure rate: seven failures in a row make it more than one half.
@@ -187,9 +189,9 @@ impl Load {
     /// The member answered well, `latency` after it was asked at `sent`.
     pub fn succeeded(&self, sent: Instant, latency: Duration, now: Instant) {
         let tick = self.tick(now);
-        self.latency.mean(latency.as_secs_f64(), tick, LATENCY_TAU);
+        self.latency.log_mean(latency.as_secs_f64().max(SHORTEST), tick, LATENCY_TAU);
         if self.failures.get().is_some_and(|(rate, _)| rate > 0.0) {
-            self.failures.update(0.0, tick, FAILURE_TAU, 0.0);
+            self.failures.update(0.0, tick, FAILURE_TAU, 0.0, arithmetic);
         }
         self.answered(sent);
     }
@@ -216,7 +218,7 @@ impl Load {
         if failure == Failure::Local {
             return None;
         }
-        self.failures.update(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
+        self.failures.update(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN, arithmetic);
         if failure == Failure::Status {
             self.answered(sent);
             return None;
@@ -352,6 +354,7 @@ fn seconds_between(earlier: u32, later: u32) -> f64 {
 /// An exponentially weighted mean in continuous time, value and time in one word, so that
 /// an update is one compare-and-swap. The gain of a sample is `1 - exp(-Δt/τ)`; until τ has passed,
 /// `1/n` for the nth sample, which is the plain mean, so that the first does not rule the rest.
+/// The mean is arithmetic for rates and geometric for latencies.
 #[derive(Debug)]
 struct Decaying {
     word: AtomicU64,
@@ -370,31 +373,40 @@ impl Decaying {
         (!value.is_nan()).then_some((f64::from(value), at))
     }
 
-    /// A sample of a mean that begins with its first sample.
-    fn mean(&self, sample: f64, tick: u32, tau: f64) {
+    /// A sample of a geometric mean that begins with its first sample: one answer that takes 50
+    /// times as long as usual, for which the request is to blame or a pause, moves it no more than
+    /// one that takes a fiftieth.
+    fn log_mean(&self, sample: f64, tick: u32, tau: f64) {
         let before = self.samples.fetch_add(1, Relaxed);
         if before == u32::MAX {
             self.samples.store(u32::MAX / 2, Relaxed);
         }
-        self.update(sample, tick, tau, 1.0 / (f64::from(before) + 1.0));
+        self.update(sample, tick, tau, 1.0 / (f64::from(before) + 1.0), geometric);
     }
 
     /// Takes a sample with this gain at least.
     #[allow(clippy::cast_possible_truncation)] // Seven digits are plenty for an estimate.
-    fn update(&self, sample: f64, tick: u32, tau: f64, least: f64) {
+    fn update(&self, sample: f64, tick: u32, tau: f64, least: f64, mean: fn(f64, f64, f64) -> f64) {
         let update = |old| {
             let (value, at) = unpack(old);
-            let (value, gain, at) = if value.is_nan() {
-                (0.0, least, tick)
-            } else {
-                let gain = (1.0 - (-seconds_between(at, tick) / tau).exp()).max(least);
-                (f64::from(value), gain, at.wrapping_add(ticks_between(at, tick)))
-            };
-            Some(pack((value + (sample - value) * gain) as f32, at))
+            if value.is_nan() {
+                return Some(pack(mean(0.0, sample, least) as f32, tick));
+            }
+            let gain = (1.0 - (-seconds_between(at, tick) / tau).exp()).max(least);
+            let at = at.wrapping_add(ticks_between(at, tick));
+            Some(pack(mean(f64::from(value), sample, gain) as f32, at))
         };
         // The closure always answers, so the update cannot fail.
         let _ = self.word.fetch_update(Relaxed, Relaxed, update);
     }
+}
+
+fn arithmetic(value: f64, sample: f64, gain: f64) -> f64 {
+    value + (sample - value) * gain
+}
+
+fn geometric(value: f64, sample: f64, gain: f64) -> f64 {
+    value.powf(1.0 - gain) * sample.powf(gain)
 }
 
 fn pack(value: f32, tick: u32) -> u64 {
@@ -425,13 +437,22 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_is_the_plain_mean_until_its_time_has_passed() {
+    fn the_estimate_is_the_plain_geometric_mean_until_its_time_has_passed() {
         let (load, now) = load();
-        load.succeeded(now, 10 * SECOND, now);
+        load.succeeded(now, 1000 * SECOND, now);
         for _ in 0..9 {
             load.succeeded(now, SECOND, now);
         }
-        assert!((load.latency(1.0, now) - 1.9).abs() < 0.01);
+        let expected = 1000f64.powf(0.1);
+        assert!((load.latency(1.0, now) - expected).abs() < 0.01);
+    }
+
+    #[test]
+    fn an_answer_in_no_time_does_not_make_the_estimate_nothing() {
+        let (load, now) = load();
+        load.succeeded(now, Duration::ZERO, now);
+        load.succeeded(now, SECOND, now);
+        assert!((load.latency(1.0, now) - 0.001).abs() < 0.0001);
     }
 
     #[test]
@@ -447,11 +468,11 @@ mod tests {
         }
         // A burst of twenty is worth a tenth of what two hundred were, whatever it says at once.
         let burst = load.latency(1.0, now);
-        assert!(burst < 13.0, "{burst}");
+        assert!(burst < 1.8, "{burst}");
         let later = now + 5 * SECOND;
         load.succeeded(later, SECOND, later);
         let estimate = load.latency(1.0, later);
-        let expected = 1.0 + (burst - 1.0) * (-1.0f64).exp();
+        let expected = burst.powf((-1.0f64).exp());
         assert!((estimate - expected).abs() < 0.01, "{estimate}");
     }
 
