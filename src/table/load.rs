@@ -13,10 +13,15 @@ const SHORTEST: f64 = 1e-6;
 const FAILURE_TAU: f64 = 5.0;
 /// The least say of one outcome in the failure rate: seven failures in a row make it more than one half.
 const FAILURE_GAIN: f64 = 0.1;
-/// An estimate without news for this long, in seconds, begins to relax towards the pool's mean.
+/// A failure rate without news for this long, in seconds, begins to fade.
 const IDLE_GRACE: f64 = 1.0;
-/// Time constant, in seconds, with which an idle estimate relaxes.
+/// Time constant, in seconds, with which it fades.
 const IDLE_TAU: f64 = 10.0;
+/// The same of an estimate that is slower than the pool's mean, which it relaxes towards. It is
+/// longer: what is slow is asked now and then anyway, and at one request a second that is news enough.
+const SLOW_GRACE: f64 = 5.0;
+/// See [`SLOW_GRACE`].
+const SLOW_TAU: f64 = 30.0;
 /// Transport failures in a row that exclude a member.
 const FAILURES_TO_EXCLUDE: u32 = 3;
 /// An exclusion never grows beyond this multiple of its first interval.
@@ -229,15 +234,19 @@ impl Load {
         if excludes && !first.is_zero() { self.exclude(first, now) } else { None }
     }
 
-    /// The estimate: seconds to the response head. An idle one relaxes towards `mean`, and
-    /// before the first sample it is `mean`.
+    /// The estimate: seconds to the response head. An idle one that is slower than `mean` relaxes
+    /// towards it; one that is faster stays, or it would be kept idle. Before the first sample it
+    /// is `mean`.
     #[must_use]
     pub fn latency(&self, mean: f64, now: Instant) -> f64 {
         let Some((value, at)) = self.latency.get() else {
             return mean;
         };
-        let idle = seconds_between(at, self.tick(now)) - IDLE_GRACE;
-        if idle <= 0.0 { value } else { mean + (value - mean) * (-idle / IDLE_TAU).exp() }
+        if value <= mean {
+            return value;
+        }
+        let idle = seconds_between(at, self.tick(now)) - SLOW_GRACE;
+        if idle <= 0.0 { value } else { mean + (value - mean) * (-idle / SLOW_TAU).exp() }
     }
 
     /// The last estimate as it was recorded, in seconds; none before the first sample.
@@ -492,12 +501,19 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_estimate_relaxes_towards_the_mean_and_reading_does_not_change_it() {
+    fn an_idle_slow_estimate_relaxes_towards_the_mean_and_reading_does_not_change_it() {
         let (load, now) = load();
         load.succeeded(now, 8 * SECOND, now);
-        let later = now + Duration::from_secs(60);
+        let later = now + Duration::from_secs(180);
         assert!(load.latency(1.0, later) < 1.1);
         assert!((load.latency(1.0, now) - 8.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn one_that_was_faster_than_the_mean_does_not_become_slow_by_idling() {
+        let (load, now) = load();
+        load.succeeded(now, SECOND, now);
+        assert!(load.latency(8.0, now + Duration::from_secs(60)) < 1.01);
     }
 
     #[test]
