@@ -142,7 +142,7 @@ impl Proxy {
     pub fn end(&mut self, ticket: Ticket) {
         match self {
             Self::Peer(peer) => peer.end(ticket),
-            Self::Gibbon(gibbon) => gibbon.loads[ticket.slot].end(),
+            Self::Gibbon(gibbon) => gibbon.end(ticket),
         }
     }
 
@@ -455,12 +455,18 @@ impl Gibbon {
     fn head(&mut self, ticket: Ticket, outcome: Outcome, now: Duration) {
         let (sent, at) = (self.start + ticket.sent, self.start + now);
         let load = &self.loads[ticket.slot];
+        load.begin_body();
         let failure = match outcome {
             Outcome::Success => return load.succeeded(sent, now.saturating_sub(ticket.sent), at),
             Outcome::Status => Failure::Status,
             Outcome::Refused => Failure::Refused,
         };
         load.failed(failure, sent, Self::FIRST_EXCLUSION, at);
+    }
+
+    fn end(&self, ticket: Ticket) {
+        self.loads[ticket.slot].end_body();
+        self.loads[ticket.slot].end();
     }
 
     fn excludes(&self, member: usize, now: Duration) -> bool {

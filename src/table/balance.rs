@@ -126,8 +126,12 @@ pub struct Ask<'a> {
 
 impl Ask<'_> {
     /// What a member has under way of the kind that is asked for.
-    fn at(&self, member: &Member) -> u32 {
-        if self.tunnel { member.load.tunnels() } else { member.load.in_flight() }
+    fn at(&self, member: &Member, method: Method) -> f64 {
+        match (self.tunnel, method) {
+            (true, _) => f64::from(member.load.tunnels()),
+            (false, Method::Latency) => member.load.busy(),
+            (false, _) => f64::from(member.load.in_flight()),
+        }
     }
 }
 
@@ -176,7 +180,7 @@ fn own_member(route: &Route, ask: &Ask<'_>) -> Option<Pick> {
     };
     let busy = |member: &usize| {
         let m = &route.members[*member];
-        f64::from(ask.at(m) + 1) / m.weight
+        (ask.at(m, route.rule.method) + 1.0) / m.weight
     };
     let own = ask.wanted.iter().copied().filter(usable);
     let member = own.min_by(|a, b| busy(a).total_cmp(&busy(b)))?;
@@ -279,7 +283,7 @@ fn least(
         match route.rule.method {
             Method::RoundRobin => ahead + 1.0 / weight,
             Method::Latency | Method::LeastRequests => {
-                f64::from(ask.at(m) + 1) / weight + FAIRNESS * ahead
+                (ask.at(m, pool.method) + 1.0) / weight + FAIRNESS * ahead
             }
         }
     };

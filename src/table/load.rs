@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 /// Time constant of the latency estimate, in seconds: how long a sample keeps 1/e of its say.
 const LATENCY_TAU: f64 = 5.0;
+/// What a response under way weighs against a request that waits for its head: a download or an
+/// event stream costs a member less than an answer that it still has to make, but not nothing.
+const BODY: f64 = 0.25;
 /// Seconds that count for an answer which took none: the estimate is a mean of logarithms.
 const SHORTEST: f64 = 1e-6;
 /// Time constant of the failure rate, in seconds.
@@ -120,6 +123,7 @@ pub struct Load {
     latency: Decaying,
     failures: Decaying,
     in_flight: AtomicU32,
+    bodies: AtomicU32,
     tunnels: AtomicU32,
     in_a_row: AtomicU32,
     excluded_until: AtomicU64,
@@ -145,6 +149,7 @@ impl Load {
             latency: Decaying::default(),
             failures: Decaying::default(),
             in_flight: AtomicU32::new(0),
+            bodies: AtomicU32::new(0),
             tunnels: AtomicU32::new(0),
             in_a_row: AtomicU32::new(0),
             excluded_until: AtomicU64::new(0),
@@ -173,6 +178,23 @@ impl Load {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// The head of a response has come, and its body is under way.
+    pub fn begin_body(&self) {
+        self.bodies.fetch_add(1, Relaxed);
+    }
+
+    /// The body has ended; before [`Load::end`].
+    pub fn end_body(&self) {
+        self.bodies.fetch_sub(1, Relaxed);
+    }
+
+    /// What the requests under way weigh: one whose response has begun, a part of one that waits.
+    #[must_use]
+    pub fn busy(&self) -> f64 {
+        let bodies = f64::from(self.bodies.load(Relaxed));
+        (f64::from(self.in_flight()) - (1.0 - BODY) * bodies).max(0.0)
     }
 
     /// A tunnel was opened.
@@ -573,6 +595,19 @@ mod tests {
         assert_eq!(load.failed(Failure::Refused, later, FIRST, later), None);
         load.succeeded(sent, SECOND, now + SECOND);
         assert_eq!(load.admission(now + SECOND), Admission::Excluded(4 * SECOND));
+    }
+
+    #[test]
+    fn a_response_under_way_weighs_less_than_a_request_that_waits() {
+        let (load, _) = load();
+        load.begin();
+        load.begin();
+        load.begin_body();
+        assert!((load.busy() - 1.25).abs() < f64::EPSILON);
+        assert_eq!(load.in_flight(), 2);
+        load.end_body();
+        load.end();
+        assert!((load.busy() - 1.0).abs() < f64::EPSILON);
     }
 
     #[test]
