@@ -1,10 +1,18 @@
 //! Which member serves a request: wanted, tried, load → member.
 //!
 //! Every member has an *effective weight*: its weight, less the slower it answers and the more it
-//! fails. A pick goes to the member with the least `(in flight + 1) / effective weight` plus what it
-//! has had beyond its part so far. The first term sends work where it will be done soonest; the
-//! second is the virtual time of weighted fair queueing (Demers, Keshav, Shenker 1989), and makes
-//! the shares exact in the long run at any load.
+//! fails:
+//!
+//! ```text
+//! speed  = 1 / max(1, latency / (1.35 × latency of the fastest))⁴, at least 1/40 of the mean speed
+//! weight = configured weight × slow start × speed / (1 + 25 × (failure rate − 2 %))²
+//! score  = (in flight + 1) / weight − ¼ × how far it is behind its part, at most one request's worth
+//! ```
+//!
+//! A pick goes to the member with the least score. The first term sends work where it will be done
+//! soonest; the second is the virtual time of weighted fair queueing (Demers, Keshav, Shenker 1989),
+//! and makes the shares of idle members exact in the long run. The constants come from the
+//! laboratory, `docs/balancing.md`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -20,8 +28,10 @@ const FLOOR: f64 = 0.025;
 const ALIKE: f64 = 1.35;
 /// Seconds that make no difference to anybody, and that are mostly the noise of the measurement.
 const UNFELT: f64 = 0.001;
-/// How many times the fastest member's latency a failure costs, beyond its own time.
-const FAILURE_COST: f64 = 13.0;
+/// How much slower a member that always fails is taken to be; its weight goes with the square of that.
+const FAILURE_COST: f64 = 25.0;
+/// Share of failures that is no member's fault: that many requests fail anywhere.
+const FAILURES_BORNE: f64 = 0.02;
 /// How much having had less than one's part counts against requests in flight.
 const FAIRNESS: f64 = 0.25;
 /// Requests that a member may be behind its part; more is forgotten, so that no member is flooded.
@@ -383,7 +393,8 @@ impl Pool {
             Method::RoundRobin => member.weight,
             Method::LeastRequests => member.weight * load.ramp(self.slow_start, now),
             Method::Latency => {
-                let cost = 1.0 + FAILURE_COST * load.failure_rate(now);
+                let failing = (load.failure_rate(now) - FAILURES_BORNE).max(0.0);
+                let cost = 1.0 + FAILURE_COST * failing;
                 let speed = self.speed(member, now).max(self.floor);
                 member.weight * load.ramp(self.slow_start, now) * speed / (cost * cost)
             }
