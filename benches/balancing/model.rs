@@ -387,7 +387,7 @@ impl<'w> Simulation<'w> {
         if !good {
             self.run.seconds[index(arrived)].1 += 1;
         } else if !request.heavy && arrived >= self.world.from {
-            self.run.latencies.push((now - request.arrived).as_secs_f64());
+            self.run.latencies.push(now.saturating_sub(request.arrived).as_secs_f64());
         }
     }
 }

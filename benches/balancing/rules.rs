@@ -200,17 +200,17 @@ impl Peer {
 
     fn new(name: Name, weights: &[f64], sticky: bool, seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let seen = weights.iter().map(|weight| Seen {
+        let member = |weight: &f64| Seen {
             weight: *weight,
             health: 1.0,
             // Proxies do not begin in step.
             deadline: rng.f64() / weight,
             ..Seen::default()
-        });
-        let seen = seen.collect();
+        };
+        let members = weights.iter().map(member).collect();
         let weighted = weights.iter().any(|weight| weight.to_bits() != weights[0].to_bits());
         let present = (0..weights.len()).collect();
-        Self { name, sticky, weighted, present, seen, clock: 0.0, rng }
+        Self { name, sticky, weighted, present, seen: members, clock: 0.0, rng }
     }
 
     fn members(&mut self, present: &[usize], now: Duration) {

@@ -1,7 +1,7 @@
 //! The scenarios, and the bars that the product is held to in each.
 
 use super::model::{Member, Run, Span, World, index, run};
-use super::rules::{Name, RULES};
+use super::rules::Name;
 
 /// How near the best rule's figure the product's must be.
 const NEAR: f64 = 1.05;
@@ -161,7 +161,7 @@ fn steady() -> Vec<Scenario> {
             Look::Latency,
             World { length: 15.0, ..alike(100, 0.7) },
         ),
-        scenario("weights", "weights 1:2:4, and workers", Look::Latency, weights),
+        scenario("weights", "weights 1:2:4, and as many workers", Look::Latency, weights),
         scenario("rare", "3 members, one 5× slow, 1 request a second", Look::Share, slow(rare)),
     ]
 }
@@ -232,11 +232,6 @@ fn mixed() -> Vec<Scenario> {
         scenario("stalls", "one of 3 stalls for 1 s, 1 in 20 times", Look::Share, stalls),
         scenario("streams", "5 % of the responses last 10 s", Look::Latency, streams),
     ]
-}
-
-/// Runs a scenario under every rule.
-pub fn play(scenario: &Scenario, seeds: u64) -> Vec<Result> {
-    RULES.iter().map(|name| result(scenario, *name, seeds)).collect()
 }
 
 /// Runs a scenario under one rule.
