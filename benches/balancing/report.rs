@@ -208,14 +208,14 @@ const COLOURS: [&str; 8] =
 /// one member, what it got.
 fn draw(scenario: &Scenario, results: &[Result]) -> String {
     let curve = heading(scenario.look).is_some();
-    let width = if curve { 940 } else { 520 };
+    let width = if curve { 950 } else { 530 };
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} 250\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"{width}\" height=\"250\" fill=\"#fff\"/>\n\
          <text x=\"10\" y=\"18\" font-weight=\"bold\">{}: p50 and p99, ms</text>\n",
         scenario.title
     );
-    let x = |ms: f64| 130.0 + (ms.clamp(10.0, 100_000.0) / 10.0).log10() * 80.0;
+    let x = |ms: f64| 140.0 + (ms.clamp(10.0, 100_000.0) / 10.0).log10() * 80.0;
     for (row, (result, colour)) in results.iter().zip(COLOURS).enumerate() {
         let y = 40 + 25 * row;
         let (middle, end) = (x(result.p50), x(result.p99));
@@ -226,12 +226,12 @@ fn draw(scenario: &Scenario, results: &[Result]) -> String {
         };
         let _ = writeln!(
             svg,
-            "<text x=\"10\" y=\"{}\">{}</text><rect x=\"130\" y=\"{y}\" width=\"{:.0}\" height=\"16\" fill=\"{colour}\" opacity=\".45\"/>\
-             <rect x=\"130\" y=\"{y}\" width=\"{:.0}\" height=\"16\" fill=\"{colour}\"/><text x=\"{:.0}\" y=\"{}\">{:.0} / {:.0}{errors}</text>",
+            "<text x=\"10\" y=\"{}\">{}</text><rect x=\"140\" y=\"{y}\" width=\"{:.0}\" height=\"16\" fill=\"{colour}\" opacity=\".45\"/>\
+             <rect x=\"140\" y=\"{y}\" width=\"{:.0}\" height=\"16\" fill=\"{colour}\"/><text x=\"{:.0}\" y=\"{}\">{:.0} / {:.0}{errors}</text>",
             y + 12,
             result.name.label(),
-            end - 130.0,
-            middle - 130.0,
+            end - 140.0,
+            middle - 140.0,
             end + 5.0,
             y + 12,
             result.p50,
