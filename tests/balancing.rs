@@ -46,8 +46,11 @@ fn it_is_within_5_percent_of_the_best_rules_and_starves_nobody() {
 
 #[test]
 fn no_scenario_misses_a_bar_that_is_not_relative() {
-    for scenario in scenarios::all().into_iter().filter(|scenario| scenario.id != "many") {
-        let scenario = shortened(scenario, 18.0);
+    // These are long, and the others say as much.
+    let long = ["many", "alike-30", "alike-90", "proxies-1", "bursts"];
+    for scenario in scenarios::all().into_iter().filter(|scenario| !long.contains(&scenario.id)) {
+        // Less is too short for ten proxies, at each of which a slow member may be behind by four.
+        let scenario = shortened(scenario, 25.0);
         // Alone it is its own best.
         for bar in bars(&scenario, &[own(&scenario)]) {
             assert!(bar.met(), "{}: {bar:?}", scenario.id);
