@@ -25,6 +25,8 @@ pub struct InFlight {
     load: Arc<Load>,
     tally: Arc<MemberTally>,
     probe: bool,
+    /// The response's head has come.
+    body: bool,
     sent: Instant,
 }
 
@@ -35,12 +37,16 @@ impl InFlight {
         member.load.begin();
         member.tally.requests.inc();
         let (load, tally) = (Arc::clone(&member.load), Arc::clone(&member.tally));
-        Self { load, tally, probe, sent: now }
+        Self { load, tally, probe, body: false, sent: now }
     }
 
     /// The member answered well.
     pub fn succeeded(&mut self, latency: Duration, now: Instant) {
         self.probe = false;
+        if !self.body {
+            self.body = true;
+            self.load.begin_body();
+        }
         self.load.succeeded(self.sent, latency, now);
     }
 
@@ -60,6 +66,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if self.body {
+            self.load.end_body();
+        }
         self.load.end();
         if self.probe {
             self.load.end_probe();

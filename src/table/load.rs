@@ -5,16 +5,26 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time constant of the latency estimate: how long a sample keeps 1/e of its say.
+/// Time constant of the latency estimate, in seconds: how long a sample keeps 1/e of its say.
 const LATENCY_TAU: f64 = 5.0;
+/// What a response under way weighs against a request that waits for its head: a download or an
+/// event stream costs a member less than an answer that it still has to make, but not nothing.
+const BODY: f64 = 0.25;
+/// Seconds that count for an answer which took none: the estimate is a mean of logarithms.
+const SHORTEST: f64 = 1e-6;
 /// Time constant of the failure rate, in seconds.
 const FAILURE_TAU: f64 = 5.0;
 /// The least say of one outcome in the failure rate: seven failures in a row make it more than one half.
 const FAILURE_GAIN: f64 = 0.1;
-/// An estimate without news for this long, in seconds, begins to relax towards the pool's mean.
+/// A failure rate without news for this long, in seconds, begins to fade.
 const IDLE_GRACE: f64 = 1.0;
-/// Time constant, in seconds, with which an idle estimate relaxes.
+/// Time constant, in seconds, with which it fades.
 const IDLE_TAU: f64 = 10.0;
+/// The same of an estimate that is slower than the pool's mean, which it relaxes towards. It is
+/// longer: what is slow is asked now and then anyway, and at one request a second that is news enough.
+const SLOW_GRACE: f64 = 5.0;
+/// See [`SLOW_GRACE`].
+const SLOW_TAU: f64 = 30.0;
 /// Transport failures in a row that exclude a member.
 const FAILURES_TO_EXCLUDE: u32 = 3;
 /// An exclusion never grows beyond this multiple of its first interval.
@@ -113,6 +123,7 @@ pub struct Load {
     latency: Decaying,
     failures: Decaying,
     in_flight: AtomicU32,
+    bodies: AtomicU32,
     tunnels: AtomicU32,
     in_a_row: AtomicU32,
     excluded_until: AtomicU64,
@@ -138,6 +149,7 @@ impl Load {
             latency: Decaying::default(),
             failures: Decaying::default(),
             in_flight: AtomicU32::new(0),
+            bodies: AtomicU32::new(0),
             tunnels: AtomicU32::new(0),
             in_a_row: AtomicU32::new(0),
             excluded_until: AtomicU64::new(0),
@@ -168,6 +180,23 @@ impl Load {
         self.in_flight.load(Relaxed)
     }
 
+    /// The head of a response has come, and its body is under way.
+    pub fn begin_body(&self) {
+        self.bodies.fetch_add(1, Relaxed);
+    }
+
+    /// The body has ended; before [`Load::end`].
+    pub fn end_body(&self) {
+        self.bodies.fetch_sub(1, Relaxed);
+    }
+
+    /// What the requests under way weigh: one whose response has begun, a part of one that waits.
+    #[must_use]
+    pub fn busy(&self) -> f64 {
+        let bodies = f64::from(self.bodies.load(Relaxed));
+        (f64::from(self.in_flight()) - (1.0 - BODY) * bodies).max(0.0)
+    }
+
     /// A tunnel was opened.
     pub fn open_tunnel(&self) {
         self.tunnels.fetch_add(1, Relaxed);
@@ -187,9 +216,9 @@ impl Load {
     /// The member answered well, `latency` after it was asked at `sent`.
     pub fn succeeded(&self, sent: Instant, latency: Duration, now: Instant) {
         let tick = self.tick(now);
-        self.latency.mean(latency.as_secs_f64(), tick, LATENCY_TAU);
+        self.latency.log_mean(latency.as_secs_f64().max(SHORTEST), tick, LATENCY_TAU);
         if self.failures.get().is_some_and(|(rate, _)| rate > 0.0) {
-            self.failures.update(0.0, tick, FAILURE_TAU, 0.0);
+            self.failures.rate(0.0, tick, FAILURE_TAU, 0.0);
         }
         self.answered(sent);
     }
@@ -216,7 +245,7 @@ impl Load {
         if failure == Failure::Local {
             return None;
         }
-        self.failures.update(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
+        self.failures.rate(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
         if failure == Failure::Status {
             self.answered(sent);
             return None;
@@ -227,15 +256,19 @@ impl Load {
         if excludes && !first.is_zero() { self.exclude(first, now) } else { None }
     }
 
-    /// The estimate: seconds to the response head. An idle one relaxes towards `mean`, and
-    /// before the first sample it is `mean`.
+    /// The estimate: seconds to the response head. An idle one that is slower than `mean` relaxes
+    /// towards it; one that is faster stays, or it would be kept idle. Before the first sample it
+    /// is `mean`.
     #[must_use]
     pub fn latency(&self, mean: f64, now: Instant) -> f64 {
         let Some((value, at)) = self.latency.get() else {
             return mean;
         };
-        let idle = seconds_between(at, self.tick(now)) - IDLE_GRACE;
-        if idle <= 0.0 { value } else { mean + (value - mean) * (-idle / IDLE_TAU).exp() }
+        if value <= mean {
+            return value;
+        }
+        let idle = seconds_between(at, self.tick(now)) - SLOW_GRACE;
+        if idle <= 0.0 { value } else { mean + (value - mean) * (-idle / SLOW_TAU).exp() }
     }
 
     /// The last estimate as it was recorded, in seconds; none before the first sample.
@@ -352,6 +385,7 @@ fn seconds_between(earlier: u32, later: u32) -> f64 {
 /// An exponentially weighted mean in continuous time, value and time in one word, so that
 /// an update is one compare-and-swap. The gain of a sample is `1 - exp(-Δt/τ)`; until τ has passed,
 /// `1/n` for the nth sample, which is the plain mean, so that the first does not rule the rest.
+/// The mean is arithmetic for rates and geometric for latencies.
 #[derive(Debug)]
 struct Decaying {
     word: AtomicU64,
@@ -370,27 +404,39 @@ impl Decaying {
         (!value.is_nan()).then_some((f64::from(value), at))
     }
 
-    /// A sample of a mean that begins with its first sample.
-    fn mean(&self, sample: f64, tick: u32, tau: f64) {
+    /// A sample of a geometric mean that begins with its first sample: one answer that takes 50
+    /// times as long as usual, for which the request is to blame or a pause, moves it no more than
+    /// one that takes a fiftieth.
+    fn log_mean(&self, sample: f64, tick: u32, tau: f64) {
         let before = self.samples.fetch_add(1, Relaxed);
         if before == u32::MAX {
             self.samples.store(u32::MAX / 2, Relaxed);
         }
-        self.update(sample, tick, tau, 1.0 / (f64::from(before) + 1.0));
+        let mean = |value: Option<f64>, gain: f64| {
+            value.map_or(sample, |value| value.powf(1.0 - gain) * sample.powf(gain))
+        };
+        self.update(tick, tau, 1.0 / (f64::from(before) + 1.0), mean);
     }
 
-    /// Takes a sample with this gain at least.
+    /// A sample of a rate that begins with nothing, with this gain at least.
+    fn rate(&self, sample: f64, tick: u32, tau: f64, least: f64) {
+        let mean = |value: Option<f64>, gain: f64| {
+            let value = value.unwrap_or_default();
+            value + (sample - value) * gain
+        };
+        self.update(tick, tau, least, mean);
+    }
+
     #[allow(clippy::cast_possible_truncation)] // Seven digits are plenty for an estimate.
-    fn update(&self, sample: f64, tick: u32, tau: f64, least: f64) {
+    fn update(&self, tick: u32, tau: f64, least: f64, mean: impl Fn(Option<f64>, f64) -> f64) {
         let update = |old| {
             let (value, at) = unpack(old);
-            let (value, gain, at) = if value.is_nan() {
-                (0.0, least, tick)
-            } else {
-                let gain = (1.0 - (-seconds_between(at, tick) / tau).exp()).max(least);
-                (f64::from(value), gain, at.wrapping_add(ticks_between(at, tick)))
-            };
-            Some(pack((value + (sample - value) * gain) as f32, at))
+            if value.is_nan() {
+                return Some(pack(mean(None, least) as f32, tick));
+            }
+            let gain = (1.0 - (-seconds_between(at, tick) / tau).exp()).max(least);
+            let at = at.wrapping_add(ticks_between(at, tick));
+            Some(pack(mean(Some(f64::from(value)), gain) as f32, at))
         };
         // The closure always answers, so the update cannot fail.
         let _ = self.word.fetch_update(Relaxed, Relaxed, update);
@@ -425,13 +471,31 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_is_the_plain_mean_until_its_time_has_passed() {
+    fn the_estimate_is_the_plain_geometric_mean_until_its_time_has_passed() {
         let (load, now) = load();
-        load.succeeded(now, 10 * SECOND, now);
+        load.succeeded(now, 1000 * SECOND, now);
         for _ in 0..9 {
             load.succeeded(now, SECOND, now);
         }
-        assert!((load.latency(1.0, now) - 1.9).abs() < 0.01);
+        let expected = 1000f64.powf(0.1);
+        assert!((load.latency(1.0, now) - expected).abs() < 0.01);
+    }
+
+    #[test]
+    fn two_first_answers_at_once_do_not_make_the_estimate_nothing() {
+        let estimate = Decaying::default();
+        // Another has counted its sample and not entered it yet.
+        estimate.samples.store(1, Relaxed);
+        estimate.log_mean(3.0, 0, LATENCY_TAU);
+        assert!((estimate.get().unwrap().0 - 3.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn an_answer_in_no_time_does_not_make_the_estimate_nothing() {
+        let (load, now) = load();
+        load.succeeded(now, Duration::ZERO, now);
+        load.succeeded(now, SECOND, now);
+        assert!((load.latency(1.0, now) - 0.001).abs() < 0.0001);
     }
 
     #[test]
@@ -447,11 +511,11 @@ mod tests {
         }
         // A burst of twenty is worth a tenth of what two hundred were, whatever it says at once.
         let burst = load.latency(1.0, now);
-        assert!(burst < 13.0, "{burst}");
+        assert!(burst < 1.8, "{burst}");
         let later = now + 5 * SECOND;
         load.succeeded(later, SECOND, later);
         let estimate = load.latency(1.0, later);
-        let expected = 1.0 + (burst - 1.0) * (-1.0f64).exp();
+        let expected = burst.powf((-1.0f64).exp());
         assert!((estimate - expected).abs() < 0.01, "{estimate}");
     }
 
@@ -471,12 +535,19 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_estimate_relaxes_towards_the_mean_and_reading_does_not_change_it() {
+    fn an_idle_slow_estimate_relaxes_towards_the_mean_and_reading_does_not_change_it() {
         let (load, now) = load();
         load.succeeded(now, 8 * SECOND, now);
-        let later = now + Duration::from_secs(60);
+        let later = now + Duration::from_secs(180);
         assert!(load.latency(1.0, later) < 1.1);
         assert!((load.latency(1.0, now) - 8.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn one_that_was_faster_than_the_mean_does_not_become_slow_by_idling() {
+        let (load, now) = load();
+        load.succeeded(now, SECOND, now);
+        assert!(load.latency(8.0, now + Duration::from_secs(60)) < 1.01);
     }
 
     #[test]
@@ -536,6 +607,19 @@ mod tests {
         assert_eq!(load.failed(Failure::Refused, later, FIRST, later), None);
         load.succeeded(sent, SECOND, now + SECOND);
         assert_eq!(load.admission(now + SECOND), Admission::Excluded(4 * SECOND));
+    }
+
+    #[test]
+    fn a_response_under_way_weighs_less_than_a_request_that_waits() {
+        let (load, _) = load();
+        load.begin();
+        load.begin();
+        load.begin_body();
+        assert!((load.busy() - 1.25).abs() < f64::EPSILON);
+        assert_eq!(load.in_flight(), 2);
+        load.end_body();
+        load.end();
+        assert!((load.busy() - 1.0).abs() < f64::EPSILON);
     }
 
     #[test]

@@ -1,0 +1,32 @@
+//! The laboratory: the product's picking rule against every peer's, in virtual time.
+//!
+//! `cargo bench --bench balancing` writes `docs/balancing.md` and its pictures. With `SCENARIO=heavy,slow`
+//! it prints only those.
+
+mod model;
+mod report;
+mod rules;
+mod scenarios;
+
+/// Runs of each rule in each scenario, with a seed each.
+const SEEDS: u64 = 3;
+
+fn main() {
+    // `cargo test --all-targets` runs benches too, without this.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let only = std::env::var("SCENARIO").ok();
+    let chosen = |id: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == id));
+    let scenarios = scenarios::all();
+    let mut played = Vec::new();
+    for scenario in scenarios.iter().filter(|scenario| chosen(scenario.id)) {
+        let results = rules::RULES.map(|name| scenarios::result(scenario, name, SEEDS));
+        let bars = scenarios::bars(scenario, &results);
+        println!("{}", report::table(scenario, &results, &bars));
+        played.push((scenario, results.to_vec(), bars));
+    }
+    if only.is_none() {
+        report::write(&played).expect("docs can be written");
+    }
+}
