@@ -507,6 +507,13 @@ pub struct Failover {
     /// times as long. Default: `5s`.
     pub exclude_for: Duration,
 
+    /// The part of the members, in percent, that may be left out at once for what they answer or
+    /// for breaking off, from 0 to 100: what all of them do is not cured by fewer. Of two or more,
+    /// one always may, and never the last. Members that cannot be connected to are left out in any
+    /// case. Default: 50.
+    #[schemars(range(max = 100))]
+    pub excluded_share: u8,
+
     /// The part of the requests, in percent, that may be sent a second time to another member, from
     /// 0 to 100, so that an outage is not multiplied. Requests that never reached a member do not
     /// count. Default: 20.
@@ -715,6 +722,7 @@ impl Default for Failover {
             attempts: 8,
             statuses: Vec::new(),
             exclude_for: Duration::from_secs(5),
+            excluded_share: 50,
             retry_share: 20,
         }
     }

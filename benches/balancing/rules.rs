@@ -508,6 +508,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
             statuses: Vec::new(),
             exclude_for: Gibbon::FIRST_EXCLUSION,
             retry_percent: 20,
+            excluded_percent: 50,
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(2),

@@ -66,6 +66,8 @@ fn member(route: &Route, member: &Member, now: Instant) -> Value {
         "latencySeconds": route.estimate(member, now),
         "failureRate": load.failure_rate(now),
         "requests": member.tally.requests.get(),
+        "sessionRequests": member.tally.sessions.get(),
+        "lastSessionSecondsAgo": member.tally.since_session(load.age(now)).map(|ago| ago.as_secs()),
         "failures": failures.collect::<serde_json::Map<_, _>>(),
     })
 }

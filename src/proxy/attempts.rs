@@ -123,6 +123,10 @@ impl Attempts<'_> {
             now: Instant::now(),
         };
         let pick = balance::pick(self.route, &ask, &mut self.worker.rng.borrow_mut());
+        if let Ok(Pick { member, session: Session::Hit, .. }) = pick {
+            let member = &self.route.members[member];
+            member.tally.session(member.load.age(ask.now));
+        }
         pick.map_err(|none| match none {
             NoMember::Session => {
                 visit.session = Some(Session::Refused);
@@ -165,9 +169,9 @@ impl Attempts<'_> {
     }
 
     fn book(&self, pick: Pick, in_flight: &mut InFlight, failure: Failure) {
-        let first = self.route.rule.failover.exclude_for;
-        let excluded = in_flight.failed(failure, first, Instant::now());
-        report(self.route, &self.route.members[pick.member], failure, excluded);
+        let (member, now) = (&self.route.members[pick.member], Instant::now());
+        let first = self.route.exclusion(member, failure, now);
+        report(self.route, member, failure, in_flight.failed(failure, first, now));
     }
 
     /// Whether the request's time was spent on waiting for this member, not for the client or
@@ -268,8 +272,8 @@ pub fn judge(
     } else {
         return in_flight.succeeded(latency, now);
     };
-    let excluded = in_flight.failed(failure, route.rule.failover.exclude_for, now);
-    report(route, member, failure, excluded);
+    let first = route.exclusion(member, failure, now);
+    report(route, member, failure, in_flight.failed(failure, first, now));
 }
 
 fn report(route: &Route, member: &Member, failure: Failure, excluded: Option<Duration>) {

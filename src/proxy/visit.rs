@@ -214,12 +214,16 @@ impl Visit {
         if let Some(busy) = self.busy.as_ref().filter(|_| self.ends_by_close) {
             busy.cut();
         }
-        let first = self.route.as_ref().map(|route| route.rule.failover.exclude_for);
         // A body that the client broke off takes the member's connection with it.
         let blameless = self.upload.as_ref().is_some_and(|upload| upload.error().is_some());
         let failure = failure.filter(|_| !blameless);
-        if let (Some(mut in_flight), Some(failure)) = (self.in_flight.take(), failure) {
-            in_flight.failed(failure, first.unwrap_or_default(), Instant::now());
+        let at = self.route.as_ref().zip(self.member);
+        if let (Some(mut in_flight), Some(failure), Some((route, member))) =
+            (self.in_flight.take(), failure, at)
+        {
+            let now = Instant::now();
+            let first = route.exclusion(&route.members[member], failure, now);
+            in_flight.failed(failure, first, now);
         }
         self.connection = None;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::access::Barred;
-use super::balance::{Cursor, Dealer};
+use super::balance::{Dealer, Ledger};
 use super::load::Load;
 use super::owners::Owners;
 use super::path::HostPattern;
@@ -411,7 +411,7 @@ impl Route {
                     let load = load(entry, endpoint.address);
                     let own = before.and_then(|b| b.kept(&load, &rule.entries[entry]));
                     let own = own.unwrap_or_else(|| {
-                        (Arc::new(Cursor::joining(&cursor)), Arc::<MemberTally>::default())
+                        (Arc::new(Ledger::joining(&cursor)), Arc::<MemberTally>::default())
                     });
                     members.push(member(rule, entry, groups.len(), &endpoint, load, own));
                 }
@@ -454,12 +454,15 @@ impl Route {
             Arc::ptr_eq(&m.load, load) && m.name == entry.name && m.site.path == *entry.path
         };
         let member = self.members.iter().find(same)?;
-        Some((Arc::clone(&member.cursor), Arc::clone(&member.tally)))
+        if member.state != State::Active {
+            member.ledger.skip(&self.groups[member.group].cursor);
+        }
+        Some((Arc::clone(&member.ledger), Arc::clone(&member.tally)))
     }
 }
 
 /// What a rule keeps of a member when its table changes.
-type Kept = (Arc<Cursor>, Arc<MemberTally>);
+type Kept = (Arc<Ledger>, Arc<MemberTally>);
 
 /// Without shares all entries are one group; with shares each is one of its own.
 fn shares(entries: &[Entry]) -> Vec<(f64, Range<usize>)> {
@@ -476,7 +479,7 @@ fn member(
     group: usize,
     endpoint: &Endpoint,
     load: Arc<Load>,
-    (cursor, tally): Kept,
+    (ledger, tally): Kept,
 ) -> Member {
     let of = &rule.entries[entry];
     let route = match &of.route {
@@ -510,7 +513,7 @@ fn member(
             Target::Service(_) => address_site(endpoint.address, &of.path),
         },
         load,
-        cursor,
+        ledger,
         tally,
     }
 }
@@ -699,7 +702,7 @@ mod tests {
         assert_eq!(new.members.len(), 3);
         for (old, new) in old.members.iter().zip(&new.members) {
             assert!(Arc::ptr_eq(&old.load, &new.load));
-            assert!(Arc::ptr_eq(&old.cursor, &new.cursor));
+            assert!(Arc::ptr_eq(&old.ledger, &new.ledger));
         }
         assert!(Arc::ptr_eq(&old.tally, &new.tally));
     }
@@ -717,7 +720,7 @@ mod tests {
         let [one, two] = &second.routes[0].members[..] else { panic!("two members") };
         assert!(Arc::ptr_eq(&one.load, &two.load) && !Arc::ptr_eq(&one.tally, &two.tally));
         assert!(Arc::ptr_eq(&two.tally, &first.routes[0].members[1].tally));
-        assert!(Arc::ptr_eq(&two.cursor, &first.routes[0].members[1].cursor));
+        assert!(Arc::ptr_eq(&two.ledger, &first.routes[0].members[1].ledger));
     }
 
     fn of(namespace: &str, name: &str, hosts: &[&str], path: &str) -> Rule {

@@ -34,6 +34,7 @@ pub fn rule(name: &str, path: &str) -> Rule {
             statuses: Vec::new(),
             exclude_for: Duration::from_secs(5),
             retry_percent: 20,
+            excluded_percent: 50,
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(2),

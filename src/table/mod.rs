@@ -30,9 +30,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use rustls::pki_types::ServerName;
 
 use access::Access;
-use balance::{Cursor, Dealer, Method};
+use balance::{Cursor, Dealer, Ledger, Method};
 use edit::Edits;
-use load::Load;
+use load::{Admission, Failure, Load};
 use owners::Owners;
 use path::{HostPattern, Prefix, RequestPath};
 use reverse::{Address, Reversal, Site};
@@ -272,6 +272,8 @@ pub struct Failover {
     pub statuses: Vec<StatusCode>,
     /// The first interval of exclusion; zero never excludes.
     pub exclude_for: Duration,
+    /// The percentage of members that may be excluded for what came over a connection.
+    pub excluded_percent: u32,
     /// How many requests in 100 may be sent again after a member has seen them.
     pub retry_percent: u32,
 }
@@ -315,7 +317,7 @@ pub struct Member {
     /// What is known of its backend.
     pub load: Arc<Load>,
     /// What this rule has given it.
-    pub cursor: Arc<Cursor>,
+    pub ledger: Arc<Ledger>,
     /// What has come of it.
     pub tally: Arc<MemberTally>,
 }
@@ -400,6 +402,20 @@ impl Route {
             }
         }
         wish
+    }
+
+    /// How long a failure excludes a member for the first time; zero if it must not.
+    #[must_use]
+    pub fn exclusion(&self, member: &Member, failure: Failure, now: Instant) -> Duration {
+        let Failover { exclude_for, excluded_percent, .. } = self.rule.failover;
+        let is_in_use = |m: &&Member| m.state != State::Disabled;
+        let others =
+            self.members.iter().filter(is_in_use).filter(|m| !Arc::ptr_eq(&m.load, &member.load));
+        let out = others.clone().filter(|m| m.load.admission(now) != Admission::Usable).count();
+        let all = others.count() + 1;
+        // Of two, one may be left out, whatever that is in percent; the last one never.
+        let most = (all * excluded_percent as usize / 100).clamp(usize::from(all > 1), all - 1);
+        if failure.is_unreachable() || out < most { exclude_for } else { Duration::ZERO }
     }
 
     /// The estimate of a member's latency as it counts now, in seconds.
