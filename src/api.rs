@@ -284,6 +284,12 @@ pub struct Member {
     #[schemars(range(max = 10_000))]
     pub share: Option<u16>,
 
+    /// How many requests each address has from one Gibbon at once at most, from 1 to 65535, without
+    /// WebSockets. What comes beyond waits for `balancing.queueFor`. Default: without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub max_in_flight: Option<u16>,
+
     /// `Active`: gets requests. `Standby`: only while no active member is usable, and for its own
     /// sessions. `Draining`: keeps its sessions, gets no new ones. `Disabled`: gets nothing.
     /// Default: `Active`.
@@ -474,12 +480,17 @@ pub struct Balancing {
     /// How long a new member takes to reach its full part of the requests; `0s`: none. Default:
     /// `10s`.
     pub slow_start: Duration,
+
+    /// How long a request waits while all members that could serve it, or that of its session, have
+    /// their `maxInFlight`; then it is answered 503 with `Retry-After`. At most 1024 wait. `0s`: none
+    /// does. Default: `1s`.
+    pub queue_for: Duration,
 }
 
 /// A way to choose a member.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
-    /// The better of two by latency estimate, requests in flight and weight.
+    /// The best by latency estimate, failures, requests in flight and weight.
     #[default]
     Latency,
     /// The one with the fewest requests in flight for its weight.
@@ -712,7 +723,11 @@ pub fn crd_yaml() -> String {
 
 impl Default for Balancing {
     fn default() -> Self {
-        Self { method: Method::Latency, slow_start: Duration::from_secs(10) }
+        Self {
+            method: Method::Latency,
+            slow_start: Duration::from_secs(10),
+            queue_for: Duration::from_secs(1),
+        }
     }
 }
 

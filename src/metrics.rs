@@ -194,7 +194,7 @@ struct LiveTable {
 }
 
 /// Name, type and help of each of them.
-const FAMILIES: [(&str, MetricType, &str); 18] = [
+const FAMILIES: [(&str, MetricType, &str); 20] = [
     (
         "gibbon_requests_total",
         MetricType::COUNTER,
@@ -261,6 +261,16 @@ const FAMILIES: [(&str, MetricType, &str); 18] = [
         MetricType::COUNTER,
         "Requests of sessions that belong to a member",
     ),
+    (
+        "gibbon_queued_requests_total",
+        MetricType::COUNTER,
+        "Requests that waited because all members had their maxInFlight",
+    ),
+    (
+        "gibbon_requests_waiting",
+        MetricType::GAUGE,
+        "Requests that wait because all members have their maxInFlight",
+    ),
 ];
 
 impl LiveTable {
@@ -316,6 +326,10 @@ impl Families {
         }
         self.count(5, &labels, tally.aborted.get());
         self.count(6, &labels, tally.leaks.get());
+        if route.room > 0 {
+            self.count(18, &labels, tally.queued.get());
+            self.gauge(19, &labels, route.queue.waiting() as f64);
+        }
         for (state, count) in census(route) {
             self.gauge(7, &with("state", state), count as f64);
         }

@@ -490,6 +490,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         route: RouteName::None,
         weight,
         share: None,
+        max_in_flight: None,
         state: State::Active,
     });
     Rule {
@@ -502,6 +503,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         entries: entries.collect(),
         method: Method::Latency,
         slow_start: Duration::from_secs(10),
+        queue_for: Duration::from_secs(1),
         sticky: None,
         failover: Failover {
             attempts: 3,

@@ -16,6 +16,7 @@ use super::error::Error;
 use super::headers::{self, Hop};
 use super::upstream::{self, Failed, Reply, Terms};
 use super::visit::{InFlight, Visit};
+use super::waiting::Waiting;
 use crate::table::balance::{self, Ask, NoMember, Pick, Tried};
 use crate::table::load::Failure;
 use crate::table::path;
@@ -93,17 +94,13 @@ impl Attempts<'_> {
     /// One attempt: a reply, or nothing if the next member should be asked.
     async fn next(&mut self, visit: &mut Visit) -> Result<Option<Reply>, Error> {
         let fresh = self.again.is_some();
-        let pick = match self.again.take() {
-            Some(pick) => pick,
-            None => self.pick(visit)?,
-        };
+        let (pick, in_flight) = self.seize(visit).await?;
         visit.picked(pick, session(pick, self.wish));
         visit.attempts += 1;
         if visit.attempts > 1 {
             self.route.tally.retries.inc();
         }
         let member = &self.route.members[pick.member];
-        let in_flight = InFlight::begin(member, pick.probe, Instant::now());
         let request = self.ready.request(self.route, member);
         match upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await {
             Ok(reply) => {
@@ -111,6 +108,25 @@ impl Attempts<'_> {
                 Ok(Some(reply))
             }
             Err(failed) => self.failed(pick, in_flight, &failed).map(|()| None),
+        }
+    }
+
+    /// A member that the request counts at from now on; waits for one if they are full.
+    async fn seize(&mut self, visit: &mut Visit) -> Result<(Pick, InFlight), Error> {
+        let mut waiting = Waiting::default();
+        loop {
+            let again = self.again.take();
+            match again.map_or_else(|| self.pick(visit), Ok) {
+                Ok(pick) => {
+                    let in_flight = InFlight::begin(self.route, pick, Instant::now());
+                    // Else another was quicker.
+                    if let Some(in_flight) = in_flight {
+                        return Ok((pick, in_flight));
+                    }
+                }
+                Err(Error::Busy) if waiting.more(self.route, self.terms.deadline).await => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -132,6 +148,7 @@ impl Attempts<'_> {
                 visit.session = Some(Session::Refused);
                 Error::SessionMember
             }
+            NoMember::Busy => Error::Busy,
             NoMember::None => self.last,
         })
     }

@@ -16,6 +16,7 @@ pub mod tls;
 pub mod tunnel;
 pub mod upstream;
 pub mod visit;
+pub mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener as StdListener};

@@ -16,6 +16,7 @@ use super::upstream::Connection;
 use crate::metrics::Open;
 use crate::table::balance::Pick;
 use crate::table::load::{Failure, Load};
+use crate::table::queue::Queue;
 use crate::table::tally::{MemberTally, Session};
 use crate::table::{Member, Route};
 
@@ -24,6 +25,8 @@ use crate::table::{Member, Route};
 pub struct InFlight {
     load: Arc<Load>,
     tally: Arc<MemberTally>,
+    /// Waits for its end, where the member has at most so many.
+    queue: Option<Arc<Queue>>,
     probe: bool,
     /// The response's head has come.
     body: bool,
@@ -31,13 +34,24 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// An attempt begins; `probe` if it is to find out whether the member is back.
+    /// An attempt begins; none if the member has as many requests as it may have.
     #[must_use]
-    pub fn begin(member: &Member, probe: bool, now: Instant) -> Self {
-        member.load.begin();
+    pub fn begin(route: &Route, pick: Pick, now: Instant) -> Option<Self> {
+        let (member, probe) = (&route.members[pick.member], pick.probe);
+        match member.max_in_flight {
+            None => member.load.begin(),
+            Some(most) if member.load.begin_within(most) => {}
+            Some(_) => {
+                if probe {
+                    member.load.end_probe();
+                }
+                return None;
+            }
+        }
         member.tally.requests.inc();
         let (load, tally) = (Arc::clone(&member.load), Arc::clone(&member.tally));
-        Self { load, tally, probe, body: false, sent: now }
+        let queue = member.max_in_flight.map(|_| Arc::clone(&route.queue));
+        Some(Self { load, tally, queue, probe, body: false, sent: now })
     }
 
     /// The member answered well.
@@ -72,6 +86,9 @@ impl Drop for InFlight {
         self.load.end();
         if self.probe {
             self.load.end_probe();
+        }
+        if let Some(queue) = &self.queue {
+            queue.call();
         }
     }
 }

@@ -98,6 +98,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
             api::Method::RoundRobin => Method::RoundRobin,
         },
         slow_start: balancing.slow_start.get(),
+        queue_for: balancing.queue_for.get(),
         sticky: sticky.flatten(),
         failover,
         timeouts,

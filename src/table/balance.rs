@@ -224,6 +224,8 @@ pub struct Pick {
 pub enum NoMember {
     /// The session's member cannot, and the rule forbids another.
     Session,
+    /// Those that could have as many requests as they may have.
+    Busy,
     /// All were tried, or are switched off, or there is none.
     None,
 }
@@ -233,7 +235,7 @@ pub enum NoMember {
 /// # Errors
 /// When no member is left that could serve the request.
 pub fn pick(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, NoMember> {
-    if let Some(pick) = own_member(route, ask) {
+    if let Some(pick) = own_member(route, ask)? {
         return Ok(pick);
     }
     let session = match (ask.wanted, &route.rule.sticky) {
@@ -241,12 +243,13 @@ pub fn pick(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pic
         (_, Some(sticky)) if !sticky.failover => return Err(NoMember::Session),
         _ => Session::Failover,
     };
-    let (member, probe) = any_member(route, ask, rng).ok_or(NoMember::None)?;
+    let (member, probe) = any_member(route, ask, rng)?;
     Ok(Pick { member, session, probe })
 }
 
-/// The usable one, least busy, of the members that the session belongs to.
-fn own_member(route: &Route, ask: &Ask<'_>) -> Option<Pick> {
+/// The usable one, least busy, of the members that the session belongs to. It is waited for: to be
+/// busy is no reason to lose a session.
+fn own_member(route: &Route, ask: &Ask<'_>) -> Result<Option<Pick>, NoMember> {
     let usable = |member: &usize| {
         let m = &route.members[*member];
         m.state != State::Disabled && !ask.tried.has(*member) && admits(m, ask)
@@ -255,14 +258,18 @@ fn own_member(route: &Route, ask: &Ask<'_>) -> Option<Pick> {
         let m = &route.members[*member];
         (ask.at(m, route.rule.method) + 1.0) / m.weight
     };
-    let own = ask.wanted.iter().copied().filter(usable);
-    let member = own.min_by(|a, b| busy(a).total_cmp(&busy(b)))?;
+    let mut own = ask.wanted.iter().copied().filter(usable).peekable();
+    if own.peek().is_none() {
+        return Ok(None);
+    }
+    let free = own.filter(|member| !route.members[*member].is_full());
+    let member = free.min_by(|a, b| busy(a).total_cmp(&busy(b))).ok_or(NoMember::Busy)?;
     let m = &route.members[member];
     let group = &route.groups[m.group];
     let pool = Pool::of(route, group, ask.now);
     book_session(m, &group.cursor, &pool, ask.now);
     let probe = is_due(m, ask) && m.load.begin_probe(ask.now);
-    Some(Pick { member, session: Session::Hit, probe })
+    Ok(Some(Pick { member, session: Session::Hit, probe }))
 }
 
 fn admits(member: &Member, ask: &Ask<'_>) -> bool {
@@ -278,10 +285,15 @@ fn is_due(member: &Member, ask: &Ask<'_>) -> bool {
     }
 }
 
-/// Active members first, then standbys; when all are excluded, those rather than nobody.
-fn any_member(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Option<(usize, bool)> {
+/// Active members first, then standbys; when all are excluded, those rather than nobody. The full
+/// ones among the first are waited for.
+fn any_member(
+    route: &Route,
+    ask: &Ask<'_>,
+    rng: &mut fastrand::Rng,
+) -> Result<(usize, bool), NoMember> {
     if let Some(member) = probe(route, ask) {
-        return Some((member, true));
+        return Ok((member, true));
     }
     let tiers = [
         (State::Active, false),
@@ -289,16 +301,23 @@ fn any_member(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Option<(
         (State::Active, true),
         (State::Standby, true),
     ];
-    tiers.into_iter().find_map(|(state, desperate)| {
+    let picked = tiers.into_iter().find_map(|(state, desperate)| {
         let fits = |index: usize| {
             let m = &route.members[index];
             m.state == state
                 && !ask.tried.has(index)
                 && (desperate || m.load.admission(ask.now) == Admission::Usable)
         };
-        let group = group(route, ask, &fits)?;
-        least(route, group, ask, &fits, rng).map(|member| (member, false))
-    })
+        let free = |index: usize| !route.members[index].is_full() && fits(index);
+        let group = group(route, ask, &free);
+        if let Some(member) = group.and_then(|group| least(route, group, ask, &free, rng)) {
+            return Some(Ok((member, false)));
+        }
+        let dealt = |index: &usize| route.groups[route.members[*index].group].share > 0.0;
+        let full = route.room > 0 && (0..route.members.len()).filter(dealt).any(fits);
+        full.then_some(Err(NoMember::Busy))
+    });
+    picked.unwrap_or(Err(NoMember::None))
 }
 
 /// A member whose exclusion has run out, if no other request is probing it.
@@ -307,6 +326,7 @@ fn probe(route: &Route, ask: &Ask<'_>) -> Option<usize> {
         let m = &route.members[*index];
         m.state == State::Active
             && !ask.tried.has(*index)
+            && !m.is_full()
             && is_due(m, ask)
             && m.load.begin_probe(ask.now)
     };
@@ -631,6 +651,44 @@ mod tests {
             let error = share_error(&lab);
             assert!(error < 0.05, "{weights:?} {latencies:?} {:?}: {error}", lab.served);
         }
+    }
+
+    #[test]
+    fn who_is_full_gets_no_more_and_is_waited_for_rather_than_replaced() {
+        let now = Instant::now();
+        let limited = |name: &str, number, state| Entry {
+            max_in_flight: Some(1),
+            state,
+            ..entry(name, number)
+        };
+        let entries = vec![
+            limited("a", 1, State::Active),
+            limited("b", 2, State::Active),
+            limited("c", 3, State::Standby),
+        ];
+        let route = route(Rule { entries, ..rule("app", "/") }, now);
+        let none = Tried::default();
+        let begin = |wanted: &[usize]| {
+            let member = pick_of(&route, wanted, &none, now)?.member;
+            assert!(route.members[member].load.begin_within(1));
+            Ok(member)
+        };
+        let first = begin(&[]).unwrap();
+        assert_eq!(begin(&[first]), Err(NoMember::Busy));
+        let second = begin(&[]).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(begin(&[]), Err(NoMember::Busy));
+        // Its own session goes to a standby at any time; others do when nobody else is usable.
+        assert_eq!(begin(&[2]), Ok(2));
+        route.members[2].load.end();
+        for member in [first, second] {
+            let load = &route.members[member].load;
+            load.failed(Failure::Refused, now, Duration::from_secs(5), now);
+        }
+        assert_eq!(begin(&[]), Ok(2));
+        assert_eq!(begin(&[]), Err(NoMember::Busy));
+        route.members[2].load.end();
+        assert_eq!(begin(&[]), Ok(2));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::balance::{Dealer, Ledger};
 use super::load::Load;
 use super::owners::Owners;
 use super::path::HostPattern;
+use super::queue::Queue;
 use super::reverse::{Origin, Reversal, Scheme, Site};
 use super::sticky;
 use super::tally::{MemberTally, RuleTally};
@@ -20,6 +21,9 @@ use super::{
     Authority, Budget, Entry, Group, Host, Hosts, Member, Paths, Route, RouteName, Rule, RuleId,
     ServicePort, State, Table, Target,
 };
+
+/// Requests of one rule that may wait for members that are full.
+const WAITING: usize = 1024;
 
 /// What is known of where members are.
 #[derive(Clone, Debug, Default)]
@@ -420,6 +424,7 @@ impl Route {
             groups.push(Group { range: from..members.len(), share, cursor, sums });
         }
         last_resort(rule, &mut members);
+        let is_limited = members.iter().any(|m| m.max_in_flight.is_some());
         let named = index(&members, |m| m.route.clone());
         let issued = index(&members, |m| m.token.clone());
         Self {
@@ -430,6 +435,8 @@ impl Route {
             dealer: before.map_or_else(Arc::<Dealer>::default, |b| Arc::clone(&b.dealer)),
             tally: before.map_or_else(Arc::<RuleTally>::default, |b| Arc::clone(&b.tally)),
             budget: before.map_or_else(Arc::<Budget>::default, |b| Arc::clone(&b.budget)),
+            queue: before.map_or_else(Arc::<Queue>::default, |b| Arc::clone(&b.queue)),
+            room: if is_limited { WAITING } else { 0 },
             found,
             named,
             issued,
@@ -503,6 +510,7 @@ fn member(
         route,
         token,
         weight: of.weight,
+        max_in_flight: of.max_in_flight,
         state: match of.state {
             State::Disabled => State::Disabled,
             _ if endpoint.draining => State::Draining,

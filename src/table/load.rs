@@ -182,6 +182,13 @@ impl Load {
         self.in_flight.fetch_add(1, Relaxed);
     }
 
+    /// One request more is under way, unless there are so many; false then.
+    #[must_use]
+    pub fn begin_within(&self, most: u32) -> bool {
+        let more = |under_way: u32| (under_way < most).then_some(under_way + 1);
+        self.in_flight.fetch_update(Relaxed, Relaxed, more).is_ok()
+    }
+
     /// One request less is under way.
     pub fn end(&self) {
         self.in_flight.fetch_sub(1, Relaxed);

@@ -9,6 +9,7 @@ pub mod edit;
 pub mod load;
 pub mod owners;
 pub mod path;
+pub mod queue;
 pub mod reverse;
 pub mod sticky;
 pub mod tally;
@@ -35,6 +36,7 @@ use edit::Edits;
 use load::{Admission, Failure, Load};
 use owners::Owners;
 use path::{HostPattern, Prefix, RequestPath};
+use queue::Queue;
 use reverse::{Address, Reversal, Site};
 use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
@@ -78,6 +80,8 @@ pub struct Rule {
     pub method: Method,
     /// How long a new member's weight grows.
     pub slow_start: Duration,
+    /// How long a request waits for a member that has as many as it may have.
+    pub queue_for: Duration,
     /// Which session belongs to which member.
     pub sticky: Option<Sticky>,
     /// What happens when a member fails.
@@ -117,6 +121,8 @@ pub struct Entry {
     pub weight: f64,
     /// Its part of the requests, whatever the latencies.
     pub share: Option<f64>,
+    /// How many requests each of its addresses has at once at most.
+    pub max_in_flight: Option<u32>,
     /// What it is used for.
     pub state: State,
 }
@@ -310,6 +316,8 @@ pub struct Member {
     pub token: Option<Box<str>>,
     /// Its capacity.
     pub weight: f64,
+    /// How many requests it has at once at most.
+    pub max_in_flight: Option<u32>,
     /// What it is used for.
     pub state: State,
     /// Its own base URL, for reversal.
@@ -320,6 +328,14 @@ pub struct Member {
     pub ledger: Arc<Ledger>,
     /// What has come of it.
     pub tally: Arc<MemberTally>,
+}
+
+impl Member {
+    /// Whether it has as many requests as it may have.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.max_in_flight.is_some_and(|most| self.load.in_flight() >= most)
+    }
 }
 
 /// Members that are drawn together.
@@ -367,6 +383,10 @@ pub struct Route {
     pub tally: Arc<RuleTally>,
     /// What may be sent again.
     pub budget: Arc<Budget>,
+    /// Requests that wait for members that are full.
+    pub queue: Arc<Queue>,
+    /// How many may wait; none where no member can be full.
+    pub room: usize,
     found: build::Found,
     named: HashMap<Arc<str>, Vec<usize>>,
     issued: HashMap<Box<str>, Vec<usize>>,

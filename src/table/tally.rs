@@ -114,6 +114,8 @@ pub struct RuleTally {
     pub retries: Counter,
     /// Attempts that the retry budget forbade.
     pub retries_denied: Counter,
+    /// Requests that waited for a member.
+    pub queued: Counter,
     /// Response fields that still named a member's own address.
     pub leaks: Counter,
     /// Requests whose client went away before the response was complete.
