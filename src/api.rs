@@ -285,7 +285,7 @@ pub struct Member {
     pub share: Option<u16>,
 
     /// How many requests each address has from one Gibbon at once at most, from 1 to 65535, without
-    /// WebSockets. What comes beyond waits for `balancing.queueFor`. Default: without limit.
+    /// tunnels (`WebSocket`). What comes beyond waits for `balancing.queueFor`. Default: without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65_535))]
     pub max_in_flight: Option<u16>,

@@ -1,9 +1,11 @@
 //! The laboratory: the product's picking rule against every peer's, in virtual time.
 //!
 //! `cargo bench --bench balancing` writes `docs/balancing.md` and its pictures. With `SCENARIO=heavy,slow`
-//! it prints only those.
+//! it prints only those. With `-- live` it plays some with real proxies, and writes that section.
 
+mod live;
 mod model;
+mod peers;
 mod report;
 mod rules;
 mod scenarios;
@@ -15,6 +17,11 @@ fn main() {
     // `cargo test --all-targets` runs benches too, without this.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
+    }
+    if std::env::args().any(|argument| argument == "live") {
+        let section = live::play().expect("the proxies can be played");
+        println!("{section}");
+        return report::write_live(&section).expect("docs can be written");
     }
     let only = std::env::var("SCENARIO").ok();
     let chosen = |id: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == id));
