@@ -42,11 +42,11 @@ struct Outcome {
     served: Vec<u32>,
 }
 
-/// Plays all, and returns them as a section of the document.
+/// Plays those that are chosen, and returns them as a section of the document.
 ///
 /// # Errors
 /// When a proxy cannot be installed or started.
-pub fn play() -> Result<String> {
+pub fn play(chosen: impl Fn(&str) -> bool) -> Result<String> {
     let versions = super::peers::versions()?;
     let mut text = format!(
         "## The same with real processes\n\n\
@@ -61,7 +61,8 @@ pub fn play() -> Result<String> {
         let _ = write!(text, " {} |", peer.label());
     }
     let _ = writeln!(text, "\n|---|{}", "---|".repeat(PEERS.len()));
-    for scenario in all().into_iter().filter(|scenario| CHOSEN.contains(&scenario.id)) {
+    let is_chosen = |scenario: &Scenario| CHOSEN.contains(&scenario.id) && chosen(scenario.id);
+    for scenario in all().into_iter().filter(is_chosen) {
         let _ = write!(text, "| {} |", scenario.title);
         for peer in PEERS {
             let outcome = run(&slowed(&scenario), peer)

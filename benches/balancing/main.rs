@@ -18,13 +18,16 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    if std::env::args().any(|argument| argument == "live") {
-        let section = live::play().expect("the proxies can be played");
-        println!("{section}");
-        return report::write_live(&section).expect("docs can be written");
-    }
     let only = std::env::var("SCENARIO").ok();
     let chosen = |id: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == id));
+    if std::env::args().any(|argument| argument == "live") {
+        let section = live::play(chosen).expect("the proxies can be played");
+        println!("{section}");
+        if only.is_none() {
+            report::write_live(&section).expect("docs can be written");
+        }
+        return;
+    }
     let scenarios = scenarios::all();
     let mut played = Vec::new();
     for scenario in scenarios.iter().filter(|scenario| chosen(scenario.id)) {
