@@ -116,11 +116,10 @@ pub fn versions() -> Result<Vec<String>> {
             let output =
                 Command::new(find(program).context("it was installed")?).arg(flag).output()?;
             let text = [output.stdout, output.stderr].concat();
-            let first =
-                String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned();
-            let version = first.rsplit([':', '/']).next().unwrap_or_default();
-            let version = version.trim().trim_start_matches("HAProxy version ");
-            Ok(format!("{program} {}", version.split([' ', '-']).next().unwrap_or_default()))
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let is_number = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+            let version = text.split([' ', '/', '-']).find(is_number).unwrap_or_default();
+            Ok(format!("{program} {}", version.trim()))
         })
         .collect()
 }
