@@ -73,9 +73,12 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 
 fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     // What fails there is told with its reason by who has asked; `kube_client=debug` shows it again.
-    let filter = EnvFilter::try_new(format!("kube_client=off,{filter}")).with_context(|| {
-        format!("--log {filter}: give a level (error, warn, info, debug, trace) or a list of them")
-    })?;
+    let filter = EnvFilter::try_new(format!("kube_client=off,kube_runtime=error,{filter}"))
+        .with_context(|| {
+            format!(
+                "--log {filter}: give a level (error, warn, info, debug, trace) or a list of them"
+            )
+        })?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

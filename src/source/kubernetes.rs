@@ -2,6 +2,7 @@
 //! to. An API server that is away changes nothing of what is being served.
 
 pub mod lease;
+pub mod object;
 pub mod secrets;
 pub mod store;
 pub mod watch;
@@ -16,7 +17,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use prometheus::IntGauge;
@@ -30,9 +31,9 @@ use super::certificate;
 use super::endpoints::{Resolution, Slice};
 use super::names::{Name, Names, Resolver, names_of};
 use super::policy::Policy;
-use super::status::writer::{Wanted, Writer, is_alike};
+use super::status::writer::{Wanted, Writer, conditions_are_alike, is_alike};
 use super::status::{ClaimClock, Facts};
-use crate::api::Balancer;
+use crate::api::BalancerStatus;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::table::access::{Barred, Networks};
@@ -41,9 +42,10 @@ use crate::table::path::HostPattern;
 use crate::table::tls::SecretId;
 use crate::table::{Endpoints, PortRef, Rule, RuleId, ServicePort, Table, Target};
 use lease::Election;
+use object::Object;
 use secrets::Secrets;
 use store::{Change, Dirty, Key, Store, Update};
-use watch::{Contact, Ears, Told, follow};
+use watch::{Contact, Ears, Told, Watched, excuse, follow};
 
 /// Changes that come together are published together: so long after the first, and never later.
 const SETTLE: Duration = Duration::from_millis(10);
@@ -110,7 +112,7 @@ impl Options {
     /// The name of the field manager.
     #[must_use]
     pub fn manager(&self) -> String {
-        self.class.as_ref().map_or_else(|| "gibbon".to_owned(), |class| format!("gibbon-{class}"))
+        store::manager(self.class.as_deref())
     }
 }
 
@@ -182,7 +184,7 @@ impl Cluster {
     }
 
     /// Starts a watch for each kind and scope; returns what each of them watches.
-    fn watch(&self, ears: &Ears) -> Vec<String> {
+    fn watch(&self, ears: &Ears) -> Vec<Watched> {
         let scopes = |namespaces: Vec<String>| -> Vec<Option<String>> {
             if namespaces.is_empty() {
                 vec![None]
@@ -204,9 +206,9 @@ impl Cluster {
         let mut watches = Vec::new();
         for scope in of_balancers {
             let number = named(&mut watches, "balancers", scope.as_ref());
-            let api: Api<DeserializeGuard<Balancer>> = self.api(scope.as_ref());
+            let api: Api<Object> = self.api(scope.as_ref());
             let (api, ears) = ((api, all()), ears.clone());
-            tokio::spawn(follow(number, api, scope, ears, store::balancer, Change::Balancers));
+            tokio::spawn(follow(number, api, scope, ears, Box::new, Change::Balancers));
         }
         if self.options.tls {
             let mut namespaces = self.options.namespaces.clone();
@@ -251,9 +253,9 @@ impl Cluster {
 }
 
 /// Adds a watch to the list; returns its number.
-fn named(watches: &mut Vec<String>, kind: &str, scope: Option<&String>) -> usize {
-    let scope = scope.map_or(String::new(), |namespace| format!(" in {namespace}"));
-    watches.push(format!("{kind}{scope}"));
+fn named(watches: &mut Vec<Watched>, kind: &str, scope: Option<&String>) -> usize {
+    let place = scope.map_or(String::new(), |namespace| format!(" in {namespace}"));
+    watches.push(Watched::new(format!("{kind}{place}"), scope.cloned()));
     watches.len() - 1
 }
 
@@ -267,10 +269,7 @@ struct State {
     names: Names,
     secrets: Secrets,
     store: Store,
-    /// What each watch follows, and since when it has been in trouble.
-    watches: Vec<(String, Option<(String, Instant)>)>,
-    /// Watches that have not told all there is yet.
-    unheard: HashSet<usize>,
+    watches: Vec<Watched>,
     contact: Contact,
     /// The rules in use: those of the Balancers, unless they still wait for names.
     in_use: BTreeMap<RuleId, Arc<Rule>>,
@@ -310,7 +309,7 @@ struct Plan {
 impl State {
     fn new(
         cluster: Cluster,
-        watches: Vec<String>,
+        watches: Vec<Watched>,
         contact: Contact,
         statuses: channel::Sender<Arc<Vec<Wanted>>>,
         leads: channel::Receiver<bool>,
@@ -327,8 +326,7 @@ impl State {
             names,
             secrets: Secrets::new(client),
             store,
-            unheard: (0..watches.len()).collect(),
-            watches: watches.into_iter().map(|watch| (watch, None)).collect(),
+            watches,
             contact,
             in_use: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -366,14 +364,15 @@ impl State {
                     self.hear(watch, told);
                     merge(&mut dirty, self.store.take_dirty());
                     let now = Instant::now();
-                    if self.unheard.is_empty() && let Some(patience) = self.patience(&dirty) {
+                    let knows = self.knows_all();
+                    if knows && let Some(patience) = self.patience(&dirty) {
                         let soon = now + patience;
                         plan.publish = Some(plan.publish.map_or(soon, |at| at.min(soon)));
-                    } else if dirty.statuses && self.unheard.is_empty() {
+                    } else if dirty.statuses && knows {
                         plan.statuses.get_or_insert(now + SEEN);
                     }
                 }
-                news = self.names.news() => if self.names.learn(news) && self.unheard.is_empty() {
+                news = self.names.news() => if self.names.learn(news) && self.knows_all() {
                     self.learned = true;
                     let soon = Instant::now() + SETTLE;
                     plan.publish = Some(plan.publish.map_or(soon, |at| at.min(soon)));
@@ -388,7 +387,9 @@ impl State {
                 }
                 () = sleep_until(look) => {
                     look = Instant::now() + LOOK;
-                    self.complain();
+                    if self.look() {
+                        plan.publish.get_or_insert(Instant::now());
+                    }
                 }
                 () = sleep_until(plan.statuses.unwrap_or(never).max(rested)),
                     if plan.statuses.is_some() && self.thoughts.is_none() =>
@@ -417,31 +418,38 @@ impl State {
                         | Change::Secrets(Update::All(..))
                 );
                 self.store.take(change);
-                if self.watches[watch].1.take().is_some() {
-                    tracing::info!(watch = self.watches[watch].0, "watched again");
+                let knew = self.knows_all();
+                if self.watches[watch].told(is_all) {
+                    tracing::info!(watch = self.watches[watch].name, "watched again");
                 }
-                if is_all && self.unheard.remove(&watch) && self.unheard.is_empty() {
+                if !knew && self.knows_all() {
                     tracing::info!("all objects were heard of");
                 }
             }
-            Told::Forbidden(error) => {
-                // One namespace that is closed, or gone, must not keep the others waiting.
-                if self.options.namespaces.len() > 1 {
-                    self.unheard.remove(&watch);
+            Told::Trouble { error, forbidden } => {
+                let of = &mut self.watches[watch];
+                if of.failed(error, forbidden, std::time::Instant::now()) {
+                    let error = of.error(std::time::Instant::now()).unwrap_or_default();
+                    tracing::warn!(watch = of.name, error, "cannot be watched now; trying again");
                 }
-                self.hear(watch, Told::Trouble(error));
-            }
-            Told::Trouble(error) => {
-                let (name, trouble) = &mut self.watches[watch];
-                if trouble.as_ref().is_none_or(|(before, _)| *before != error) {
-                    tracing::warn!(watch = *name, error, "cannot be watched now; trying again");
-                }
-                *trouble = Some((error, Instant::now()));
-                if !self.unheard.is_empty() {
+                if !self.knows_all() {
                     self.complain();
                 }
             }
         }
+    }
+
+    /// Whether all watches have told all there is, but those that nobody waits for.
+    fn knows_all(&self) -> bool {
+        self.watches.iter().all(|watch| watch.heard || watch.excused)
+    }
+
+    /// Looks how the watches fare; true if nothing is waited for any more.
+    fn look(&mut self) -> bool {
+        let knew = self.knows_all();
+        excuse(&mut self.watches, std::time::Instant::now());
+        self.complain();
+        !knew && self.knows_all()
     }
 
     /// How long a change may wait that can change the table; none if it cannot.
@@ -712,7 +720,16 @@ impl State {
             self.claims.after(claim.claimed_at.0);
         }
         let left = balancers.into_iter().map(|(id, _)| id.clone()).collect();
-        self.thoughts = Some(Thoughts { left, wanted: Vec::new(), took: Duration::ZERO });
+        // Nothing is left of what was written of those that are of another class now.
+        let wanted = self.store.left().iter().map(|(id, left)| Wanted {
+            id: id.clone(),
+            uid: left.uid.clone(),
+            version: left.version.clone(),
+            seen: Some(left.status.clone()),
+            status: BalancerStatus::default(),
+        });
+        let wanted = wanted.collect();
+        self.thoughts = Some(Thoughts { left, wanted, took: Duration::ZERO });
     }
 
     /// Thinks the next statuses over. After the last, tells who writes them, and returns the time
@@ -771,7 +788,12 @@ impl State {
             };
             let status = facts.status(clock.next(now));
             let is_readable = !matches!(held.outcome, Err(store::Refusal::Unreadable(_)));
-            if is_readable && is_alike(&held.status, &status) {
+            let is_written = if is_readable {
+                is_alike(&held.status, &status)
+            } else {
+                conditions_are_alike(&held.status, &status)
+            };
+            if is_written {
                 return None;
             }
             let seen = is_readable.then(|| held.status.clone());
@@ -783,24 +805,31 @@ impl State {
         wanted
     }
 
-    /// Says what is wrong with the cluster, for `/readyz` and the log.
+    /// Says what is wrong with the cluster, for `/readyz`, the metrics and the log.
     fn complain(&self) {
         let mut complaints = Vec::new();
+        let now = std::time::Instant::now();
         let silence = self.contact.silence();
-        match silence {
-            Some(silence) if silence > SILENCE => complaints.push(format!(
+        let stale = self.watches.iter().filter_map(|watch| watch.age(now)).max();
+        match (silence, stale) {
+            (None, _) => complaints.push("the API server was not heard of yet".to_owned()),
+            (Some(silence), _) if silence > SILENCE => complaints.push(format!(
                 "the API server has not been heard of for {} s; what it said last is served",
                 silence.as_secs()
             )),
-            None => complaints.push("the API server was not heard of yet".to_owned()),
-            Some(_) => {}
+            (Some(_), Some(age)) if age > SILENCE => complaints.push(format!(
+                "what is served is of {} s ago, as not everything can be watched",
+                age.as_secs()
+            )),
+            (Some(_), _) => {}
         }
-        for (watch, trouble) in &self.watches {
-            if let Some((error, at)) = trouble
-                && (at.elapsed() < SILENCE || !complaints.is_empty())
-            {
-                complaints.push(format!("{watch} cannot be watched: {error}"));
+        for watch in &self.watches {
+            if let Some(error) = watch.error(now) {
+                complaints.push(format!("{} cannot be watched: {error}", watch.name));
             }
+        }
+        if let Some(silence) = silence {
+            self.contact.tell(silence.max(stale.unwrap_or_default()));
         }
         self.health.complain("cluster", &complaints);
     }

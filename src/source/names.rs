@@ -93,6 +93,8 @@ pub struct Names {
     news: UnboundedReceiver<News>,
     tasks: HashMap<Name, JoinHandle<()>>,
     known: HashMap<Name, Arc<Backends>>,
+    /// Why a name could not be looked up the last time.
+    troubles: HashMap<Name, String>,
 }
 
 impl Names {
@@ -100,7 +102,14 @@ impl Names {
     #[must_use]
     pub fn new(resolver: Resolver) -> Self {
         let (sender, news) = unbounded_channel();
-        Self { resolver, sender, news, tasks: HashMap::new(), known: HashMap::new() }
+        Self {
+            resolver,
+            sender,
+            news,
+            tasks: HashMap::new(),
+            known: HashMap::new(),
+            troubles: HashMap::new(),
+        }
     }
 
     /// What is behind each name, as far as it is known.
@@ -112,6 +121,7 @@ impl Names {
     /// Follows these names from now on, and no others.
     pub fn follow(&mut self, names: &BTreeSet<Name>) {
         self.known.retain(|name, _| names.contains(name));
+        self.troubles.retain(|name, _| names.contains(name));
         self.tasks.retain(|name, task| {
             let wanted = names.contains(name);
             if !wanted {
@@ -162,10 +172,14 @@ impl Names {
             Answer::Addresses(addresses, _) => addresses,
             Answer::Unknown => Vec::new(),
             Answer::Trouble(error) => {
-                tracing::warn!(name = %name.0, error, "name cannot be looked up; its last addresses stay");
+                if self.troubles.get(&name) != Some(&error) {
+                    tracing::warn!(name = %name.0, error, "name cannot be looked up; its last addresses stay");
+                    self.troubles.insert(name, error);
+                }
                 return false;
             }
         };
+        self.troubles.remove(&name);
         // What was asked for before it was let go.
         if !self.tasks.contains_key(&name) {
             return false;

@@ -50,8 +50,8 @@ pub struct Policy {
 
 impl Policy {
     /// Which addresses may not be members, for people.
-    pub const BARRED: &str = "loopback, link-local and multicast addresses, Gibbon's own, and those \
-        of --deny-members (the chart's denyMembers)";
+    pub const BARRED: &str = "loopback, link-local and multicast addresses, Gibbon's own, the API \
+        server's, and those of --deny-members (the chart's denyMembers)";
 }
 
 #[cfg(test)]

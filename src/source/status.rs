@@ -135,7 +135,7 @@ impl Reason {
             Self::NoEndpoints => "A Service has no usable endpoint.",
             Self::NameNotResolved => "A member's name has no address.",
             Self::AddressNotPermitted => {
-                "A member's address is of the node itself, of Gibbon, or in `--deny-members`."
+                "A member's address is of the node itself, of Gibbon or the API server, or in `--deny-members`."
             }
             Self::InvalidCertificate => {
                 "The Secret of its certificate is missing or wrong, has expired, or is not for its \
@@ -161,6 +161,9 @@ impl fmt::Display for Reason {
         fmt::Debug::fmt(self, f)
     }
 }
+
+/// The conditions of a Balancer.
+pub const CONDITIONS: [&str; 3] = ["Accepted", "ResolvedRefs", "Programmed"];
 
 /// What is known of a Balancer.
 #[derive(Clone, Copy)]
@@ -237,11 +240,11 @@ impl Facts<'_> {
                 continue;
             }
             let before = self.held.status.hosts.iter().find(|claim| claim.host == host);
-            // One that may have been given up meanwhile is new, where another has the host now.
+            // One that was given up meanwhile is new, where another has the host now.
             let is_lost = self.verdicts.iter().any(|verdict| {
                 verdict.host == host && matches!(verdict.holder, Holder::Namespace(_))
             });
-            let before = before.filter(|_| self.held.proven.contains(&host) || !is_lost);
+            let before = before.filter(|claim| !(is_lost && self.held.given_up.contains(claim)));
             let claimed_at = before.map_or(MicroTime(now), |claim| claim.claimed_at.clone());
             claims.push(HostClaim { host, claimed_at });
         }
@@ -496,11 +499,10 @@ mod tests {
     use std::sync::Arc;
     use std::time::Instant;
 
-    use kube::core::DeserializeGuard;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::Balancer;
+    use crate::source::kubernetes::object::Object;
     use crate::source::kubernetes::store::{Change, Store, Update};
     use crate::source::policy::Namespaces;
     use crate::table::owners::Owners;
@@ -515,7 +517,7 @@ mod tests {
         exists: bool,
     }
 
-    fn balancer(name: &str, spec: &Value) -> Box<DeserializeGuard<Balancer>> {
+    fn balancer(name: &str, spec: &Value) -> Box<Object> {
         let (namespace, name) = name.split_once('/').unwrap_or(("site", name));
         let object = json!({
             "apiVersion": "gibbon.dev/v1alpha1", "kind": "Balancer",
@@ -711,7 +713,7 @@ mod tests {
         let mut setup = setup(&[("app", service())], Policy::default());
         let first = setup.status("app", 100);
         let mut seen = balancer("app", &service());
-        seen.0.as_mut().unwrap().status = Some(first.clone());
+        seen.status = first.clone();
         setup.store.take(Change::Balancers(Update::One(seen)));
         assert_eq!(setup.status("app", 200), first);
         setup.exists = false;

@@ -742,7 +742,7 @@ mod tests {
             .map(|(host, namespace)| Claim {
                 host: HostPattern::parse(host).unwrap(),
                 at: Some(1),
-                proven: true,
+                given_up: false,
                 created: None,
                 by: RuleId { namespace: (*namespace).into(), name: "x".into() },
             })
@@ -953,7 +953,7 @@ mod tests {
         let owned = |by: &str| {
             let by = RuleId { namespace: by.into(), name: "x".into() };
             let host = rule.hosts[0].clone();
-            Arc::new(Owners::of(&[Claim { host, at: Some(1), proven: true, created: None, by }]))
+            Arc::new(Owners::of(&[Claim { host, at: Some(1), given_up: false, created: None, by }]))
         };
         let (own, others) = (owned("site"), owned("other"));
         let first = backends(&rule, &[("10.0.0.1:80", None, None, false)]);

@@ -13,8 +13,8 @@ pub struct Claim {
     pub host: HostPattern,
     /// When it was claimed, in microseconds since 1970, if that was ever written down.
     pub at: Option<i64>,
-    /// Whether it is known that the object has asked for the host ever since.
-    pub proven: bool,
+    /// Whether the object was seen not to ask for the host since then.
+    pub given_up: bool,
     /// When the object was made, in seconds since 1970.
     pub created: Option<i64>,
     /// The object.
@@ -22,12 +22,11 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// A claim that was written down goes before all others, one that was surely kept since before
-    /// one that may have been given up meanwhile, the earlier before the later; else the older
-    /// object, then the name.
+    /// A claim that was written down goes before all others, one that was kept before one that was
+    /// given up meanwhile, the earlier before the later; else the older object, then the name.
     fn rank(&self) -> (bool, bool, i64, bool, i64, &RuleId) {
         let (at, created) = (self.at.unwrap_or_default(), self.created.unwrap_or_default());
-        (self.at.is_none(), !self.proven, at, self.created.is_none(), created, &self.by)
+        (self.at.is_none(), self.given_up, at, self.created.is_none(), created, &self.by)
     }
 }
 
@@ -70,7 +69,13 @@ mod tests {
     fn claim(by: &str, at: Option<i64>, created: Option<i64>) -> Claim {
         let (namespace, name) = by.split_once('/').unwrap();
         let by = RuleId { namespace: namespace.into(), name: name.into() };
-        Claim { host: HostPattern::parse("www.site.com").unwrap(), at, proven: true, created, by }
+        Claim {
+            host: HostPattern::parse("www.site.com").unwrap(),
+            at,
+            given_up: false,
+            created,
+            by,
+        }
     }
 
     fn owner(claims: &[Claim]) -> String {
@@ -87,11 +92,11 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_may_have_been_given_up_loses_to_one_that_was_kept() {
+    fn a_claim_that_was_given_up_loses_to_one_that_was_kept() {
         let kept = claim("a/a", Some(9), Some(2));
-        let doubtful = Claim { proven: false, ..claim("b/b", Some(1), Some(1)) };
-        assert_eq!(owner(&[doubtful.clone(), kept]), "a");
-        assert_eq!(owner(&[doubtful, claim("a/a", None, Some(0))]), "b");
+        let given_up = Claim { given_up: true, ..claim("b/b", Some(1), Some(1)) };
+        assert_eq!(owner(&[given_up.clone(), kept]), "a");
+        assert_eq!(owner(&[given_up, claim("a/a", None, Some(0))]), "b");
     }
 
     #[test]

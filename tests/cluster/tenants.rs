@@ -16,6 +16,8 @@ pub const TESTS: &[Test] = tests![
     a_host_belongs_to_the_namespace_that_claimed_it_first,
     a_balancer_that_is_edited_later_takes_no_host_over,
     who_leaves_the_class_and_comes_back_takes_no_host_over,
+    who_is_edited_while_gibbon_is_away_keeps_its_hosts,
+    nothing_is_served_before_a_namespace_is_known,
     a_member_that_is_added_while_its_name_is_unknown_ends_nothing,
     hosts_are_shared_if_the_operator_says_so,
     wildcards_and_any_host_get_no_names_of_others,
@@ -100,6 +102,10 @@ fn who_leaves_the_class_and_comes_back_takes_no_host_over(control_plane: &Contro
         control_plane.merge(&path(&evil, "app"), &json!({"spec": {"className": class}}));
     };
     class("elsewhere".into());
+    eventually("nothing of it is left", || {
+        let status = &control_plane.get(&path(&evil, "app"))["status"];
+        status["hosts"].as_array().is_none_or(Vec::is_empty) && status["ready"].is_null()
+    });
     good.apply(&balancer("app", "www.site.com", ""));
     until(&good, "app", "Accepted", "True", "Accepted");
     class(Value::Null);
@@ -109,6 +115,67 @@ fn who_leaves_the_class_and_comes_back_takes_no_host_over(control_plane: &Contro
     // And to one that has seen nothing of it.
     let gibbon = of_both(&evil, &good, &[]);
     assert_eq!(gibbon.get("www.site.com", "/").text(), "good");
+}
+
+fn who_is_edited_while_gibbon_is_away_keeps_its_hosts(control_plane: &ControlPlane) {
+    let (_one, _two);
+    let good = tenant!(control_plane, "edited", _one);
+    let evil = tenant!(control_plane, "waiting", _two);
+    let gibbon = of_both(&good, &evil, &[]);
+    good.apply(&balancer("app", "www.site.com", ""));
+    until(&good, "app", "Accepted", "True", "Accepted");
+    evil.apply(&balancer("app", "www.site.com", ""));
+    until(&evil, "app", "Accepted", "False", "HostOwnedByAnotherNamespace");
+    let claimed = || control_plane.get(&path(&good, "app"))["status"]["hosts"].clone();
+    let before = claimed();
+    // No end that could be told of.
+    gibbon.signal("-KILL");
+    drop(gibbon);
+    good.apply(&balancer("app", "www.site.com", "  timeouts: {connect: 1s}\n"));
+    let gibbon = of_both(&good, &evil, &[]);
+    assert_eq!(gibbon.get("www.site.com", "/").text(), "edited");
+    eventually("its status is of the edit", || {
+        let object = control_plane.get(&path(&good, "app"));
+        object["status"]["observedGeneration"] == object["metadata"]["generation"]
+    });
+    assert_eq!(claimed(), before);
+    assert_eq!(gibbon.get("www.site.com", "/").text(), "edited");
+    until(&evil, "app", "Accepted", "False", "HostOwnedByAnotherNamespace");
+}
+
+fn nothing_is_served_before_a_namespace_is_known(control_plane: &ControlPlane) {
+    let _pod;
+    let open = tenant!(control_plane, "open", _pod);
+    let shut = control_plane.namespace("shut");
+    open.apply(&balancer("app", "www.site.com", ""));
+    let config = control_plane.kubeconfig_of(&open.name, "default");
+    let both = format!("{},{}", open.name, shut.name);
+    let flags = ["--namespaces", &both, "--lease-namespace", &open.name];
+    let gibbon = Gibbon::start(&config, &flags);
+    eventually("it says so", || {
+        let page = gibbon.page("/readyz?verbose").unwrap();
+        page.status == 503 && page.text().contains("balancers in")
+    });
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(gibbon.page("/readyz").unwrap().status, 503);
+    // Rights in one namespace; that the other stays closed is seen in time.
+    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["*"]});
+    let rules = json!([
+        rule("gibbon.dev", &["balancers", "balancers/status"]),
+        rule("discovery.k8s.io", &["endpointslices"]),
+        rule("coordination.k8s.io", &["leases"]),
+        rule("", &["services"]),
+    ]);
+    let role = json!({"metadata": {"name": "gibbon"}, "rules": rules});
+    control_plane.create(&open.path("rbac.authorization.k8s.io/v1/roles"), &role);
+    let binding = json!({
+        "metadata": {"name": "gibbon"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "gibbon"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": open.name}],
+    });
+    control_plane.create(&open.path("rbac.authorization.k8s.io/v1/rolebindings"), &binding);
+    eventually("it is ready", || gibbon.page("/readyz").unwrap().status == 200);
+    assert_eq!(gibbon.get("www.site.com", "/").text(), "open");
 }
 
 fn a_member_that_is_added_while_its_name_is_unknown_ends_nothing(control_plane: &ControlPlane) {

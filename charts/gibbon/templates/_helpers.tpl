@@ -1,6 +1,6 @@
 {{- /* Names are those of Services, which have no dots. */}}
 {{- define "gibbon.name" -}}
-{{- default .Chart.Name .Values.nameOverride | replace "." "-" | trunc 63 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride | replace "." "-" | trunc 63 | trimAll "-" }}
 {{- end }}
 
 {{- /* Leaves room for "-metrics" within 63 characters. */}}
@@ -10,7 +10,7 @@
 {{- if not $full }}
 {{- $full = contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
 {{- end }}
-{{- $full | replace "." "-" | trunc 55 | trimSuffix "-" }}
+{{- $full | replace "." "-" | trunc 55 | trimAll "-" }}
 {{- end }}
 
 {{- /* Cluster-wide objects carry the namespace, so that releases of one name do not meet. */}}

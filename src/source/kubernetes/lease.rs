@@ -13,7 +13,7 @@ use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::watch::Contact;
+use super::watch::{Contact, explain};
 
 /// How long a Lease is good without being renewed.
 const LASTS: Duration = Duration::from_secs(15);
@@ -79,11 +79,14 @@ impl Election {
                     self.set_leader(false);
                 }
                 failed => {
-                    if let Ok(Err(Error::Api(_))) = failed {
+                    // One that knows nobody here any more, or refuses, tells nothing of the cluster.
+                    if let Ok(Err(Error::Api(status))) = &failed
+                        && !matches!(status.code, 401 | 403)
+                    {
                         self.contact.heard();
                     }
                     let error = match failed {
-                        Ok(Err(error)) => error.to_string(),
+                        Ok(Err(error)) => explain(&error),
                         _ => "no answer in time".to_owned(),
                     };
                     if !std::mem::replace(&mut warned, true) {

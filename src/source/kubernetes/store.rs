@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
 
-use crate::api::{Balancer, BalancerStatus};
+use super::object::Object;
+use crate::api::{Balancer, BalancerStatus, HostClaim};
 use crate::source::balancer::{self, Place, Problem};
 use crate::source::endpoints::{self, Resolution, Service, Slice};
 use crate::source::policy::Policy;
@@ -34,7 +35,7 @@ pub enum Update<T> {
 #[derive(Debug)]
 pub enum Change {
     /// Of Balancers.
-    Balancers(Update<Box<DeserializeGuard<Balancer>>>),
+    Balancers(Update<Box<Object>>),
     /// Of Services.
     Services(Update<(Key, Service)>),
     /// Of `EndpointSlices`.
@@ -45,14 +46,6 @@ pub enum Change {
 
 /// A slice, and the name of its Service, if it has one.
 pub type SliceOf = (Option<Arc<str>>, Slice);
-
-/// A Balancer without what others have noted on it, which may be more than all the rest.
-#[must_use]
-pub fn balancer(mut guard: DeserializeGuard<Balancer>) -> Box<DeserializeGuard<Balancer>> {
-    let meta = guard.meta_mut();
-    (meta.managed_fields, meta.annotations, meta.labels) = (None, None, None);
-    Box::new(guard)
-}
 
 /// A Service by its key.
 #[must_use]
@@ -101,8 +94,9 @@ pub struct Held {
     pub hosts: Vec<HostPattern>,
     /// Its version, whatever has changed of it.
     pub version: String,
-    /// The hosts whose claims are surely as old as its status says: it has asked for them ever since.
-    pub proven: BTreeSet<String>,
+    /// Claims of its status that it was seen to give up, whether or not it asks for the host again:
+    /// another may have claimed it meanwhile.
+    pub given_up: Vec<HostClaim>,
     /// What can be served, or why nothing is.
     pub outcome: Result<Arc<Rule>, Refusal>,
     /// Its status as it was last seen.
@@ -110,58 +104,66 @@ pub struct Held {
 }
 
 impl Held {
-    fn read(guard: DeserializeGuard<Balancer>, policy: &Policy) -> Self {
-        let meta = guard.meta();
-        let uid = meta.uid.clone().unwrap_or_default();
-        let generation = meta.generation.unwrap_or_default();
-        let created = meta.creation_timestamp.as_ref().map(|time| time.0.as_second());
-        let meta_version = meta.resource_version.clone().unwrap_or_default();
-        let (hosts, outcome, status) = match guard.0 {
-            Ok(mut object) => {
-                let status = object.status.take().unwrap_or_default();
-                let hosts = object.spec.hosts.iter();
-                let hosts = hosts.filter_map(|host| HostPattern::parse(host).ok()).collect();
-                let rule = balancer::rule(&object, Place::Cluster(policy));
-                (hosts, rule.map(Arc::new).map_err(Refusal::Problems), status)
-            }
-            Err(invalid) => {
-                (Vec::new(), Err(Refusal::Unreadable(invalid.error)), BalancerStatus::default())
-            }
+    fn read(object: Object, policy: &Policy) -> Self {
+        let Object { meta, hosts, spec, status, .. } = object;
+        let mut held = Self {
+            uid: meta.uid.clone().unwrap_or_default(),
+            generation: meta.generation.unwrap_or_default(),
+            created: meta.creation_timestamp.as_ref().map(|time| time.0.as_second()),
+            version: meta.resource_version.clone().unwrap_or_default(),
+            hosts: hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
+            given_up: Vec::new(),
+            outcome: match spec {
+                Ok(spec) => {
+                    let balancer = Balancer { metadata: meta, spec, status: None };
+                    let rule = balancer::rule(&balancer, Place::Cluster(policy));
+                    rule.map(Arc::new).map_err(Refusal::Problems)
+                }
+                Err(why) => Err(Refusal::Unreadable(why)),
+            },
+            status,
         };
-        let version = meta_version;
-        let proven = BTreeSet::new();
-        let mut held = Self { uid, generation, created, hosts, version, proven, outcome, status };
-        held.prove();
+        held.give_up();
         held
     }
 
-    /// A status of this very generation was written when all of its hosts were asked for.
-    fn prove(&mut self) {
-        if self.status.observed_generation == Some(self.generation) {
-            self.proven = self.status.hosts.iter().map(|claim| claim.host.clone()).collect();
+    /// Notes which of its claims it does not ask for now, and forgets those that are not written any
+    /// more.
+    fn give_up(&mut self) {
+        let claims = &self.status.hosts;
+        self.given_up.retain(|claim| claims.contains(claim));
+        for claim in claims {
+            let asks = self.hosts.iter().any(|host| host.to_string() == claim.host);
+            if !asks && !self.given_up.contains(claim) {
+                self.given_up.push(claim.clone());
+            }
         }
     }
 
-    /// Whether a host is among those that it asks for.
-    fn asks_for(&self, host: &str) -> bool {
-        self.hosts.iter().any(|asked| asked.to_string() == host)
-    }
-
-    /// When it claimed a host, in microseconds since 1970, if that is written in its status.
-    fn claimed(&self, host: &str) -> Option<i64> {
-        let claim = self.status.hosts.iter().find(|claim| claim.host == host)?;
-        Some(claim.claimed_at.0.as_microsecond())
-    }
-
     fn claims<'h>(&'h self, id: &'h RuleId) -> impl Iterator<Item = Claim> + 'h {
-        self.hosts.iter().map(|host| Claim {
-            host: host.clone(),
-            at: self.claimed(&host.to_string()),
-            proven: self.proven.contains(&host.to_string()),
-            created: self.created,
-            by: id.clone(),
+        self.hosts.iter().map(|host| {
+            let name = host.to_string();
+            let claim = self.status.hosts.iter().find(|claim| claim.host == name);
+            Claim {
+                host: host.clone(),
+                at: claim.map(|claim| claim.claimed_at.0.as_microsecond()),
+                given_up: claim.is_some_and(|claim| self.given_up.contains(claim)),
+                created: self.created,
+                by: id.clone(),
+            }
         })
     }
+}
+
+/// A Balancer that has left the class, with what was written of it while it was there.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// Tells it from another of the same name.
+    pub uid: String,
+    /// Its version.
+    pub version: String,
+    /// Its status.
+    pub status: BalancerStatus,
 }
 
 /// What has changed since it was last asked.
@@ -192,8 +194,11 @@ impl Dirty {
 #[derive(Debug, Default)]
 pub struct Store {
     class: Option<String>,
+    /// The field manager of the class.
+    manager: String,
     policy: Policy,
     balancers: BTreeMap<RuleId, Held>,
+    left: BTreeMap<RuleId, Left>,
     services: HashMap<Key, Service>,
     slices: HashMap<Key, BTreeMap<Arc<str>, Slice>>,
     /// The Service of each slice.
@@ -207,7 +212,14 @@ impl Store {
     /// An empty one, for Balancers of a class.
     #[must_use]
     pub fn new(class: Option<String>, policy: Policy) -> Self {
-        Self { class, policy, ..Self::default() }
+        let manager = manager(class.as_deref());
+        Self { class, manager, policy, ..Self::default() }
+    }
+
+    /// Balancers of other classes that have something of this one's in their status.
+    #[must_use]
+    pub const fn left(&self) -> &BTreeMap<RuleId, Left> {
+        &self.left
     }
 
     /// All Balancers of the class.
@@ -273,64 +285,71 @@ impl Store {
         }
     }
 
-    fn balancers_changed(&mut self, update: Update<Box<DeserializeGuard<Balancer>>>) {
+    fn balancers_changed(&mut self, update: Update<Box<Object>>) {
         match update {
             Update::All(scope, all) => {
-                let ids: BTreeSet<_> = all.iter().map(|guard| id(guard)).collect();
-                let gone = self
-                    .balancers
-                    .keys()
+                let ids: BTreeSet<_> = all.iter().map(|object| id(object)).collect();
+                let known = self.balancers.keys().chain(self.left.keys());
+                let gone = known
                     .filter(|id| in_scope(&id.namespace, scope.as_ref()) && !ids.contains(*id));
                 for id in gone.cloned().collect::<Vec<_>>() {
                     self.remove(&id);
                 }
-                for guard in all {
-                    self.upsert(*guard);
+                for object in all {
+                    self.upsert(*object);
                 }
             }
-            Update::One(guard) => self.upsert(*guard),
-            Update::Gone(guard) => self.remove(&id(&guard)),
+            Update::One(object) => self.upsert(*object),
+            Update::Gone(object) => self.remove(&id(&object)),
         }
     }
 
-    fn upsert(&mut self, guard: DeserializeGuard<Balancer>) {
-        let id = id(&guard);
-        let class = guard.0.as_ref().ok().and_then(|balancer| balancer.spec.class_name.as_ref());
-        // One that cannot be read may be of any class: that of those without one is told.
-        if class != self.class.as_ref() {
-            return self.remove(&id);
+    fn upsert(&mut self, object: Object) {
+        let id = id(&object);
+        if object.class != self.class {
+            return self.leave(id, object);
         }
-        let meta = guard.meta();
+        let meta = &object.meta;
         let same = |held: &&mut Held| {
             Some(&held.uid) == meta.uid.as_ref()
                 && Some(held.generation) == meta.generation
-                && matches!(held.outcome, Err(Refusal::Unreadable(_))) == guard.0.is_err()
+                && matches!(held.outcome, Err(Refusal::Unreadable(_))) == object.spec.is_err()
         };
         // Where only the status has changed, the rule stays the very same.
         if let Some(held) = self.balancers.get_mut(&id).filter(|held| same(held)) {
             held.version = meta.resource_version.clone().unwrap_or_default();
-            let status = guard.0.ok().and_then(|b| b.status).unwrap_or_default();
-            let proven = held.proven.clone();
-            self.dirty.claims |= held.status.hosts != status.hosts;
+            let before = std::mem::replace(&mut held.status, object.status);
+            held.give_up();
+            self.dirty.claims |= held.status.hosts != before.hosts;
             self.dirty.statuses = true;
-            held.status = status;
-            held.prove();
-            self.dirty.claims |= held.proven != proven;
             return;
         }
-        let before = self.balancers.remove(&id);
-        let mut held = Held::read(guard, &self.policy);
-        // What it has asked for all the time is as old as it was.
-        if let Some(before) = before.filter(|before| before.uid == held.uid) {
-            let kept = before.proven.into_iter().filter(|host| held.asks_for(host));
-            let kept: Vec<_> = kept.collect();
-            held.proven.extend(kept);
+        let before = self.balancers.remove(&id).map(|held| (held.uid, held.given_up));
+        let left = self.left.remove(&id).map(|left| (left.uid, left.status.hosts));
+        let mut held = Held::read(object, &self.policy);
+        if let Some((_, given_up)) = before.or(left).filter(|(uid, _)| *uid == held.uid) {
+            held.given_up.extend(given_up);
+            held.give_up();
         }
         self.balancers.insert(id, held);
         self.rules_changed();
     }
 
+    /// It is of another class. What was written of it here is to be taken back: else its claims would
+    /// be as old as ever when it returns.
+    fn leave(&mut self, id: RuleId, object: Object) {
+        self.remove(&id);
+        if object.writers.contains(&self.manager) {
+            let Object { meta, status, .. } = object;
+            let (uid, version) = (meta.uid, meta.resource_version);
+            let (uid, version) = (uid.unwrap_or_default(), version.unwrap_or_default());
+            self.left.insert(id, Left { uid, version, status });
+            self.dirty.statuses = true;
+        }
+    }
+
     fn remove(&mut self, id: &RuleId) {
+        self.left.remove(id);
         if self.balancers.remove(id).is_some() {
             self.rules_changed();
         }
@@ -417,14 +436,20 @@ impl Store {
     }
 }
 
+/// The name of a class's field manager.
+#[must_use]
+pub fn manager(class: Option<&str>) -> String {
+    class.map_or_else(|| "gibbon".to_owned(), |class| format!("gibbon-{class}"))
+}
+
 fn in_scope(namespace: &str, scope: Option<&String>) -> bool {
     scope.is_none_or(|scope| scope == namespace)
 }
 
-fn id(guard: &DeserializeGuard<Balancer>) -> RuleId {
+fn id(object: &Object) -> RuleId {
     RuleId {
-        namespace: guard.namespace().unwrap_or_default().into(),
-        name: guard.name_any().into(),
+        namespace: object.namespace().unwrap_or_default().into(),
+        name: object.name_any().into(),
     }
 }
 
@@ -434,21 +459,27 @@ mod tests {
 
     use super::*;
 
-    fn guard(name: &str, generation: i64, spec: &Value) -> Box<DeserializeGuard<Balancer>> {
+    fn object(name: &str, generation: i64, spec: &Value, status: &Value) -> Box<Object> {
         let object = json!({
             "apiVersion": "gibbon.dev/v1alpha1", "kind": "Balancer",
             "metadata": {
                 "name": name, "namespace": "site", "uid": name, "generation": generation,
                 "creationTimestamp": "2026-01-01T00:00:00Z",
+                "managedFields": [{"manager": "gibbon", "subresource": "status"}],
             },
-            "spec": spec,
+            "spec": spec, "status": status,
         });
         Box::new(serde_json::from_value(object).unwrap())
     }
 
-    fn app(generation: i64) -> Box<DeserializeGuard<Balancer>> {
+    fn app_with(generation: i64, status: &Value) -> Box<Object> {
         let members = json!([{"service": {"name": "app", "port": 80}}]);
-        guard("app", generation, &json!({"hosts": ["www.site.com"], "members": members}))
+        let spec = json!({"hosts": ["www.site.com"], "members": members});
+        object("app", generation, &spec, status)
+    }
+
+    fn app(generation: i64) -> Box<Object> {
+        app_with(generation, &Value::Null)
     }
 
     fn store() -> Store {
@@ -502,53 +533,81 @@ mod tests {
     fn a_status_alone_leaves_the_rule_as_it_is() {
         let mut store = store();
         let before = rule(&store);
-        let mut seen = app(1);
         let claims = json!({"conditions": [], "hosts": [
             {"host": "www.site.com", "claimedAt": "2026-02-01T00:00:00.5Z"},
         ]});
-        seen.0.as_mut().unwrap().status = serde_json::from_value(claims).unwrap();
-        store.take(Change::Balancers(Update::One(seen)));
+        store.take(Change::Balancers(Update::One(app_with(1, &claims))));
         assert!(Arc::ptr_eq(&before, &rule(&store)));
         let dirty = store.take_dirty();
         assert_eq!(dirty, Dirty { claims: true, statuses: true, ..Dirty::default() });
-        assert!(!store.claims()[0].proven, "nobody says of which generation it is");
         assert_eq!(store.claims()[0].at, Some(1_769_904_000_500_000));
         store.take(Change::Balancers(Update::One(app(2))));
         assert!(!Arc::ptr_eq(&before, &rule(&store)));
         assert!(store.take_dirty().rules);
     }
 
+    /// A Balancer of a class that asks for these hosts and has claimed `www.site.com`.
+    fn claiming(generation: i64, class: &Value, hosts: &[&str], at: &str) -> Change {
+        let spec = json!({"className": class, "hosts": hosts, "redirect": {"to": "/x"}});
+        let status =
+            json!({"conditions": [], "hosts": [{"host": "www.site.com", "claimedAt": at}]});
+        Change::Balancers(Update::One(object("app", generation, &spec, &status)))
+    }
+
+    fn is_given_up(store: &Store) -> bool {
+        let claims = store.claims();
+        let claim = claims.iter().find(|c| c.host.to_string() == "www.site.com").unwrap();
+        assert!(claim.at.is_some());
+        claim.given_up
+    }
+
+    const EARLY: &str = "2026-02-01T00:00:00Z";
+    const LATE: &str = "2026-03-01T00:00:00Z";
+
     #[test]
-    fn a_claim_is_as_old_as_it_says_only_while_the_host_is_asked_for() {
-        let with = |generation: i64, hosts: &[&str], observed: i64| {
-            let spec = json!({"hosts": hosts, "redirect": {"to": "/x"}});
-            let mut guard = guard("app", generation, &spec);
-            let status = json!({"observedGeneration": observed, "conditions": [], "hosts": [
-                {"host": "www.site.com", "claimedAt": "2026-02-01T00:00:00Z"},
-            ]});
-            guard.0.as_mut().unwrap().status = serde_json::from_value(status).unwrap();
-            Change::Balancers(Update::One(guard))
-        };
-        let proven = |store: &Store| {
-            let claims = store.claims();
-            claims.iter().any(|c| c.proven && c.host.to_string() == "www.site.com")
-        };
+    fn a_claim_is_as_old_as_it_says_unless_it_was_seen_to_be_given_up() {
+        let (www, both, other) = (&["www.site.com"], &["www.site.com", "b.org"], &["b.org"]);
         let mut store = store();
-        store.take(with(2, &["www.site.com"], 2));
-        assert!(proven(&store));
-        // An edit that keeps the host, before anybody has written of it.
-        store.take(with(3, &["www.site.com", "b.org"], 2));
-        assert!(proven(&store));
+        let mut take = |generation, hosts: &[&str], at: &str| {
+            store.take(claiming(generation, &Value::Null, hosts, at));
+            store.claims().iter().any(|c| c.host.to_string() == "www.site.com")
+                && is_given_up(&store)
+        };
+        // An edit that was not seen changes nothing, nor does one that keeps the host.
+        assert!(!take(5, www, EARLY));
+        assert!(!take(6, both, EARLY));
         // Given up and asked for again: it may have become another's.
-        store.take(with(4, &["b.org"], 2));
-        store.take(with(5, &["www.site.com", "b.org"], 2));
-        assert!(!proven(&store));
-        store.take(with(5, &["www.site.com", "b.org"], 5));
-        assert!(proven(&store));
-        // Who begins now does not know what was between.
+        assert!(!take(7, other, EARLY));
+        assert!(take(8, both, EARLY));
+        assert!(take(9, both, EARLY));
+        // It was claimed anew.
+        assert!(!take(9, both, LATE));
+    }
+
+    #[test]
+    fn who_leaves_the_class_gives_its_claims_up_and_its_status_is_taken_back() {
+        let mut store = store();
+        let inner = json!("inner");
+        store.take(claiming(2, &Value::Null, &["www.site.com"], EARLY));
+        assert!(!is_given_up(&store) && store.left().is_empty());
+        store.take(claiming(3, &inner, &["www.site.com"], EARLY));
+        assert!(store.balancers().is_empty());
+        let left = store.left().values().next().unwrap();
+        assert_eq!((left.uid.as_str(), left.status.hosts.len()), ("app", 1));
+        store.take(claiming(4, &Value::Null, &["www.site.com"], EARLY));
+        assert!(is_given_up(&store) && store.left().is_empty());
+        // One that was elsewhere when this began, but has not always been.
         let mut later = Store::new(None, Policy::default());
-        later.take(with(7, &["www.site.com"], 5));
-        assert!(!proven(&later));
+        later.take(claiming(3, &inner, &["www.site.com"], EARLY));
+        later.take(claiming(4, &Value::Null, &["www.site.com"], EARLY));
+        assert!(is_given_up(&later));
+        // Nothing of another class is written there.
+        let mut third = Store::new(Some("third".into()), Policy::default());
+        third.take(claiming(3, &inner, &["www.site.com"], EARLY));
+        assert!(third.left().is_empty());
+        store.take(claiming(5, &inner, &["www.site.com"], EARLY));
+        store.take(Change::Balancers(Update::All(None, Vec::new())));
+        assert!(store.left().is_empty());
     }
 
     #[test]
@@ -557,7 +616,7 @@ mod tests {
         let other = |class: Value| {
             let redirect = json!({"to": "/x"});
             let spec = json!({"className": class, "hosts": ["a.org"], "redirect": redirect});
-            Change::Balancers(Update::One(guard("app", 7, &spec)))
+            Change::Balancers(Update::One(object("app", 7, &spec, &Value::Null)))
         };
         store.take(other(json!("inner")));
         assert!(store.balancers.is_empty() && store.take_dirty().rules);
@@ -571,15 +630,20 @@ mod tests {
     #[test]
     fn an_object_that_does_not_parse_is_held_with_the_reason_and_harms_no_other() {
         let mut store = store();
-        let broken = guard("broken", 1, &json!({"members": "none"}));
-        assert!(broken.0.is_err());
+        let spec = json!({"hosts": ["broken.org"], "members": "none"});
+        let broken = object("broken", 1, &spec, &Value::Null);
         store.take(Change::Balancers(Update::One(broken)));
         assert_eq!(store.balancers.len(), 2);
         let refusal = store.balancers.values().find_map(|held| held.outcome.as_ref().err());
         assert!(
-            matches!(refusal, Some(Refusal::Unreadable(why)) if why.contains("members") || why.contains("sequence")),
+            matches!(refusal, Some(Refusal::Unreadable(why)) if why.starts_with("spec.members: ")),
             "{refusal:?}"
         );
+        // Its hosts are still its own.
+        assert!(store.claims().iter().any(|claim| claim.host.to_string() == "broken.org"));
+        let inner = json!({"className": "inner", "members": "none"});
+        store.take(Change::Balancers(Update::One(object("broken", 2, &inner, &Value::Null))));
+        assert_eq!(store.balancers.len(), 1);
     }
 
     #[test]

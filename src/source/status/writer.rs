@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::CONDITIONS;
 use crate::api::{Balancer, BalancerStatus, MemberCounts};
+use crate::source::kubernetes::watch::explain;
 use crate::table::RuleId;
 
 /// Statuses written at once.
@@ -50,6 +52,13 @@ pub struct Wanted {
     pub status: BalancerStatus,
 }
 
+impl Wanted {
+    /// Whether what was written is to be taken back, and what others have written stays.
+    fn withdraws(&self) -> bool {
+        self.status == BalancerStatus::default()
+    }
+}
+
 #[derive(Debug)]
 struct Written {
     uid: String,
@@ -64,6 +73,8 @@ pub struct Writer {
     written: HashMap<RuleId, Written>,
     /// Those that were not written, and are not tried again yet.
     held: HashMap<RuleId, Hold>,
+    /// It was said that none can be written.
+    warned: bool,
 }
 
 /// Why a status waits.
@@ -93,6 +104,7 @@ impl Writer {
             count,
             written: HashMap::new(),
             held: HashMap::new(),
+            warned: false,
         }
     }
 
@@ -151,11 +163,15 @@ impl Writer {
                     self.held.insert(wanted.id, hold);
                 }
                 Ok(true) => {
+                    self.warned = false;
                     let Wanted { id, uid, status, .. } = wanted;
                     self.written.insert(id, Written { uid, status, at: Instant::now() });
                 }
                 Err(error) => {
-                    tracing::warn!(balancer = %wanted.id, error, "a status could not be written");
+                    if !std::mem::replace(&mut self.warned, true) {
+                        tracing::warn!(balancer = %wanted.id, error, "statuses cannot be written now");
+                    }
+                    tracing::debug!(balancer = %wanted.id, error, "a status could not be written");
                     let until = Instant::now() + RETRY;
                     self.held.insert(wanted.id, Hold { version: None, until });
                     due = Some(due.map_or(until, |due| due.min(until)));
@@ -214,7 +230,7 @@ impl Scribe {
             "kind": "Balancer",
             // What has changed meanwhile is thought over again before anything is written of it.
             "metadata": {"name": **name, "uid": wanted.uid, "resourceVersion": wanted.version},
-            "status": wanted.status,
+            "status": if wanted.withdraws() { json!({}) } else { json!(wanted.status) },
         });
         let apply = PatchParams::apply(&self.manager).force();
         let (params, patch) = if wanted.seen.is_some() {
@@ -233,7 +249,7 @@ impl Scribe {
                 Ok(true)
             }
             Ok(Err(Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(false),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(explain(&error)),
             Err(_) => Err("no answer in time".to_owned()),
         };
         (wanted, result)
@@ -297,17 +313,24 @@ fn transitions(wanted: &Wanted) -> Vec<Event> {
 /// Whether two statuses say the same, whatever their times.
 #[must_use]
 pub fn is_alike(a: &BalancerStatus, b: &BalancerStatus) -> bool {
-    let BalancerStatus { observed_generation, conditions, ready, members, hosts, addresses } = a;
-    let alike = |(a, b): (&Condition, &Condition)| {
-        let Condition { type_, status, reason, message, observed_generation, .. } = a;
-        (type_, status, reason) == (&b.type_, &b.status, &b.reason)
-            && (message, observed_generation) == (&b.message, &b.observed_generation)
-    };
+    let BalancerStatus { observed_generation, ready, members, hosts, addresses, .. } = a;
     (observed_generation, ready, members) == (&b.observed_generation, &b.ready, &b.members)
         && addresses == &b.addresses
-        && conditions.len() == b.conditions.len()
-        && conditions.iter().zip(&b.conditions).all(alike)
+        && conditions_are_alike(a, b)
         && hosts.iter().map(|claim| &claim.host).eq(b.hosts.iter().map(|claim| &claim.host))
+}
+
+/// The same of the conditions that are Gibbon's own.
+#[must_use]
+pub fn conditions_are_alike(a: &BalancerStatus, b: &BalancerStatus) -> bool {
+    let said = |status: &'_ BalancerStatus, type_: &str| {
+        let found = status.conditions.iter().find(|condition| condition.type_ == type_);
+        found.map(|found| {
+            let Condition { status, reason, message, observed_generation, .. } = found.clone();
+            (status, reason, message, observed_generation)
+        })
+    };
+    CONDITIONS.iter().all(|type_| said(a, type_) == said(b, type_))
 }
 
 fn without_counts(status: &BalancerStatus) -> BalancerStatus {
@@ -445,7 +468,7 @@ mod tests {
             |status| status.conditions[0].message.push('x'),
             |status| status.conditions[0].observed_generation = None,
             |status| status.conditions[1].reason.push('x'),
-            |status| drop(status.conditions.pop()),
+            |status| drop(status.conditions.remove(0)),
             |status| status.ready = "1/2".into(),
             |status| status.members.total = 7,
             |status| status.hosts[0].host.push('x'),
