@@ -21,6 +21,8 @@ pub mod app;
 pub mod args;
 pub mod check;
 pub mod demo;
+pub mod dry_run;
+pub mod explain;
 pub mod health;
 pub mod healthz;
 pub mod import;

@@ -1,5 +1,7 @@
-//! For operators: /metrics, /livez, /readyz, and the table as JSON. Changes nothing, shows no secret.
+//! For operators: /metrics, /livez, /readyz, the table as JSON, and explanations of requests. Changes
+//! nothing, shows no secret.
 
+mod explain;
 mod view;
 
 use std::convert::Infallible;
@@ -20,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use crate::explain::kept::Kept;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::table::Table;
@@ -40,6 +43,10 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// Whether `/table` is shown to others than this machine.
     pub open_table: bool,
+    /// The requests that can be explained.
+    pub kept: Arc<Kept>,
+    /// Whether `/explain` is shown to others than this machine.
+    pub open_explain: bool,
 }
 
 impl Admin {
@@ -93,14 +100,30 @@ impl Admin {
                 StatusCode::FORBIDDEN,
                 "the table is shown on this machine only; --admin-table shows it to all\n",
             ),
-            "/" => text(StatusCode::OK, "/metrics\n/livez\n/readyz?verbose\n/table\n"),
-            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /livez, /readyz and /table\n"),
+            "/" => text(StatusCode::OK, "/metrics\n/livez\n/readyz?verbose\n/table\n/explain\n"),
+            path if path == "/explain" || path.starts_with("/explain/") => {
+                if !self.open_explain && !peer.to_canonical().is_loopback() {
+                    let refusal = "requests are explained on this machine only; --admin-explain does so to all\n";
+                    return text(StatusCode::FORBIDDEN, refusal);
+                }
+                let mut asked = Request::new(());
+                *asked.uri_mut() = request.uri().clone();
+                asked.headers_mut().clone_from(request.headers());
+                self.at_length(move |admin| admin.explain(&asked)).await
+            }
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /metrics, /livez, /readyz, /table and /explain\n",
+            ),
         }
     }
 
     /// Makes a page that takes seconds where members are many: what is to be served does not wait
     /// for it.
-    async fn at_length(&self, make: fn(&Self) -> Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    async fn at_length(
+        &self,
+        make: impl FnOnce(&Self) -> Response<Full<Bytes>> + Send + 'static,
+    ) -> Response<Full<Bytes>> {
         let admin = self.clone();
         let page = spawn_blocking(move || make(&admin)).await;
         page.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")))
