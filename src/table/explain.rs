@@ -223,3 +223,127 @@ impl Route {
         Finding::new(place, name, route.as_deref(), members)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use http::header::{COOKIE, HeaderValue};
+
+    use super::*;
+    use crate::table::Endpoints;
+    use crate::table::fixture::{entry, rule};
+    use crate::table::owners::{Claim, Owners};
+    use crate::table::sticky::{Extract, Issue, SameSite, token};
+
+    fn named(name: &str, host: &str, path: &str) -> Arc<Rule> {
+        let (namespace, name) = name.split_once('/').unwrap();
+        let id = RuleId { namespace: namespace.into(), name: name.into() };
+        Arc::new(Rule {
+            id,
+            hosts: vec![HostPattern::parse(host).unwrap()],
+            entries: vec![entry("a", 1)],
+            ..rule("app", path)
+        })
+    }
+
+    fn others(rules: &[Arc<Rule>], owners: Option<&Arc<Owners>>, path: &str) -> Vec<(String, Why)> {
+        let (now, before) = (Instant::now(), Table::default());
+        let table = Table::build(rules, &Endpoints::default(), owners, &before, now);
+        let path = RequestPath::resolve(path).unwrap();
+        let found = match table.find("www.site.com", &path) {
+            crate::table::Found::Route(route) => Some(&**route),
+            _ => None,
+        };
+        let others = table.others("www.site.com", &path, found);
+        others.into_iter().map(|other| (other.rule.to_string(), other.why)).collect()
+    }
+
+    #[test]
+    fn each_rule_that_does_not_serve_a_request_says_why() {
+        let rules = [
+            named("a/wins", "www.site.com", "/shop/"),
+            named("b/twin", "www.site.com", "/shop/"),
+            named("c/short", "www.site.com", "/"),
+            named("d/wild", "*.site.com", "/shop/cart"),
+            named("e/path", "www.site.com", "/shopping"),
+            named("f/host", "other.org", "/"),
+        ];
+        let id = RuleId { namespace: "a".into(), name: "wins".into() };
+        let expected = [
+            ("b/twin", Why::Conflict(id)),
+            ("c/short", Why::ShorterPath("/shop/".into())),
+            ("d/wild", Why::LessSpecificHost("www.site.com".into())),
+            ("e/path", Why::OtherPath),
+            ("f/host", Why::OtherHost),
+        ];
+        let expected = expected.map(|(name, why)| (name.to_owned(), why));
+        assert_eq!(others(&rules, None, "/shop/cart"), expected);
+    }
+
+    #[test]
+    fn a_host_of_another_namespace_is_named_as_the_reason() {
+        let rules = [
+            named("a/own", "www.site.com", "/own/"),
+            named("b/same", "www.site.com", "/"),
+            named("b/wild", "*.site.com", "/"),
+        ];
+        let claims = rules.each_ref().map(|rule| Claim {
+            host: rule.hosts[0].clone(),
+            at: Some(i64::from(*rule.id.namespace != *"a")),
+            proven: true,
+            created: None,
+            by: rule.id.clone(),
+        });
+        let owners = Arc::new(Owners::of(&claims));
+        let owned = |name: &str| (name.to_owned(), Why::HostOwned("a".into()));
+        let own = ("a/own".to_owned(), Why::OtherPath);
+        assert_eq!(others(&rules, Some(&owners), "/x"), [owned("b/same"), owned("b/wild"), own]);
+        assert_eq!(others(&rules, Some(&owners), "/own/x"), [owned("b/same"), owned("b/wild")]);
+    }
+
+    fn sticky() -> Sticky {
+        Sticky {
+            cookie: Some("sessionid".into()),
+            parameter: Some("sid".into()),
+            extract: Extract::regex("!(.*)$").unwrap(),
+            failover: true,
+            issue: Some(Issue {
+                name: "own".into(),
+                path: "/".into(),
+                same_site: SameSite::Lax,
+                secure: false,
+                http_only: true,
+                max_age: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn all_that_names_a_session_is_found_and_the_first_that_is_known_counts() {
+        let entries = vec![entry("a", 1), entry("b", 2)];
+        let route = crate::table::fixture::route(
+            Rule { sticky: Some(sticky()), entries, ..rule("app", "/") },
+            Instant::now(),
+        );
+        let mut headers = HeaderMap::new();
+        let cookie = format!("sessionid=x!b; sessionid=plain; own={}", token("site", "app", "a"));
+        headers.insert(COOKIE, HeaderValue::try_from(cookie).unwrap());
+        let (path, query) = ("/;sid=1%21gone/", Some("sid=2!a"));
+        let found = route.findings(path, query, &headers);
+        let found: Vec<_> =
+            found.iter().map(|f| (f.place, f.gave.as_deref(), f.members.as_slice())).collect();
+        let none: &[usize] = &[];
+        assert_eq!(
+            found[..4],
+            [
+                (Place::Path, Some("gone"), none),
+                (Place::Query, Some("a"), &[0]),
+                (Place::Cookie, Some("b"), &[1]),
+                (Place::Cookie, None, none),
+            ]
+        );
+        assert_eq!((found[4].0, found[4].2), (Place::Issued, [0].as_slice()));
+        assert_eq!(route.wish(path, query, &headers).members, [0]);
+    }
+}
