@@ -56,7 +56,8 @@ fn described(gibbon: &Gibbon, flags: &[&str]) -> Output {
     command.unwrap()
 }
 
-fn told(output: Output) -> Value {
+fn told(gibbon: &Gibbon, flags: &[&str]) -> Value {
+    let output = described(gibbon, flags);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -275,7 +276,7 @@ fn a_described_request_and_a_real_one_agree() {
         let real = kept(&gibbon, &id(&seen));
         let (url, field) = (format!("http://{HOST}{path}"), format!("Cookie: {cookie}"));
         let flags = ["--url", &url, "--header", &field, "--format", "json"];
-        let dry = told(described(&gibbon, &flags));
+        let dry = told(&gibbon, &flags);
         for part in ["matched", "others"] {
             assert_eq!(dry[part], real[part], "{path} {cookie}");
         }
@@ -319,7 +320,7 @@ fn what_is_answered_without_a_member_is_told() {
         (&["--url", "http://other.org/", "-H", "Host: www.site.com"], Value::Null),
     ] {
         let flags = [flags, &["--format", "json"]].concat();
-        assert_eq!(told(described(&gibbon, &flags))["instead"], instead, "{flags:?}");
+        assert_eq!(told(&gibbon, &flags)["instead"], instead, "{flags:?}");
     }
     for (flags, message) in [
         (

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::{Attempt, Because, Explanation, Found, Gave, Outcome, Seen};
+use crate::table::balance::Standing;
 use crate::table::explain::{Other, Why};
 
 /// Balancers that do not match which are named.
@@ -31,7 +32,7 @@ pub fn short(e: &Explanation) -> String {
         "{:.3} {} {} {} {} {}\n",
         e.at,
         e.id.as_deref().unwrap_or("-"),
-        because(e),
+        because(e, ","),
         status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
         e.matched.as_ref().map_or_else(|| "-".to_owned(), |matched| matched.rule.to_string()),
         asked(e),
@@ -43,8 +44,8 @@ macro_rules! line {
     ($text:expr, $($arguments:tt)*) => { let _ = writeln!($text, $($arguments)*); };
 }
 
-fn because(e: &Explanation) -> String {
-    e.because.iter().copied().map(Because::label).collect::<Vec<_>>().join(",")
+fn because(e: &Explanation, separator: &str) -> String {
+    e.because.iter().copied().map(Because::label).collect::<Vec<_>>().join(separator)
 }
 
 fn asked(e: &Explanation) -> String {
@@ -60,7 +61,7 @@ fn asked(e: &Explanation) -> String {
 fn beginning(text: &mut String, e: &Explanation) {
     match &e.id {
         Some(id) => {
-            line!(text, "request {id} at {:.3}, kept because it was {}", e.at, because(e));
+            line!(text, "request {id} at {:.3}, kept because it was {}", e.at, because(e, ", "));
         }
         None => {
             line!(text, "a described request: nothing is sent");
@@ -218,15 +219,24 @@ fn members(text: &mut String, e: &Explanation) {
 
 fn row(seen: &Seen) -> [String; 12] {
     let candidate = &seen.candidate;
-    let excluded = seen.excluded().map(|left| format!(" for {}", time(left)));
-    let guess = if candidate.measured { "" } else { "?" };
+    let excluded = seen.excluded().map(|left| match candidate.standing {
+        Standing::Excluded => format!(" for {}", time(left)),
+        _ => format!(", excluded for {}", time(left)),
+    });
+    let estimate = Duration::from_secs_f64(candidate.estimate.max(0.0));
+    let estimate = match (candidate.measured, estimate.is_zero()) {
+        (true, _) => time(estimate),
+        // As the others take.
+        (false, false) => format!("{}?", time(estimate)),
+        (false, true) => "?".to_owned(),
+    };
     [
         seen.name.to_string(),
         seen.address.to_string(),
         seen.state.to_owned(),
         candidate.standing.label().to_owned() + &excluded.unwrap_or_default(),
         candidate.in_flight.to_string(),
-        time(Duration::from_secs_f64(candidate.estimate.max(0.0))) + guess,
+        estimate,
         percent(candidate.failure_rate),
         number(seen.weight),
         number(candidate.effective),

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::error::Error;
 use super::headers::Client;
-use super::visit::Visit;
+use super::visit::{InFlight, Visit};
 use crate::explain::{
     Answer, Attempt, Because, Explanation, Found, Head, MEMBERS, Matched, Outcome,
 };
@@ -37,7 +37,8 @@ pub fn attempt(
     if excluded.is_some() {
         visit.explain(Because::Excluded);
     }
-    let (begun, probe) = (visit.begun(), visit.probe);
+    let begun = visit.begun();
+    let probe = visit.pick.is_some_and(|pick| pick.probe);
     let Some(explanation) = &mut visit.explanation else {
         return;
     };
@@ -60,13 +61,12 @@ pub fn answered(
     status: u16,
     excluded: Option<Duration>,
 ) {
-    let sent = visit.in_flight.as_ref().map_or(visit.begun(), |in_flight| in_flight.sent());
+    let sent = visit.in_flight.as_ref().map_or(visit.begun(), InFlight::sent);
     attempt(visit, member, sent, Outcome::Status(status), excluded);
-    let own: Vec<usize> =
-        visit.member.filter(|_| visit.session == Some(Session::Hit)).into_iter().collect();
+    let own = visit.pick.filter(|pick| pick.session == Session::Hit).map(|pick| pick.member);
     let tried = Tried::default();
     let now = Instant::now();
-    let ask = Ask { wanted: &own, tried: &tried, idempotent: true, tunnel: false, now };
+    let ask = Ask { wanted: own.as_slice(), tried: &tried, idempotent: true, tunnel: false, now };
     survey(visit, route, &ask);
 }
 
@@ -100,14 +100,14 @@ fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
 pub fn asked(visit: &mut Visit, parts: &Parts, client: &Client, error: Option<&Error>) {
     let failed =
         |error: &&Error| error.status().is_server_error() && !matches!(error, Error::Refused(_));
-    if error.filter(failed).is_some() {
+    if error.as_ref().is_some_and(failed) {
         visit.explain(Because::Failed);
     }
     if visit.explanation.is_none() {
         return;
     }
     let version = visit.worker.shared.table.load().version();
-    let Visit { route, member, explanation: Some(explanation), .. } = visit else {
+    let Visit { route, pick, explanation: Some(explanation), .. } = visit else {
         return;
     };
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
@@ -124,8 +124,8 @@ pub fn asked(visit: &mut Visit, parts: &Parts, client: &Client, error: Option<&E
     explanation.matched = Some(Matched::of(route, &host));
     let findings = route.findings(parts.uri.path(), parts.uri.query(), headers);
     explanation.findings = findings.into_iter().map(|f| Found::new(f, route, false)).collect();
-    if let Some(member) = member {
-        let member = &route.members[*member];
+    if let Some(pick) = pick {
+        let member = &route.members[pick.member];
         explanation.rewrite_request(route, member, authority, parts.uri.path());
     }
 }

@@ -286,7 +286,7 @@ impl Journey<'_> {
         visit: &mut Visit,
     ) -> Result<Outcome, Error> {
         let Reply { mut response, connection, asked } = reply;
-        let member = &route.members[visit.member.unwrap_or_default()];
+        let member = &route.members[visit.pick.map_or(0, |pick| pick.member)];
         let status = response.status();
         let excluded = attempts::judge(route, member, status, asked, visit);
         if visit.explanation.is_some() || excluded.is_some() {

@@ -101,12 +101,10 @@ pub struct Visit {
     pub id: HeaderValue,
     /// The rule that serves it.
     pub route: Option<Arc<Route>>,
-    /// The member that serves it, by index.
-    pub member: Option<usize>,
+    /// The member that serves it, or was asked last.
+    pub pick: Option<Pick>,
     /// How the session fared.
     pub session: Option<Session>,
-    /// The last attempt is to find out whether the member is back.
-    pub probe: bool,
     /// What is recorded of the request, if it will be explained.
     pub explanation: Option<Box<Explanation>>,
     /// Attempts at members.
@@ -148,9 +146,8 @@ impl Visit {
             asked,
             id,
             route: None,
-            member: None,
+            pick: None,
             session: None,
-            probe: false,
             explanation: None,
             attempts: 0,
             latency: None,
@@ -169,6 +166,11 @@ impl Visit {
         }
     }
 
+    /// The member that serves it, or was asked last.
+    pub fn member(&self) -> Option<&Member> {
+        Some(&self.route.as_ref()?.members[self.pick?.member])
+    }
+
     /// When the request's head was complete.
     #[must_use]
     pub const fn begun(&self) -> Instant {
@@ -177,8 +179,7 @@ impl Visit {
 
     /// The session's result is known.
     pub fn picked(&mut self, pick: Pick, session: Session) {
-        self.member = Some(pick.member);
-        self.probe = pick.probe;
+        self.pick = Some(pick);
         // A failover keeps its name through later attempts.
         if self.session != Some(Session::Failover) {
             self.session = Some(session);
@@ -253,7 +254,7 @@ impl Visit {
 
     /// What has come of it so far.
     pub(super) fn answer(&self) -> Answer {
-        let member = self.route.as_ref().zip(self.member).map(|(route, at)| &route.members[at]);
+        let member = self.member();
         Answer {
             status: self.status.map(|status| status.as_u16()),
             reason: self.reason,
@@ -268,7 +269,7 @@ impl Visit {
     }
 
     fn line(&mut self, asked: Asked, duration: Duration) -> Line {
-        let member = self.route.as_ref().zip(self.member).map(|(route, at)| &route.members[at]);
+        let member = self.member();
         Line {
             asked,
             id: self.id.to_str().unwrap_or_default().to_owned(),

@@ -83,13 +83,13 @@ pub fn survey(route: &Route, ask: &Ask<'_>) -> Vec<Candidate> {
     };
     let shared = |group: &usize| route.groups[*group].share > 0.0 && fitting(*group).count() > 0;
     let groups = || 0..route.groups.len();
-    let shares: f64 = groups().filter(shared).map(|group| route.groups[group].share).sum();
+    let total: f64 = groups().filter(shared).map(|group| route.groups[group].share).sum();
     let mut candidates = Vec::with_capacity(route.members.len());
     for at in groups() {
         let group = &route.groups[at];
         let (pool, clock) = (Pool::of(route, group, ask), group.cursor.get());
         let weights: f64 = fitting(at).map(|m| pool.weight(&route.members[m], ask.now)).sum();
-        let share = if shared(&at) { group.share / shares } else { 0.0 };
+        let share = if shared(&at) { group.share / total } else { 0.0 };
         for index in group.range.clone() {
             let member = &route.members[index];
             let effective = pool.weight(member, ask.now);
