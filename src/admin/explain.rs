@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
@@ -54,16 +54,12 @@ impl<'q> Query<'q> {
 
 impl Admin {
     /// The page at `/explain`, or below it.
-    pub(super) fn explain<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let query = request.uri().query().unwrap_or_default();
-        let query = match Query::read(query, request.headers()) {
+    pub(super) fn explain(&self, uri: &Uri, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let query = match Query::read(uri.query().unwrap_or_default(), headers) {
             Ok(query) => query,
             Err(wrong) => return text(StatusCode::BAD_REQUEST, &format!("{wrong}\n")),
         };
-        match (
-            request.uri().path().strip_prefix("/explain/").filter(|id| !id.is_empty()),
-            &query.url,
-        ) {
+        match (uri.path().strip_prefix("/explain/").filter(|id| !id.is_empty()), &query.url) {
             (Some(id), _) => self.kept_one(id, query.json),
             (None, Some(url)) => self.described(url, &query),
             (None, None) => self.kept_list(query.json),

@@ -84,7 +84,7 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+    async fn answer<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "these pages can only be read\n");
         }
@@ -106,10 +106,8 @@ impl Admin {
                     let refusal = "requests are explained on this machine only; --admin-explain does so to all\n";
                     return text(StatusCode::FORBIDDEN, refusal);
                 }
-                let mut asked = Request::new(());
-                *asked.uri_mut() = request.uri().clone();
-                asked.headers_mut().clone_from(request.headers());
-                self.at_length(move |admin| admin.explain(&asked)).await
+                let (uri, headers) = (request.uri().clone(), request.headers().clone());
+                self.at_length(move |admin| admin.explain(&uri, &headers)).await
             }
             _ => text(
                 StatusCode::NOT_FOUND,
@@ -163,4 +161,30 @@ fn page(status: StatusCode, kind: &'static str, body: String) -> Response<Full<B
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_table_and_explanations_are_for_this_machine_unless_it_is_said_otherwise() {
+        let table = Arc::<ArcSwap<Table>>::default();
+        let metrics = Metrics::new(&table).unwrap();
+        let (health, kept) = (Arc::default(), Arc::new(Kept::new(1)));
+        let closed = Admin { table, metrics, health, open_table: false, kept, open_explain: false };
+        let open = Admin { open_table: true, open_explain: true, ..closed.clone() };
+        for page in ["/table", "/explain", "/explain?url=http://a/"] {
+            let request = Request::get(page).body(()).unwrap();
+            for (admin, peer, status) in [
+                (&closed, "127.0.0.1", 200),
+                (&closed, "::ffff:127.0.0.1", 200),
+                (&closed, "192.0.2.7", 403),
+                (&open, "192.0.2.7", 200),
+            ] {
+                let answer = admin.answer(&request, peer.parse().unwrap()).await;
+                assert_eq!(answer.status(), status, "{page} for {peer}");
+            }
+        }
+    }
 }
