@@ -13,6 +13,7 @@ use crate::table::balance::{Ask, NoMember, Pick, Tried, preview, survey};
 use crate::table::gate::{Gate, is_idempotent};
 use crate::table::load::Admission;
 use crate::table::path::{self, RequestPath};
+use crate::table::sticky::Extract;
 use crate::table::tally::Session;
 use crate::table::{self, Route, Table};
 
@@ -134,8 +135,10 @@ impl Described {
     fn pick(&self, route: &Route, explanation: &mut Explanation, now: Instant) {
         let (path, query) = (self.url.path(), self.url.query());
         let findings = route.findings(path, query, &self.headers);
-        // Whoever asks has written all of it.
-        explanation.findings = findings.into_iter().map(|f| Found::new(f, route, true)).collect();
+        // What a pattern has found is meant to be a name; a whole value may be a secret.
+        let sticky = route.rule.sticky.as_ref();
+        let named = sticky.is_some_and(|sticky| !matches!(sticky.extract, Extract::Whole));
+        explanation.findings = findings.into_iter().map(|f| Found::new(f, route, named)).collect();
         let wish = route.wish(path, query, &self.headers);
         let tried = Tried::default();
         let ask = Ask {

@@ -70,6 +70,7 @@ pub fn field(name: &HeaderName, value: &HeaderValue) -> String {
         header::AUTHORIZATION | header::PROXY_AUTHORIZATION => credentials(&text),
         header::LOCATION | header::CONTENT_LOCATION | header::REFERER => shortened(&url(&text)),
         header::REFRESH => shortened(&refresh(&text)),
+        _ if matches!(name.as_str(), "destination" | "uri") => shortened(&url(&text)),
         _ if HARMLESS.binary_search(&name.as_str()).is_ok() => shortened(&text),
         _ => HIDDEN.to_owned(),
     }
@@ -144,23 +145,33 @@ fn credentials(text: &str) -> String {
 
 /// A URL or path without user, fragment and the values of parameters.
 fn url(text: &str) -> String {
+    let is_scheme = |text: &str| {
+        let letters = text.strip_suffix(':').unwrap_or(text);
+        letters.len() < text.len() && letters.bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
     let (scheme, rest) = match text.split_once("//") {
-        Some((scheme, rest)) if scheme.is_empty() || scheme.ends_with(':') => (scheme, rest),
+        Some((scheme, rest)) if scheme.is_empty() || is_scheme(scheme) => (scheme, rest),
         _ => return target(text),
     };
     let end = rest.find(['/', '?', '#', ';']).unwrap_or(rest.len());
-    let (authority, rest) = rest.split_at(end);
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority.to_owned(), |(_, host)| format!("{HIDDEN}@{host}"));
-    format!("{scheme}//{host}{}", target(rest))
+    let (host, rest) = rest.split_at(end);
+    format!("{scheme}//{}{}", authority(host), target(rest))
+}
+
+/// Host and port without a user.
+#[must_use]
+pub fn authority(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, host)) => shortened(&format!("{HIDDEN}@{host}")),
+        None => shortened(text),
+    }
 }
 
 /// `5; url=…`.
 fn refresh(text: &str) -> String {
     match text.split_once('=') {
         Some((start, to)) => format!("{start}={}", url(to.trim_matches(['"', '\'']))),
-        None => text.to_owned(),
+        None => text.split(';').next().unwrap_or_default().to_owned(),
     }
 }
 
@@ -196,6 +207,9 @@ mod tests {
             ("location", "https://u:SECRET@a/b;s=SECRET?x=SECRET", "https://***@a/b;s=***?x=***"),
             ("location", "//a?SECRET", "//a?***"),
             ("location", "/b?c=SECRET", "/b?c=***"),
+            ("location", "/b?c=SECRET&d=http://SECRET", "/b?c=***&d=***"),
+            ("location", "?SECRET//SECRET", "?***"),
+            ("destination", "http://a/b?SECRET", "http://a/b?***"),
             ("refresh", "5; url=\"/b?c=SECRET\"", "5; url=/b?c=***"),
         ] {
             assert_eq!(shown(name, value), seen, "{name}: {value}");

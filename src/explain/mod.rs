@@ -128,7 +128,7 @@ impl Head {
             client,
             method: method.clone(),
             https,
-            authority: mask::shortened(authority),
+            authority: mask::authority(authority),
             target: mask::target(target),
             fields: fields.collect(),
         }
@@ -373,7 +373,7 @@ impl Explanation {
         self.rewrite("request", "path", Some(mask::target(asked)), Some(mask::target(&target)));
         if !entry.preserve_host {
             let host = String::from_utf8_lossy(entry.host.as_bytes()).into_owned();
-            self.rewrite("request", "host", Some(mask::shortened(authority)), Some(host));
+            self.rewrite("request", "host", Some(mask::authority(authority)), Some(host));
         }
         let edits = &route.rule.request_headers;
         for name in &edits.remove {
