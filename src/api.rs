@@ -284,6 +284,12 @@ pub struct Member {
     #[schemars(range(max = 10_000))]
     pub share: Option<u16>,
 
+    /// How many requests each address has from one Gibbon at once at most, from 1 to 65535, without
+    /// tunnels (`WebSocket`). What comes beyond waits for `balancing.queueFor`. Default: without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub max_in_flight: Option<u16>,
+
     /// `Active`: gets requests. `Standby`: only while no active member is usable, and for its own
     /// sessions. `Draining`: keeps its sessions, gets no new ones. `Disabled`: gets nothing.
     /// Default: `Active`.
@@ -474,12 +480,17 @@ pub struct Balancing {
     /// How long a new member takes to reach its full part of the requests; `0s`: none. Default:
     /// `10s`.
     pub slow_start: Duration,
+
+    /// How long a request waits while all members that could serve it, or that of its session, have
+    /// their `maxInFlight`; then it is answered 503 with `Retry-After`. At most 1024 wait. `0s`: none
+    /// does. Default: `1s`.
+    pub queue_for: Duration,
 }
 
 /// A way to choose a member.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
-    /// The better of two by latency estimate, requests in flight and weight.
+    /// The best by latency estimate, failures, requests in flight and weight.
     #[default]
     Latency,
     /// The one with the fewest requests in flight for its weight.
@@ -506,6 +517,13 @@ pub struct Failover {
     /// How long a member that failed is left out; this grows with each failure in a row, up to 12
     /// times as long. Default: `5s`.
     pub exclude_for: Duration,
+
+    /// The part of the members, in percent, that may be left out at once for what they answer or
+    /// for breaking off, from 0 to 100: what all of them do is not cured by fewer. Of two or more,
+    /// one always may, and never the last. Members that cannot be connected to are left out in any
+    /// case. Default: 50.
+    #[schemars(range(max = 100))]
+    pub excluded_share: u8,
 
     /// The part of the requests, in percent, that may be sent a second time to another member, from
     /// 0 to 100, so that an outage is not multiplied. Requests that never reached a member do not
@@ -705,7 +723,11 @@ pub fn crd_yaml() -> String {
 
 impl Default for Balancing {
     fn default() -> Self {
-        Self { method: Method::Latency, slow_start: Duration::from_secs(10) }
+        Self {
+            method: Method::Latency,
+            slow_start: Duration::from_secs(10),
+            queue_for: Duration::from_secs(1),
+        }
     }
 }
 
@@ -715,6 +737,7 @@ impl Default for Failover {
             attempts: 8,
             statuses: Vec::new(),
             exclude_for: Duration::from_secs(5),
+            excluded_share: 50,
             retry_share: 20,
         }
     }

@@ -11,6 +11,7 @@ use prometheus::proto::{
 };
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::table::balance;
 use crate::table::load::{Admission, Failure};
 use crate::table::tally::{RuleTally, Session};
 use crate::table::{Member, Route, State, Table};
@@ -193,7 +194,7 @@ struct LiveTable {
 }
 
 /// Name, type and help of each of them.
-const FAMILIES: [(&str, MetricType, &str); 16] = [
+const FAMILIES: [(&str, MetricType, &str); 20] = [
     (
         "gibbon_requests_total",
         MetricType::COUNTER,
@@ -250,6 +251,26 @@ const FAMILIES: [(&str, MetricType, &str); 16] = [
         MetricType::GAUGE,
         "When the certificate of a host ends, in seconds since 1970",
     ),
+    (
+        "gibbon_member_intended_requests_total",
+        MetricType::COUNTER,
+        "Attempts that were a member's part by its weight, speed, failures and slow start",
+    ),
+    (
+        "gibbon_member_session_requests_total",
+        MetricType::COUNTER,
+        "Requests of sessions that belong to a member",
+    ),
+    (
+        "gibbon_queued_requests_total",
+        MetricType::COUNTER,
+        "Requests that waited because all members had their maxInFlight",
+    ),
+    (
+        "gibbon_requests_waiting",
+        MetricType::GAUGE,
+        "Requests that wait because all members have their maxInFlight",
+    ),
 ];
 
 impl LiveTable {
@@ -272,6 +293,7 @@ impl Collector for LiveTable {
         for route in &table.routes {
             families.rule(route);
             let now = Instant::now();
+            balance::reckon(route, now);
             for member in &route.members {
                 families.member(route, member, now);
             }
@@ -304,6 +326,10 @@ impl Families {
         }
         self.count(5, &labels, tally.aborted.get());
         self.count(6, &labels, tally.leaks.get());
+        if route.room > 0 {
+            self.count(18, &labels, tally.queued.get());
+            self.gauge(19, &labels, route.queue.waiting() as f64);
+        }
         for (state, count) in census(route) {
             self.gauge(7, &with("state", state), count as f64);
         }
@@ -330,11 +356,19 @@ impl Families {
         self.gauge(13, &labels, member.load.failure_rate(now));
         let usable = condition(member, now) == "usable";
         self.gauge(14, &labels, f64::from(u8::from(usable)));
+        self.counter(16, &labels, member.ledger.part());
+        if route.rule.sticky.is_some() {
+            self.count(17, &labels, tally.sessions.get());
+        }
     }
 
     fn count(&mut self, family: usize, labels: &[(&str, &str)], value: u64) {
+        self.counter(family, labels, value as f64);
+    }
+
+    fn counter(&mut self, family: usize, labels: &[(&str, &str)], value: f64) {
         let mut counter = Counter::default();
-        counter.set_value(value as f64);
+        counter.set_value(value);
         let mut metric = metric(labels);
         metric.set_counter(counter);
         self.0[family].push(metric);

@@ -334,6 +334,72 @@ fn a_session_cookie_of_our_own_is_set_once_and_again_when_the_member_changes() {
     assert!(seen.header("set-cookie").is_some_and(|new| !new.starts_with(pair)));
 }
 
+/// As many clients, that ask at the same time; the time from then to each answer, and what it is.
+fn at_once(gibbon: &Gibbon, clients: usize) -> Vec<support::Seen> {
+    let mut clients: Vec<_> = (0..clients).map(|_| gibbon.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+    }
+    clients.iter_mut().map(|client| client.read().unwrap()).collect()
+}
+
+#[test]
+fn a_member_never_has_more_than_it_may_and_what_is_beyond_waits() {
+    let slow = || Act::After(Duration::from_millis(50), Box::new(ok("done")));
+    let (one, two) = (Member::new(slow()), Member::new(slow()));
+    let members = [&one, &two].map(|m| member(m.address, "maxInFlight: 1"));
+    let gibbon = Gibbon::start(&balancer(&members, "balancing: {queueFor: 10s}"));
+    let began = std::time::Instant::now();
+    let seen = at_once(&gibbon, 12);
+    assert!(seen.iter().all(|seen| seen.status == 200));
+    // Six one after the other at each of the two.
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    assert!(one.count() >= 4 && two.count() >= 4, "{} {}", one.count(), two.count());
+    assert!(gibbon.metric("gibbon_queued_requests_total{") >= Some(10.0));
+    assert_eq!(gibbon.metric("gibbon_requests_waiting{"), Some(0.0));
+}
+
+#[test]
+fn what_waits_too_long_is_told_to_come_again() {
+    let slow = Member::new(Act::After(Duration::from_millis(1500), Box::new(ok("done"))));
+    let members = [member(slow.address, "maxInFlight: 1, route: app1")];
+    for (queue_for, least) in [("0s", 0), ("300ms", 300)] {
+        let more = format!("{STICKY}\nbalancing: {{queueFor: {queue_for}}}");
+        let gibbon = Gibbon::start(&balancer(&members, &more));
+        let mut client = gibbon.client();
+        client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+        eventually(|| (gibbon.metric("gibbon_member_in_flight{") == Some(1.0)).then_some(()));
+        let began = std::time::Instant::now();
+        for seen in [gibbon.get(HOST, "/"), first(&gibbon, "GET")] {
+            assert_eq!((seen.status, seen.header("retry-after")), (503, Some("1")), "{queue_for}");
+        }
+        assert!(began.elapsed() >= Duration::from_millis(2 * least), "{:?}", began.elapsed());
+        assert_eq!(client.read().unwrap().status, 200);
+        assert_eq!(gibbon.metric("gibbon_refused_requests_total{reason=\"busy\"}"), Some(2.0));
+    }
+}
+
+#[test]
+fn a_client_that_leaves_the_queue_takes_nothing_with_it() {
+    let slow = Member::new(Act::After(Duration::from_secs(1), Box::new(ok("done"))));
+    let members = [member(slow.address, "maxInFlight: 1")];
+    let gibbon = Gibbon::start(&balancer(&members, "balancing: {queueFor: 10s}"));
+    let clients = [0.0, 1.0, 2.0, 3.0].map(|waiting| {
+        let mut client = gibbon.client();
+        client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+        let stands = || gibbon.metric("gibbon_requests_waiting{") == Some(waiting);
+        eventually(|| (slow.count() == 1 && stands()).then_some(()));
+        client
+    });
+    let [mut served, second, third, mut last] = clients;
+    drop((second, third));
+    eventually(|| (gibbon.metric("gibbon_requests_waiting{") <= Some(1.0)).then_some(()));
+    assert_eq!(served.read().unwrap().status, 200);
+    assert_eq!(last.read().unwrap().status, 200);
+    assert_eq!(slow.count(), 2);
+    assert_eq!(gibbon.metric("gibbon_member_in_flight{"), Some(0.0));
+}
+
 #[test]
 fn a_client_that_goes_away_is_no_failure_of_the_member() {
     let slow = Member::new(Act::After(Duration::from_millis(300), Box::new(ok("late"))));

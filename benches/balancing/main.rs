@@ -1,9 +1,11 @@
 //! The laboratory: the product's picking rule against every peer's, in virtual time.
 //!
 //! `cargo bench --bench balancing` writes `docs/balancing.md` and its pictures. With `SCENARIO=heavy,slow`
-//! it prints only those.
+//! it prints only those. With `-- live` it plays some with real proxies, and writes that section.
 
+mod live;
 mod model;
+mod peers;
 mod report;
 mod rules;
 mod scenarios;
@@ -18,6 +20,14 @@ fn main() {
     }
     let only = std::env::var("SCENARIO").ok();
     let chosen = |id: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == id));
+    if std::env::args().any(|argument| argument == "live") {
+        let section = live::play(chosen).expect("the proxies can be played");
+        println!("{section}");
+        if only.is_none() {
+            report::write_live(&section).expect("docs can be written");
+        }
+        return;
+    }
     let scenarios = scenarios::all();
     let mut played = Vec::new();
     for scenario in scenarios.iter().filter(|scenario| chosen(scenario.id)) {

@@ -46,15 +46,18 @@ impl Member {
         self.fails.is_empty() && self.refuses.is_empty() && self.away.is_empty()
     }
 
-    fn factor(&self, at: f64) -> f64 {
+    /// How many times slower it is at a time.
+    pub fn factor(&self, at: f64) -> f64 {
         self.slower.iter().filter(|(span, _)| within(*span, at)).map(|(_, by)| by).product()
     }
 
-    fn failing(&self, at: f64) -> f64 {
+    /// Which part of the requests fails at a time.
+    pub fn failing(&self, at: f64) -> f64 {
         self.fails.iter().find(|(span, _)| within(*span, at)).map_or(0.0, |(_, part)| *part)
     }
 
-    fn refusing(&self, at: f64) -> bool {
+    /// Whether it refuses connections at a time.
+    pub fn refusing(&self, at: f64) -> bool {
         self.refuses.iter().any(|span| within(*span, at))
     }
 
@@ -260,22 +263,17 @@ impl<'w> Simulation<'w> {
     /// The next request. All that is random about it is drawn here, so that it does not depend on
     /// what a rule made of those before.
     fn request(&mut self, now: Duration) -> Request {
-        let random = &mut self.random;
-        let heavy = random.f64() < self.world.heavy.0;
-        let normal = (-2.0 * (1.0 - random.f64()).ln()).sqrt()
-            * (std::f64::consts::TAU * random.f64()).cos();
-        let mean = self.world.service * if heavy { self.world.heavy.1 } else { 1.0 };
-        let (stream, luck) = (random.f64() < self.world.streams.0, random.f64());
-        let proxy = random.usize(..self.world.proxies);
-        let of_session = random.f64() < self.world.sticky;
+        let drawn = draw(self.world, &mut self.random);
+        let proxy = self.random.usize(..self.world.proxies);
+        let of_session = self.random.f64() < self.world.sticky;
         let session = if of_session { Some(self.session()) } else { None };
         Request {
             arrived: now,
             proxy,
-            work: mean * (SPREAD * normal - SPREAD * SPREAD / 2.0).exp(),
-            heavy,
-            stream,
-            luck,
+            work: drawn.work,
+            heavy: drawn.heavy,
+            stream: drawn.stream,
+            luck: drawn.luck,
             session,
             tried: Vec::new(),
             ticket: None,
@@ -390,6 +388,29 @@ impl<'w> Simulation<'w> {
             self.run.latencies.push(now.saturating_sub(request.arrived).as_secs_f64());
         }
     }
+}
+
+/// What is random about a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawn {
+    /// Seconds of a worker.
+    pub work: f64,
+    /// Whether it is a heavy one.
+    pub heavy: bool,
+    /// Whether its response goes on after its head.
+    pub stream: bool,
+    /// Decides whether it fails or stalls: uniform from 0 to 1.
+    pub luck: f64,
+}
+
+/// Draws a request.
+pub fn draw(world: &World, random: &mut fastrand::Rng) -> Drawn {
+    let heavy = random.f64() < world.heavy.0;
+    let normal =
+        (-2.0 * (1.0 - random.f64()).ln()).sqrt() * (std::f64::consts::TAU * random.f64()).cos();
+    let mean = world.service * if heavy { world.heavy.1 } else { 1.0 };
+    let (stream, luck) = (random.f64() < world.streams.0, random.f64());
+    Drawn { work: mean * (SPREAD * normal - SPREAD * SPREAD / 2.0).exp(), heavy, stream, luck }
 }
 
 /// When a member pauses.

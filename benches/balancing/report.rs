@@ -147,6 +147,8 @@ pub fn write(played: &[Played<'_>]) -> std::io::Result<()> {
     text += &summary(played, 2, |result| result.errors * 100.0);
     text += "\n## Bars missed\n\n";
     text += &missed(played);
+    let before = fs::read_to_string(docs.join("balancing.md")).unwrap_or_default();
+    let _ = write!(text, "\n{LIVE}{}\n", live_of(&before));
     text += "\n## The scenarios\n\nShares are in parts of the fair share. The curve is the first member's.\n";
     for (scenario, results, bars) in played {
         let _ = writeln!(text, "\n### {}: {}\n", scenario.id, scenario.title);
@@ -156,6 +158,28 @@ pub fn write(played: &[Played<'_>]) -> std::io::Result<()> {
         fs::write(picture, draw(scenario, results))?;
     }
     fs::write(docs.join("balancing.md"), text)
+}
+
+/// Where the live section begins; it ends where the scenarios do.
+const LIVE: &str = "<!-- Written by `cargo bench --bench balancing -- live`. -->\n";
+const SCENARIOS: &str = "\n## The scenarios";
+
+/// The live section of a document, which has one from the first time on that it was played.
+fn live_of(document: &str) -> &str {
+    let section = document.split_once(LIVE).map_or("", |(_, rest)| rest);
+    section.split_once(SCENARIOS).map_or("", |(section, _)| section).trim_end()
+}
+
+/// Puts a new live section in the document.
+///
+/// # Errors
+/// When the document cannot be written, or was never written as a whole.
+pub fn write_live(section: &str) -> std::io::Result<()> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/balancing.md");
+    let document = fs::read_to_string(&file)?;
+    let (before, after) = document.split_once(SCENARIOS).ok_or(std::io::ErrorKind::InvalidData)?;
+    let before = before.split_once(LIVE).map_or(before, |(before, _)| before).trim_end();
+    fs::write(file, format!("{before}\n\n{LIVE}{}\n{SCENARIOS}{after}", section.trim_end()))
 }
 
 /// One figure of all scenarios and rules, and Gibbon's place.

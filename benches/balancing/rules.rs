@@ -490,6 +490,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         route: RouteName::None,
         weight,
         share: None,
+        max_in_flight: None,
         state: State::Active,
     });
     Rule {
@@ -502,12 +503,14 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         entries: entries.collect(),
         method: Method::Latency,
         slow_start: Duration::from_secs(10),
+        queue_for: Duration::from_secs(1),
         sticky: None,
         failover: Failover {
             attempts: 3,
             statuses: Vec::new(),
             exclude_for: Gibbon::FIRST_EXCLUSION,
             retry_percent: 20,
+            excluded_percent: 50,
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(2),

@@ -38,6 +38,7 @@ fn route(route: &Route, now: Instant) -> Value {
         "path": rule.prefix.as_str(),
         "redirect": rule.redirect.as_ref().map(|redirect| &*redirect.to),
         "refuse": rule.refuse.map(|status| status.as_u16()),
+        "waiting": route.queue.waiting(),
         "members": route.members.iter().map(|m| member(route, m, now)).collect::<Vec<_>>(),
         "unresolved": unresolved.collect::<Vec<_>>(),
     })
@@ -63,9 +64,12 @@ fn member(route: &Route, member: &Member, now: Instant) -> Value {
             _ => None,
         },
         "inFlight": load.in_flight(),
+        "maxInFlight": member.max_in_flight,
         "latencySeconds": route.estimate(member, now),
         "failureRate": load.failure_rate(now),
         "requests": member.tally.requests.get(),
+        "sessionRequests": member.tally.sessions.get(),
+        "lastSessionSecondsAgo": member.tally.since_session(load.age(now)).map(|ago| ago.as_secs()),
         "failures": failures.collect::<serde_json::Map<_, _>>(),
     })
 }

@@ -155,7 +155,7 @@ impl Described {
             Err(NoMember::Session) => Session::Refused,
             Ok(Pick { session: Session::New, .. }) if lost => Session::Lost,
             Ok(pick) => pick.session,
-            Err(NoMember::None) => Session::New,
+            Err(NoMember::Busy | NoMember::None) => Session::New,
         };
         explanation.session = Some(session.label());
         let member = pick.ok().map(|pick| &route.members[pick.member]);
@@ -174,6 +174,7 @@ fn why(route: &Route, pick: Result<Pick, NoMember>, now: Instant) -> &'static st
     let usable = |pick: &Pick| route.members[pick.member].load.admission(now) == Admission::Usable;
     match pick {
         Err(NoMember::Session) => "503: the session's member cannot serve, and failover is off",
+        Err(NoMember::Busy) => "those that could serve it are full: it waits, then 503",
         Err(NoMember::None) => "503: there is no member that could serve it",
         Ok(pick) if pick.session == Session::Hit => "the session is its own",
         Ok(pick) if pick.probe => {

@@ -110,6 +110,7 @@ fn seen(seen: &Seen) -> Value {
         "latencySeconds": candidate.estimate,
         "measured": candidate.measured,
         "inFlight": candidate.in_flight,
+        "maxInFlight": seen.max_in_flight,
         "failureRate": candidate.failure_rate,
         "weight": seen.weight,
         "effectiveWeight": candidate.effective,

@@ -213,6 +213,8 @@ pub struct Seen {
     pub weight: f64,
     /// The share of its entry.
     pub share: Option<f64>,
+    /// How many requests it has at once at most.
+    pub max_in_flight: Option<u32>,
     /// What the pick made of it.
     pub candidate: Candidate,
 }
@@ -227,6 +229,7 @@ impl Seen {
             state: member.state.label(),
             weight: member.weight,
             share: route.rule.entries[member.entry].share,
+            max_in_flight: member.max_in_flight,
             candidate,
         }
     }

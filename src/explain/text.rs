@@ -235,7 +235,10 @@ fn row(seen: &Seen) -> [String; 12] {
         seen.address.to_string(),
         seen.state.to_owned(),
         candidate.standing.label().to_owned() + &excluded.unwrap_or_default(),
-        candidate.in_flight.to_string(),
+        seen.max_in_flight.map_or_else(
+            || candidate.in_flight.to_string(),
+            |most| format!("{} of {most}", candidate.in_flight),
+        ),
         estimate,
         percent(candidate.failure_rate),
         number(seen.weight),

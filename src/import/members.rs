@@ -254,6 +254,7 @@ impl Draft {
             route_from: None,
             weight: 1,
             share: None,
+            max_in_flight: None,
             state: api::State::Active,
         };
         let (mut factor, mut set) = (100, 0);

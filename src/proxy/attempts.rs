@@ -17,6 +17,7 @@ use super::explain;
 use super::headers::{self, Hop};
 use super::upstream::{self, Failed, Reply, Terms};
 use super::visit::{InFlight, Visit};
+use super::waiting::Waiting;
 use crate::explain::{Because, Outcome};
 use crate::table::balance::{self, Ask, NoMember, Pick, Tried};
 use crate::table::gate;
@@ -99,17 +100,13 @@ impl Attempts<'_> {
     /// One attempt: a reply, or nothing if the next member should be asked.
     async fn next(&mut self, visit: &mut Visit) -> Result<Option<Reply>, Error> {
         let fresh = self.again.is_some();
-        let pick = match self.again.take() {
-            Some(pick) => pick,
-            None => self.pick(visit)?,
-        };
+        let (pick, in_flight) = self.seize(visit).await?;
         visit.picked(pick, session(pick, self.wish));
         visit.attempts += 1;
         if visit.attempts > 1 {
             self.route.tally.retries.inc();
         }
         let member = &self.route.members[pick.member];
-        let in_flight = InFlight::begin(member, pick.probe, Instant::now());
         let request = self.ready.request(self.route, member);
         match upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await {
             Ok(reply) => {
@@ -125,20 +122,44 @@ impl Attempts<'_> {
         }
     }
 
+    /// A member that the request counts at from now on; waits for one if they are full.
+    async fn seize(&mut self, visit: &mut Visit) -> Result<(Pick, InFlight), Error> {
+        let mut waiting = Waiting::default();
+        loop {
+            let again = self.again.take();
+            match again.map_or_else(|| self.pick(visit), Ok) {
+                Ok(pick) => {
+                    let in_flight = InFlight::begin(self.route, pick, Instant::now());
+                    // Else another was quicker.
+                    if let Some(in_flight) = in_flight {
+                        return Ok((pick, in_flight));
+                    }
+                }
+                Err(Error::Busy) if waiting.more(self.route, self.terms.deadline).await => {}
+                Err(error) => {
+                    visit.explain(Because::Failed);
+                    explain::survey(visit, self.route, &self.ask());
+                    return Err(error);
+                }
+            }
+        }
+    }
+
     fn pick(&mut self, visit: &mut Visit) -> Result<Pick, Error> {
         let ask = self.ask();
         explain::survey(visit, self.route, &ask);
         let pick = balance::pick(self.route, &ask, &mut self.worker.rng.borrow_mut());
-        pick.map_err(|none| {
-            visit.explain(Because::Failed);
-            explain::survey(visit, self.route, &self.ask());
-            match none {
-                NoMember::Session => {
-                    visit.session = Some(Session::Refused);
-                    Error::SessionMember
-                }
-                NoMember::None => self.last,
+        if let Ok(Pick { member, session: Session::Hit, .. }) = pick {
+            let member = &self.route.members[member];
+            member.tally.session(member.load.age(ask.now));
+        }
+        pick.map_err(|none| match none {
+            NoMember::Session => {
+                visit.session = Some(Session::Refused);
+                Error::SessionMember
             }
+            NoMember::Busy => Error::Busy,
+            NoMember::None => self.last,
         })
     }
 
@@ -206,9 +227,10 @@ impl Attempts<'_> {
     }
 
     fn book(&mut self, pick: Pick, in_flight: &mut InFlight, failure: Failure) {
-        let first = self.route.rule.failover.exclude_for;
-        self.excluded = in_flight.failed(failure, first, Instant::now());
-        report(self.route, &self.route.members[pick.member], failure, self.excluded);
+        let (member, now) = (&self.route.members[pick.member], Instant::now());
+        let first = self.route.exclusion(member, failure, now);
+        self.excluded = in_flight.failed(failure, first, now);
+        report(self.route, member, failure, self.excluded);
     }
 
     /// Whether the request's time was spent on waiting for this member, not for the client or
@@ -308,7 +330,8 @@ pub fn judge(
         in_flight.succeeded(latency, now);
         return None;
     };
-    let excluded = in_flight.failed(failure, route.rule.failover.exclude_for, now);
+    let first = route.exclusion(member, failure, now);
+    let excluded = in_flight.failed(failure, first, now);
     report(route, member, failure, excluded);
     excluded
 }

@@ -36,6 +36,8 @@ pub enum Error {
     NoMember,
     /// The session's member cannot serve, and no other may.
     SessionMember,
+    /// Those that could serve have as many requests as they may have.
+    Busy,
     /// The last attempt failed.
     Member(Failure),
     /// The whole took longer than the rule allows.
@@ -61,7 +63,7 @@ impl Error {
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadError::Timeout) => StatusCode::REQUEST_TIMEOUT,
-            Self::NoMember | Self::SessionMember => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoMember | Self::SessionMember | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Member(Failure::Timeout | Failure::ConnectTimeout) | Self::Deadline => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -88,6 +90,7 @@ impl Error {
             Self::Upload(UploadError::Timeout) => "body_timeout",
             Self::NoMember => "no_member",
             Self::SessionMember => "session_member",
+            Self::Busy => "busy",
             Self::Member(failure) => failure.reason(),
             Self::Deadline => "deadline",
         }
@@ -111,6 +114,7 @@ impl Error {
             Self::Upload(UploadError::Timeout) => "the request's body did not arrive in time",
             Self::NoMember => "no server is available",
             Self::SessionMember => "this session's server is not available",
+            Self::Busy => "the server has too much to do: try again in a moment",
             Self::Member(Failure::Timeout | Failure::ConnectTimeout) | Self::Deadline => {
                 "the server did not answer in time"
             }
@@ -177,6 +181,9 @@ impl Error {
     fn describe(self, headers: &mut HeaderMap, kind: &'static str) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self == Self::Busy {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if self == Self::Method {
             let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
             headers.insert(header::ALLOW, allow);

@@ -18,6 +18,7 @@ pub mod trace;
 pub mod tunnel;
 pub mod upstream;
 pub mod visit;
+pub mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener as StdListener};

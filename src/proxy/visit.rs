@@ -18,6 +18,7 @@ use crate::explain::{Answer, Because, Explanation};
 use crate::metrics::Open;
 use crate::table::balance::Pick;
 use crate::table::load::{Failure, Load};
+use crate::table::queue::Queue;
 use crate::table::tally::{MemberTally, Session};
 use crate::table::{Member, Route};
 
@@ -26,6 +27,8 @@ use crate::table::{Member, Route};
 pub struct InFlight {
     load: Arc<Load>,
     tally: Arc<MemberTally>,
+    /// Waits for its end, where the member has at most so many.
+    queue: Option<Arc<Queue>>,
     probe: bool,
     /// The response's head has come.
     body: bool,
@@ -33,13 +36,24 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// An attempt begins; `probe` if it is to find out whether the member is back.
+    /// An attempt begins; none if the member has as many requests as it may have.
     #[must_use]
-    pub fn begin(member: &Member, probe: bool, now: Instant) -> Self {
-        member.load.begin();
+    pub fn begin(route: &Route, pick: Pick, now: Instant) -> Option<Self> {
+        let (member, probe) = (&route.members[pick.member], pick.probe);
+        match member.max_in_flight {
+            None => member.load.begin(),
+            Some(most) if member.load.begin_within(most) => {}
+            Some(_) => {
+                if probe {
+                    member.load.end_probe();
+                }
+                return None;
+            }
+        }
         member.tally.requests.inc();
         let (load, tally) = (Arc::clone(&member.load), Arc::clone(&member.tally));
-        Self { load, tally, probe, body: false, sent: now }
+        let queue = member.max_in_flight.map(|_| Arc::clone(&route.queue));
+        Some(Self { load, tally, queue, probe, body: false, sent: now })
     }
 
     /// The member answered well.
@@ -74,6 +88,9 @@ impl Drop for InFlight {
         self.load.end();
         if self.probe {
             self.load.end_probe();
+        }
+        if let Some(queue) = &self.queue {
+            queue.call();
         }
     }
 }
@@ -239,15 +256,19 @@ impl Visit {
         if let Some(busy) = self.busy.as_ref().filter(|_| self.ends_by_close) {
             busy.cut();
         }
-        let first = self.route.as_ref().map(|route| route.rule.failover.exclude_for);
         // A body that the client broke off takes the member's connection with it.
         let blameless = self.upload.as_ref().is_some_and(|upload| upload.error().is_some());
         let failure = failure.filter(|_| !blameless);
         if !blameless {
             self.explain(Because::Cut);
         }
-        if let (Some(mut in_flight), Some(failure)) = (self.in_flight.take(), failure) {
-            in_flight.failed(failure, first.unwrap_or_default(), Instant::now());
+        let at = self.route.as_ref().zip(self.pick);
+        if let (Some(mut in_flight), Some(failure), Some((route, pick))) =
+            (self.in_flight.take(), failure, at)
+        {
+            let now = Instant::now();
+            let first = route.exclusion(&route.members[pick.member], failure, now);
+            in_flight.failed(failure, first, now);
         }
         self.connection = None;
     }

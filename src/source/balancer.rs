@@ -98,6 +98,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
             api::Method::RoundRobin => Method::RoundRobin,
         },
         slow_start: balancing.slow_start.get(),
+        queue_for: balancing.queue_for.get(),
         sticky: sticky.flatten(),
         failover,
         timeouts,
@@ -167,6 +168,9 @@ fn failover(failover: &api::Failover, problems: &mut Problems) -> Failover {
     if failover.retry_share > 100 {
         problems.add("spec.failover.retryShare", "must be from 0 to 100");
     }
+    if failover.excluded_share > 100 {
+        problems.add("spec.failover.excludedShare", "must be from 0 to 100");
+    }
     problems.at_most("spec.failover.statuses", failover.statuses.len(), MAX_STATUSES);
     let status = |(at, status): (usize, &u16)| {
         let code = StatusCode::from_u16(*status).ok().filter(|_| (400..=599).contains(status));
@@ -179,6 +183,7 @@ fn failover(failover: &api::Failover, problems: &mut Problems) -> Failover {
         attempts: failover.attempts.into(),
         statuses: failover.statuses.iter().enumerate().filter_map(status).collect(),
         exclude_for: failover.exclude_for.get(),
+        excluded_percent: failover.excluded_share.into(),
         retry_percent: failover.retry_share.into(),
     }
 }

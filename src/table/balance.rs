@@ -63,7 +63,7 @@ pub enum Method {
     RoundRobin,
 }
 
-/// What has been given out so far, in virtual time; of a member or of its group.
+/// What has been given out so far, in virtual time.
 #[derive(Debug, Default)]
 pub struct Cursor(AtomicU64);
 
@@ -82,11 +82,74 @@ impl Cursor {
         let _ = self.0.fetch_update(Relaxed, Relaxed, add);
     }
 
-    /// A cursor that begins where `group` stands, for a member that joins it.
-    #[must_use]
-    pub fn joining(group: &Self) -> Self {
-        Self(AtomicU64::new(group.0.load(Relaxed)))
+    fn swap(&self, value: f64) -> f64 {
+        f64::from_bits(self.0.swap(value.to_bits(), Relaxed))
     }
+}
+
+/// What a member was given, and what its part was.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// In virtual time.
+    given: Cursor,
+    /// In requests.
+    part: Cursor,
+    /// The group's virtual time up to which the part was reckoned.
+    until: Cursor,
+}
+
+impl Ledger {
+    /// Of a member that joins a group.
+    #[must_use]
+    pub fn joining(group: &Cursor) -> Self {
+        let ledger = Self::default();
+        ledger.given.set(group.get());
+        ledger.skip(group);
+        ledger
+    }
+
+    /// The requests that were its part, as far as they are reckoned: its weight over that of all,
+    /// of each request that the group got.
+    #[must_use]
+    pub fn part(&self) -> f64 {
+        self.part.get()
+    }
+
+    /// Begins to reckon now: what the group got before was not for this member.
+    pub fn skip(&self, group: &Cursor) {
+        self.until.set(group.get());
+    }
+
+    fn reckon(&self, clock: f64, weight: f64) {
+        let since = self.until.swap(clock);
+        if clock > since {
+            self.part.advance((clock - since) * weight);
+        }
+    }
+
+    /// It got a request that the weights do not deal out.
+    fn gift(&self, group: &Cursor) {
+        self.skip(group);
+        self.part.advance(1.0);
+    }
+}
+
+/// Reckons the parts of all members up to now.
+pub fn reckon(route: &Route, now: Instant) {
+    for group in &route.groups {
+        let clock = group.cursor.get();
+        let is_behind = |m: &&Member| m.ledger.until.get() < clock && takes_part(m, now);
+        let mut members = route.members[group.range.clone()].iter().filter(is_behind).peekable();
+        if members.peek().is_some() {
+            let pool = Pool::of(route, group, now);
+            members.for_each(|m| m.ledger.reckon(clock, pool.weight(m, now)));
+        }
+    }
+}
+
+/// Whether a member gets its part of what comes.
+fn takes_part(member: &Member, now: Instant) -> bool {
+    member.state == State::Active && member.load.admission(now) == Admission::Usable
 }
 
 /// Deals shares out exactly: the golden ratio's multiples fill the unit interval evenly, so after
@@ -166,6 +229,8 @@ pub struct Pick {
 pub enum NoMember {
     /// The session's member cannot, and the rule forbids another.
     Session,
+    /// Those that could have as many requests as they may have.
+    Busy,
     /// All were tried, or are switched off, or there is none.
     None,
 }
@@ -192,7 +257,7 @@ fn choose(
     rng: &mut fastrand::Rng,
     dry: bool,
 ) -> Result<Pick, NoMember> {
-    if let Some(pick) = own_member(route, ask, dry) {
+    if let Some(pick) = own_member(route, ask, dry)? {
         return Ok(pick);
     }
     let session = match (ask.wanted, &route.rule.sticky) {
@@ -200,12 +265,13 @@ fn choose(
         (_, Some(sticky)) if !sticky.failover => return Err(NoMember::Session),
         _ => Session::Failover,
     };
-    let (member, probe) = any_member(route, ask, rng, dry).ok_or(NoMember::None)?;
+    let (member, probe) = any_member(route, ask, rng, dry)?;
     Ok(Pick { member, session, probe })
 }
 
-/// The usable one, least busy, of the members that the session belongs to.
-fn own_member(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<Pick> {
+/// The usable one, least busy, of the members that the session belongs to. It is waited for: to be
+/// busy is no reason to lose a session.
+fn own_member(route: &Route, ask: &Ask<'_>, dry: bool) -> Result<Option<Pick>, NoMember> {
     let usable = |member: &usize| {
         let m = &route.members[*member];
         m.state != State::Disabled && !ask.tried.has(*member) && admits(m, ask)
@@ -214,16 +280,20 @@ fn own_member(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<Pick> {
         let m = &route.members[*member];
         (ask.at(m, route.rule.method) + 1.0) / m.weight
     };
-    let own = ask.wanted.iter().copied().filter(usable);
-    let member = own.min_by(|a, b| busy(a).total_cmp(&busy(b)))?;
+    let mut own = ask.wanted.iter().copied().filter(usable).peekable();
+    if own.peek().is_none() {
+        return Ok(None);
+    }
+    let free = own.filter(|member| !route.members[*member].is_full());
+    let member = free.min_by(|a, b| busy(a).total_cmp(&busy(b))).ok_or(NoMember::Busy)?;
     let m = &route.members[member];
     if !dry {
         let group = &route.groups[m.group];
-        let pool = Pool::of(route, group, ask);
+        let pool = Pool::of(route, group, ask.now);
         book_session(m, &group.cursor, &pool, ask.now);
     }
     let probe = is_due(m, ask) && (dry || m.load.begin_probe(ask.now));
-    Some(Pick { member, session: Session::Hit, probe })
+    Ok(Some(Pick { member, session: Session::Hit, probe }))
 }
 
 fn admits(member: &Member, ask: &Ask<'_>) -> bool {
@@ -239,15 +309,16 @@ fn is_due(member: &Member, ask: &Ask<'_>) -> bool {
     }
 }
 
-/// Active members first, then standbys; when all are excluded, those rather than nobody.
+/// Active members first, then standbys; when all are excluded, those rather than nobody. The full
+/// ones among the first are waited for.
 fn any_member(
     route: &Route,
     ask: &Ask<'_>,
     rng: &mut fastrand::Rng,
     dry: bool,
-) -> Option<(usize, bool)> {
+) -> Result<(usize, bool), NoMember> {
     if let Some(member) = probe(route, ask, dry) {
-        return Some((member, true));
+        return Ok((member, true));
     }
     let tiers = [
         (State::Active, false),
@@ -255,16 +326,23 @@ fn any_member(
         (State::Active, true),
         (State::Standby, true),
     ];
-    tiers.into_iter().find_map(|(state, desperate)| {
+    let picked = tiers.into_iter().find_map(|(state, desperate)| {
         let fits = |index: usize| {
             let m = &route.members[index];
             m.state == state
                 && !ask.tried.has(index)
                 && (desperate || m.load.admission(ask.now) == Admission::Usable)
         };
-        let group = group(route, ask, &fits, dry)?;
-        least(route, group, ask, &fits, rng, dry).map(|member| (member, false))
-    })
+        let free = |index: usize| !route.members[index].is_full() && fits(index);
+        let group = group(route, ask, &free, dry);
+        if let Some(member) = group.and_then(|group| least(route, group, ask, &free, rng, dry)) {
+            return Some(Ok((member, false)));
+        }
+        let dealt = |index: &usize| route.groups[route.members[*index].group].share > 0.0;
+        let full = route.room > 0 && (0..route.members.len()).filter(dealt).any(fits);
+        full.then_some(Err(NoMember::Busy))
+    });
+    picked.unwrap_or(Err(NoMember::None))
 }
 
 /// A member whose exclusion has run out, if no other request is probing it.
@@ -273,11 +351,17 @@ fn probe(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<usize> {
         let m = &route.members[*index];
         m.state == State::Active
             && !ask.tried.has(*index)
+            && !m.is_full()
             && is_due(m, ask)
             && (dry || m.load.begin_probe(ask.now))
     };
     // A first attempt alone probes: a request that has failed already deserves a sure member.
-    (ask.tried.count() == 0).then(|| (0..route.members.len()).find(due)).flatten()
+    let found = (ask.tried.count() == 0).then(|| (0..route.members.len()).find(due)).flatten()?;
+    if !dry {
+        let member = &route.members[found];
+        member.ledger.gift(&route.groups[member.group].cursor);
+    }
+    Some(found)
 }
 
 /// The group to pick from: the one of the member tried last while it can serve, else by share.
@@ -314,13 +398,11 @@ fn least(
     dry: bool,
 ) -> Option<usize> {
     let group = &route.groups[group];
-    let pool = Pool::of(route, group, ask);
+    let pool = Pool::of(route, group, ask.now);
     let clock = group.cursor.get();
+    let score = |index: &usize| pool.score(&route.members[*index], clock, ask);
     let least = |members: &mut dyn Iterator<Item = usize>| {
-        members
-            .map(|m| (pool.score(&route.members[m], clock, ask), m))
-            .min_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, m)| m)
+        members.map(|m| (score(&m), m)).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, m)| m)
     };
     let all = group.range.clone();
     let picked = if all.len() > SCAN {
@@ -339,7 +421,7 @@ fn least(
 /// decides, being ahead by picks is no fault: who had more was free more often, as others waited for
 /// a heavy request or a pause. Being ahead by sessions counts, as those come whatever is picked.
 fn lag(member: &Member, clock: f64, weight: f64, method: Method) -> f64 {
-    let lag = member.cursor.get() - clock;
+    let lag = member.ledger.given.get() - clock;
     match method {
         Method::Latency if lag > 0.0 => (lag - 1.0 / weight).clamp(0.0, LAG / weight),
         Method::Latency => lag.max(-BEHIND / weight),
@@ -352,19 +434,26 @@ fn lag(member: &Member, clock: f64, weight: f64, method: Method) -> f64 {
 fn book(member: &Member, group: &Cursor, pool: &Pool, now: Instant) {
     let weight = pool.weight(member, now);
     let clock = group.get();
-    advance(member, group, pool, clock + lag(member, clock, weight, pool.method), weight);
+    let from = clock + lag(member, clock, weight, pool.method);
+    advance(member, group, pool, from, weight, now);
 }
 
 /// Counts a request that a member gets because of its session.
 fn book_session(member: &Member, group: &Cursor, pool: &Pool, now: Instant) {
     let weight = pool.weight(member, now);
     let (clock, bound) = (group.get(), LAG / weight);
-    advance(member, group, pool, member.cursor.get().clamp(clock - bound, clock + bound), weight);
+    let from = member.ledger.given.get().clamp(clock - bound, clock + bound);
+    advance(member, group, pool, from, weight, now);
 }
 
-fn advance(member: &Member, group: &Cursor, pool: &Pool, from: f64, weight: f64) {
-    member.cursor.set(from + 1.0 / weight);
+fn advance(member: &Member, group: &Cursor, pool: &Pool, from: f64, weight: f64, now: Instant) {
+    member.ledger.given.set(from + 1.0 / weight);
     group.advance(1.0 / pool.total.max(weight));
+    if takes_part(member, now) {
+        member.ledger.reckon(group.get(), weight);
+    } else {
+        member.ledger.gift(group);
+    }
 }
 
 /// What the members of a group are measured against.
@@ -381,7 +470,7 @@ struct Pool {
 
 impl Pool {
     /// Of the group's active members that take requests. A large group is measured on a part.
-    fn of(route: &Route, group: &Group, ask: &Ask<'_>) -> Self {
+    fn of(route: &Route, group: &Group, now: Instant) -> Self {
         let range = &group.range;
         let mut pool = Self {
             method: route.rule.method,
@@ -391,21 +480,19 @@ impl Pool {
             floor: 0.0,
             total: 0.0,
         };
-        let usable = |m: &&Member| {
-            m.state == State::Active && m.load.admission(ask.now) == Admission::Usable
-        };
+        let usable = |m: &&Member| takes_part(m, now);
         let step = range.len().div_ceil(SCAN).max(1);
         let members = || route.members[range.clone()].iter().step_by(step).filter(usable);
         if pool.method == Method::Latency {
             pool.mean = mean(members());
-            let latencies = members().map(|m| m.load.latency(pool.mean, ask.now));
+            let latencies = members().map(|m| m.load.latency(pool.mean, now));
             pool.fastest = latencies.fold(f64::INFINITY, f64::min);
-            let speeds = members().map(|m| (m.weight, m.weight * pool.speed(m, ask.now)));
+            let speeds = members().map(|m| (m.weight, m.weight * pool.speed(m, now)));
             let (weights, speeds) = speeds.fold((0.0, 0.0), |(w, s), m| (w + m.0, s + m.1));
             pool.floor = FLOOR * speeds / weights;
         }
         let seen: f64 = route.members[range.clone()].iter().step_by(step).map(|m| m.weight).sum();
-        let effective: f64 = members().map(|m| pool.weight(m, ask.now)).sum();
+        let effective: f64 = members().map(|m| pool.weight(m, now)).sum();
         pool.total = effective * group.weight() / seen;
         pool
     }
@@ -573,6 +660,108 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// The part of the requests that went to others than intended.
+    fn share_error(lab: &Lab) -> f64 {
+        reckon(&lab.route, lab.now);
+        let members = lab.served.iter().zip(&lab.route.members);
+        let off: f64 = members.map(|(n, m)| (f64::from(*n) - m.ledger.part()).abs()).sum();
+        off / 2.0 / f64::from(lab.served.iter().sum::<u32>())
+    }
+
+    #[test]
+    fn what_members_get_is_what_was_their_part() {
+        for (weights, latencies) in [
+            ([1.0, 2.0, 4.0], [20, 20, 20]),
+            ([1.0, 1.0, 1.0], [20, 40, 60]),
+            ([4.0, 1.0, 1.0], [90, 20, 20]),
+        ] {
+            let mut lab = Lab::new(weighted(&weights), &latencies.map(|ms| ms * MS));
+            lab.run(6, 5000);
+            let error = share_error(&lab);
+            assert!(error < 0.05, "{weights:?} {latencies:?} {:?}: {error}", lab.served);
+        }
+    }
+
+    #[test]
+    fn who_is_full_gets_no_more_and_is_waited_for_rather_than_replaced() {
+        let now = Instant::now();
+        let limited = |name: &str, number, state| Entry {
+            max_in_flight: Some(1),
+            state,
+            ..entry(name, number)
+        };
+        let entries = vec![
+            limited("a", 1, State::Active),
+            limited("b", 2, State::Active),
+            limited("c", 3, State::Standby),
+        ];
+        let route = route(Rule { entries, ..rule("app", "/") }, now);
+        let none = Tried::default();
+        let begin = |wanted: &[usize]| {
+            let member = pick_of(&route, wanted, &none, now)?.member;
+            assert!(route.members[member].load.begin_within(1));
+            Ok(member)
+        };
+        let first = begin(&[]).unwrap();
+        assert_eq!(begin(&[first]), Err(NoMember::Busy));
+        let second = begin(&[]).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(begin(&[]), Err(NoMember::Busy));
+        // Its own session goes to a standby at any time; others do when nobody else is usable.
+        assert_eq!(begin(&[2]), Ok(2));
+        route.members[2].load.end();
+        for member in [first, second] {
+            let load = &route.members[member].load;
+            load.failed(Failure::Refused, now, Duration::from_secs(5), now);
+        }
+        assert_eq!(begin(&[]), Ok(2));
+        assert_eq!(begin(&[]), Err(NoMember::Busy));
+        route.members[2].load.end();
+        assert_eq!(begin(&[]), Ok(2));
+    }
+
+    #[test]
+    fn who_gets_nothing_because_it_is_excluded_has_no_part_either() {
+        let mut lab = Lab::new(weighted(&[1.0, 1.0, 1.0]), &[20 * MS; 3]);
+        lab.run(6, 300);
+        let load = &lab.route.members[0].load;
+        load.failed(Failure::Refused, lab.now, Duration::from_secs(600), lab.now);
+        lab.run(6, 3000);
+        let error = share_error(&lab);
+        assert!(error < 0.01, "{:?}: {error}", lab.served);
+    }
+
+    #[test]
+    fn sessions_at_one_member_show_as_a_share_error() {
+        let now = Instant::now();
+        let route = route(weighted(&[1.0, 1.0]), now);
+        let none = Tried::default();
+        for _ in 0..100 {
+            pick_of(&route, &[1], &none, now).unwrap();
+        }
+        reckon(&route, now);
+        let parts = [0, 1].map(|member: usize| route.members[member].ledger.part());
+        assert!(parts.iter().all(|part| near(*part, 50.0)), "{parts:?}");
+    }
+
+    #[test]
+    fn more_than_the_permitted_share_is_excluded_only_if_it_cannot_be_reached() {
+        let now = Instant::now();
+        for (members, may) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)] {
+            let route = route(weighted(&vec![1.0; members]), now);
+            let exclude = |failure| {
+                let excluded = route.members.iter().filter(|member| {
+                    let first = route.exclusion(member, failure, now);
+                    member.load.failed(failure, now, first, now).is_some()
+                });
+                excluded.count()
+            };
+            assert_eq!(exclude(Failure::ExcludingStatus), may, "of {members}");
+            // Those that are left.
+            assert_eq!(exclude(Failure::Refused), members - may, "of {members}");
         }
     }
 

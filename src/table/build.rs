@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use super::access::Barred;
-use super::balance::{Cursor, Dealer};
+use super::balance::{Dealer, Ledger};
 use super::load::Load;
 use super::owners::Owners;
 use super::path::HostPattern;
+use super::queue::Queue;
 use super::reverse::{Origin, Reversal, Scheme, Site};
 use super::sticky;
 use super::tally::{MemberTally, RuleTally};
@@ -21,6 +22,9 @@ use super::{
     Authority, Budget, Entry, Group, Host, Hosts, Member, Paths, Route, RouteName, Rule, RuleId,
     ServicePort, State, Table, Target,
 };
+
+/// Requests of one rule that may wait for members that are full.
+const WAITING: usize = 1024;
 
 /// What is known of where members are.
 #[derive(Clone, Debug, Default)]
@@ -414,7 +418,7 @@ impl Route {
                     let load = load(entry, endpoint.address);
                     let own = before.and_then(|b| b.kept(&load, &rule.entries[entry]));
                     let own = own.unwrap_or_else(|| {
-                        (Arc::new(Cursor::joining(&cursor)), Arc::<MemberTally>::default())
+                        (Arc::new(Ledger::joining(&cursor)), Arc::<MemberTally>::default())
                     });
                     members.push(member(rule, entry, groups.len(), &endpoint, load, own));
                 }
@@ -423,6 +427,7 @@ impl Route {
             groups.push(Group { range: from..members.len(), share, cursor, sums });
         }
         last_resort(rule, &mut members);
+        let is_limited = members.iter().any(|m| m.max_in_flight.is_some());
         let named = index(&members, |m| m.route.clone());
         let issued = index(&members, |m| m.token.clone());
         Self {
@@ -433,6 +438,8 @@ impl Route {
             dealer: before.map_or_else(Arc::<Dealer>::default, |b| Arc::clone(&b.dealer)),
             tally: before.map_or_else(Arc::<RuleTally>::default, |b| Arc::clone(&b.tally)),
             budget: before.map_or_else(Arc::<Budget>::default, |b| Arc::clone(&b.budget)),
+            queue: before.map_or_else(Arc::<Queue>::default, |b| Arc::clone(&b.queue)),
+            room: if is_limited { WAITING } else { 0 },
             found,
             named,
             issued,
@@ -457,12 +464,15 @@ impl Route {
             Arc::ptr_eq(&m.load, load) && m.name == entry.name && m.site.path == *entry.path
         };
         let member = self.members.iter().find(same)?;
-        Some((Arc::clone(&member.cursor), Arc::clone(&member.tally)))
+        if member.state != State::Active {
+            member.ledger.skip(&self.groups[member.group].cursor);
+        }
+        Some((Arc::clone(&member.ledger), Arc::clone(&member.tally)))
     }
 }
 
 /// What a rule keeps of a member when its table changes.
-type Kept = (Arc<Cursor>, Arc<MemberTally>);
+type Kept = (Arc<Ledger>, Arc<MemberTally>);
 
 /// Without shares all entries are one group; with shares each is one of its own.
 fn shares(entries: &[Entry]) -> Vec<(f64, Range<usize>)> {
@@ -479,7 +489,7 @@ fn member(
     group: usize,
     endpoint: &Endpoint,
     load: Arc<Load>,
-    (cursor, tally): Kept,
+    (ledger, tally): Kept,
 ) -> Member {
     let of = &rule.entries[entry];
     let route = match &of.route {
@@ -503,6 +513,7 @@ fn member(
         route,
         token,
         weight: of.weight,
+        max_in_flight: of.max_in_flight,
         state: match of.state {
             State::Disabled => State::Disabled,
             _ if endpoint.draining => State::Draining,
@@ -513,7 +524,7 @@ fn member(
             Target::Service(_) => address_site(endpoint.address, &of.path),
         },
         load,
-        cursor,
+        ledger,
         tally,
     }
 }
@@ -702,7 +713,7 @@ mod tests {
         assert_eq!(new.members.len(), 3);
         for (old, new) in old.members.iter().zip(&new.members) {
             assert!(Arc::ptr_eq(&old.load, &new.load));
-            assert!(Arc::ptr_eq(&old.cursor, &new.cursor));
+            assert!(Arc::ptr_eq(&old.ledger, &new.ledger));
         }
         assert!(Arc::ptr_eq(&old.tally, &new.tally));
     }
@@ -720,7 +731,7 @@ mod tests {
         let [one, two] = &second.routes[0].members[..] else { panic!("two members") };
         assert!(Arc::ptr_eq(&one.load, &two.load) && !Arc::ptr_eq(&one.tally, &two.tally));
         assert!(Arc::ptr_eq(&two.tally, &first.routes[0].members[1].tally));
-        assert!(Arc::ptr_eq(&two.cursor, &first.routes[0].members[1].cursor));
+        assert!(Arc::ptr_eq(&two.ledger, &first.routes[0].members[1].ledger));
     }
 
     fn of(namespace: &str, name: &str, hosts: &[&str], path: &str) -> Rule {

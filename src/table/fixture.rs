@@ -28,12 +28,14 @@ pub fn rule(name: &str, path: &str) -> Rule {
         entries: Vec::new(),
         method: Method::Latency,
         slow_start: Duration::from_secs(10),
+        queue_for: Duration::from_secs(1),
         sticky: None,
         failover: Failover {
             attempts: 8,
             statuses: Vec::new(),
             exclude_for: Duration::from_secs(5),
             retry_percent: 20,
+            excluded_percent: 50,
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
@@ -61,6 +63,7 @@ pub fn entry(name: &str, number: u8) -> Entry {
         route: RouteName::Fixed(name.into()),
         weight: 1.0,
         share: None,
+        max_in_flight: None,
         state: State::Active,
     }
 }

@@ -27,6 +27,10 @@ const SLOW_GRACE: f64 = 5.0;
 const SLOW_TAU: f64 = 30.0;
 /// Transport failures in a row that exclude a member.
 const FAILURES_TO_EXCLUDE: u32 = 3;
+/// The say of one attempt in the share of broken ones: about the last twenty count.
+const BROKEN_GAIN: f64 = 0.05;
+/// The share of broken attempts that excludes a member although some go well between them.
+const BROKEN_TO_EXCLUDE: f64 = 0.4;
 /// An exclusion never grows beyond this multiple of its first interval.
 const EXCLUDE_GROWTH: u32 = 12;
 /// A probe that has not come back after this time no longer keeps others from probing.
@@ -98,6 +102,12 @@ impl Failure {
         self as usize
     }
 
+    /// Whether no connection could be made, so that any other member is better.
+    #[must_use]
+    pub const fn is_unreachable(self) -> bool {
+        matches!(self, Self::Refused | Self::ConnectTimeout | Self::Tls)
+    }
+
     const fn excludes_at_once(self) -> bool {
         matches!(self, Self::Refused | Self::ExcludingStatus)
     }
@@ -122,6 +132,8 @@ pub struct Load {
     ramps: bool,
     latency: Decaying,
     failures: Decaying,
+    /// The share of the last attempts that got no answer.
+    broken: Decaying,
     in_flight: AtomicU32,
     bodies: AtomicU32,
     tunnels: AtomicU32,
@@ -148,6 +160,7 @@ impl Load {
             ramps,
             latency: Decaying::default(),
             failures: Decaying::default(),
+            broken: Decaying::default(),
             in_flight: AtomicU32::new(0),
             bodies: AtomicU32::new(0),
             tunnels: AtomicU32::new(0),
@@ -167,6 +180,13 @@ impl Load {
     /// One request more is under way.
     pub fn begin(&self) {
         self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// One request more is under way, unless there are so many; false then.
+    #[must_use]
+    pub fn begin_within(&self, most: u32) -> bool {
+        let more = |under_way: u32| (under_way < most).then_some(under_way + 1);
+        self.in_flight.fetch_update(Relaxed, Relaxed, more).is_ok()
     }
 
     /// One request less is under way.
@@ -228,6 +248,9 @@ impl Load {
         if self.in_a_row.load(Relaxed) != 0 {
             self.in_a_row.store(0, Relaxed);
         }
+        if self.broken.get().is_some_and(|(share, _)| share > 0.0) {
+            self.broken.count(0.0, BROKEN_GAIN);
+        }
         if self.excluded_until.load(Relaxed) != 0 {
             self.readmit(self.micros(sent));
         }
@@ -252,7 +275,11 @@ impl Load {
         }
         let in_a_row = self.in_a_row.fetch_add(1, Relaxed).saturating_add(1);
         let probed = self.excluded_until.load(Relaxed) != 0;
-        let excludes = failure.excludes_at_once() || probed || in_a_row >= FAILURES_TO_EXCLUDE;
+        let broken = self.broken.count(1.0, BROKEN_GAIN);
+        let excludes = failure.excludes_at_once()
+            || probed
+            || in_a_row >= FAILURES_TO_EXCLUDE
+            || broken >= BROKEN_TO_EXCLUDE;
         if excludes && !first.is_zero() { self.exclude(first, now) } else { None }
     }
 
@@ -296,8 +323,13 @@ impl Load {
         if !self.ramps || slow_start.is_zero() {
             return 1.0;
         }
-        let age = now.saturating_duration_since(self.born);
-        (age.as_secs_f64() / slow_start.as_secs_f64()).clamp(RAMP_FLOOR, 1.0)
+        (self.age(now).as_secs_f64() / slow_start.as_secs_f64()).clamp(RAMP_FLOOR, 1.0)
+    }
+
+    /// How long the backend has been known.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born)
     }
 
     /// Whether the member takes requests at `now`.
@@ -347,6 +379,7 @@ impl Load {
         exclusion.since = now;
         let length = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX / 4);
         self.excluded_until.store(now.saturating_add(length).max(1), Relaxed);
+        self.broken.forget();
         self.probing_until.store(0, Relaxed);
         Some(interval)
     }
@@ -361,14 +394,12 @@ impl Load {
     }
 
     fn micros(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.born).as_micros();
-        u64::try_from(since).unwrap_or(u64::MAX)
+        u64::try_from(self.age(at).as_micros()).unwrap_or(u64::MAX)
     }
 
     fn tick(&self, at: Instant) -> u32 {
-        let ticks = at.saturating_duration_since(self.born).as_millis();
         // Wraps on purpose: only differences are used.
-        u32::try_from(ticks & u128::from(u32::MAX)).unwrap_or_default()
+        u32::try_from(self.age(at).as_millis() & u128::from(u32::MAX)).unwrap_or_default()
     }
 }
 
@@ -425,6 +456,16 @@ impl Decaying {
             value + (sample - value) * gain
         };
         self.update(tick, tau, least, mean);
+    }
+
+    /// An outcome in a share that counts outcomes, not time; returns the share.
+    fn count(&self, sample: f64, gain: f64) -> f64 {
+        self.rate(sample, 0, f64::INFINITY, gain);
+        self.get().map_or(0.0, |(share, _)| share)
+    }
+
+    fn forget(&self) {
+        self.word.store(pack(0.0, 0), Relaxed);
     }
 
     #[allow(clippy::cast_possible_truncation)] // Seven digits are plenty for an estimate.
@@ -620,6 +661,35 @@ mod tests {
         load.end_body();
         load.end();
         assert!((load.busy() - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn every_second_attempt_that_breaks_excludes_though_never_two_in_a_row_do() {
+        let (load, now) = load();
+        let mut broken = 0;
+        let excluded = (0..50).find_map(|_| {
+            load.succeeded(now, SECOND, now);
+            broken += 1;
+            load.failed(Failure::Reset, now, SECOND, now)
+        });
+        assert_eq!(excluded, Some(SECOND));
+        assert!((10..20).contains(&broken), "{broken}");
+        // Back again, the share begins anew.
+        load.succeeded(now + SECOND, SECOND, now + SECOND);
+        assert_eq!(load.admission(now + SECOND), Admission::Usable);
+        assert_eq!(load.failed(Failure::Reset, now + SECOND, SECOND, now + SECOND), None);
+    }
+
+    #[test]
+    fn a_tenth_that_breaks_excludes_nobody() {
+        let (load, now) = load();
+        for number in 0..1000 {
+            if number % 10 == 0 {
+                assert_eq!(load.failed(Failure::Reset, now, SECOND, now), None, "{number}");
+            } else {
+                load.succeeded(now, SECOND, now);
+            }
+        }
     }
 
     #[test]

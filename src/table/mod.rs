@@ -11,6 +11,7 @@ pub mod gate;
 pub mod load;
 pub mod owners;
 pub mod path;
+pub mod queue;
 pub mod reverse;
 pub mod sticky;
 pub mod tally;
@@ -32,11 +33,12 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use rustls::pki_types::ServerName;
 
 use access::Access;
-use balance::{Cursor, Dealer, Method};
+use balance::{Cursor, Dealer, Ledger, Method};
 use edit::Edits;
-use load::Load;
+use load::{Admission, Failure, Load};
 use owners::Owners;
 use path::{HostPattern, Prefix, RequestPath};
+use queue::Queue;
 use reverse::{Address, Reversal, Site};
 use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
@@ -80,6 +82,8 @@ pub struct Rule {
     pub method: Method,
     /// How long a new member's weight grows.
     pub slow_start: Duration,
+    /// How long a request waits for a member that has as many as it may have.
+    pub queue_for: Duration,
     /// Which session belongs to which member.
     pub sticky: Option<Sticky>,
     /// What happens when a member fails.
@@ -119,6 +123,8 @@ pub struct Entry {
     pub weight: f64,
     /// Its part of the requests, whatever the latencies.
     pub share: Option<f64>,
+    /// How many requests each of its addresses has at once at most.
+    pub max_in_flight: Option<u32>,
     /// What it is used for.
     pub state: State,
 }
@@ -274,6 +280,8 @@ pub struct Failover {
     pub statuses: Vec<StatusCode>,
     /// The first interval of exclusion; zero never excludes.
     pub exclude_for: Duration,
+    /// The percentage of members that may be excluded for what came over a connection.
+    pub excluded_percent: u32,
     /// How many requests in 100 may be sent again after a member has seen them.
     pub retry_percent: u32,
 }
@@ -310,6 +318,8 @@ pub struct Member {
     pub token: Option<Box<str>>,
     /// Its capacity.
     pub weight: f64,
+    /// How many requests it has at once at most.
+    pub max_in_flight: Option<u32>,
     /// What it is used for.
     pub state: State,
     /// Its own base URL, for reversal.
@@ -317,9 +327,17 @@ pub struct Member {
     /// What is known of its backend.
     pub load: Arc<Load>,
     /// What this rule has given it.
-    pub cursor: Arc<Cursor>,
+    pub ledger: Arc<Ledger>,
     /// What has come of it.
     pub tally: Arc<MemberTally>,
+}
+
+impl Member {
+    /// Whether it has as many requests as it may have.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.max_in_flight.is_some_and(|most| self.load.in_flight() >= most)
+    }
 }
 
 /// Members that are drawn together.
@@ -367,6 +385,10 @@ pub struct Route {
     pub tally: Arc<RuleTally>,
     /// What may be sent again.
     pub budget: Arc<Budget>,
+    /// Requests that wait for members that are full.
+    pub queue: Arc<Queue>,
+    /// How many may wait; none where no member can be full.
+    pub room: usize,
     found: build::Found,
     named: HashMap<Arc<str>, Vec<usize>>,
     issued: HashMap<Box<str>, Vec<usize>>,
@@ -402,6 +424,20 @@ impl Route {
             }
         }
         wish
+    }
+
+    /// How long a failure excludes a member for the first time; zero if it must not.
+    #[must_use]
+    pub fn exclusion(&self, member: &Member, failure: Failure, now: Instant) -> Duration {
+        let Failover { exclude_for, excluded_percent, .. } = self.rule.failover;
+        let is_in_use = |m: &&Member| m.state != State::Disabled;
+        let others =
+            self.members.iter().filter(is_in_use).filter(|m| !Arc::ptr_eq(&m.load, &member.load));
+        let out = others.clone().filter(|m| m.load.admission(now) != Admission::Usable).count();
+        let all = others.count() + 1;
+        // Of two, one may be left out, whatever that is in percent; the last one never.
+        let most = (all * excluded_percent as usize / 100).clamp(usize::from(all > 1), all - 1);
+        if failure.is_unreachable() || out < most { exclude_for } else { Duration::ZERO }
     }
 
     /// The estimate of a member's latency as it counts now, in seconds.

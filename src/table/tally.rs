@@ -114,6 +114,8 @@ pub struct RuleTally {
     pub retries: Counter,
     /// Attempts that the retry budget forbade.
     pub retries_denied: Counter,
+    /// Requests that waited for a member.
+    pub queued: Counter,
     /// Response fields that still named a member's own address.
     pub leaks: Counter,
     /// Requests whose client went away before the response was complete.
@@ -155,10 +157,27 @@ pub struct MemberTally {
     pub requests: Counter,
     /// Connections opened.
     pub connections: Counter,
+    /// Requests of sessions that belong to it.
+    pub sessions: Counter,
+    session_at: AtomicU64,
     failures: [Counter; Failure::ALL.len()],
 }
 
 impl MemberTally {
+    /// Books a request of a session that belongs to the member, which has been known for so long.
+    pub fn session(&self, age: Duration) {
+        self.sessions.inc();
+        self.session_at.store(age.as_secs(), Relaxed);
+    }
+
+    /// How long ago the last of those was, of a member that has been known for so long; none if
+    /// there was none.
+    #[must_use]
+    pub fn since_session(&self, age: Duration) -> Option<Duration> {
+        let at = Duration::from_secs(self.session_at.load(Relaxed));
+        (self.sessions.get() > 0).then(|| age.saturating_sub(at))
+    }
+
     /// Books a failure.
     pub fn failed(&self, failure: Failure) {
         self.failures[failure.index()].inc();

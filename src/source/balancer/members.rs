@@ -107,6 +107,9 @@ fn entry(
     if member.share.is_some_and(|share| share > MAX_WEIGHT) {
         problems.add(field("share"), format!("must be from 0 to {MAX_WEIGHT}"));
     }
+    if member.max_in_flight == Some(0) {
+        problems.add(field("maxInFlight"), "must be from 1 to 65535; leave it out for no limit");
+    }
     if let Some(route) = &member.route {
         problems.text(&field("route"), route, checks::ROUTE);
     }
@@ -137,6 +140,7 @@ fn entry(
         },
         weight: f64::from(member.weight),
         share: member.share.map(f64::from),
+        max_in_flight: member.max_in_flight.map(u32::from),
         state: match member.state {
             api::State::Active => State::Active,
             api::State::Standby => State::Standby,

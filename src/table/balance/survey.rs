@@ -40,6 +40,8 @@ pub enum Standing {
     Usable,
     /// It failed this request already.
     Tried,
+    /// It has as many requests as it may have; it is waited for.
+    Full,
     /// It is excluded; if all are, it is taken nevertheless.
     Excluded,
     /// It serves only while no active member is usable.
@@ -61,6 +63,7 @@ impl Standing {
             Self::Probe => "probe",
             Self::Usable => "usable",
             Self::Tried => "tried",
+            Self::Full => "full",
             Self::Excluded => "excluded",
             Self::Standby => "standby",
             Self::Draining => "draining",
@@ -75,7 +78,9 @@ impl Standing {
 pub fn survey(route: &Route, ask: &Ask<'_>) -> Vec<Candidate> {
     let tier = tier(route, ask);
     let chosen_from = |member: &Member| {
-        member.state == tier && member.load.admission(ask.now) == Admission::Usable
+        member.state == tier
+            && !member.is_full()
+            && member.load.admission(ask.now) == Admission::Usable
     };
     let fitting = |group: usize| {
         let range = route.groups[group].range.clone();
@@ -87,7 +92,7 @@ pub fn survey(route: &Route, ask: &Ask<'_>) -> Vec<Candidate> {
     let mut candidates = Vec::with_capacity(route.members.len());
     for at in groups() {
         let group = &route.groups[at];
-        let (pool, clock) = (Pool::of(route, group, ask), group.cursor.get());
+        let (pool, clock) = (Pool::of(route, group, ask.now), group.cursor.get());
         let weights: f64 = fitting(at).map(|m| pool.weight(&route.members[m], ask.now)).sum();
         let share = if shared(&at) { group.share / total } else { 0.0 };
         for index in group.range.clone() {
@@ -128,6 +133,7 @@ fn standing(route: &Route, index: usize, ask: &Ask<'_>, tier: State) -> Standing
     match member.state {
         State::Disabled => Standing::Disabled,
         _ if ask.tried.has(index) => Standing::Tried,
+        State::Active if member.is_full() => Standing::Full,
         _ if ask.wanted.contains(&index) && admits(member, ask) => Standing::Session,
         _ if matches!(admission, Admission::Excluded(_)) => Standing::Excluded,
         State::Draining => Standing::Draining,
@@ -173,7 +179,7 @@ mod tests {
     }
 
     fn everything(route: &Route) -> String {
-        let members = route.members.iter().map(|m| format!("{:?}{:?}", m.load, m.cursor));
+        let members = route.members.iter().map(|m| format!("{:?}{:?}", m.load, m.ledger));
         let groups = route.groups.iter().map(|group| format!("{:?}", group.cursor));
         members.chain(groups).collect::<String>() + &format!("{:?}", route.dealer)
     }
@@ -229,6 +235,7 @@ mod tests {
             with("disabled", 5, State::Disabled),
             entry("tried", 6),
             entry("session", 7),
+            Entry { max_in_flight: Some(0), ..entry("full", 8) },
         ];
         let route = route(Rule { entries, ..rule("app", "/") }, now);
         let excluded = route.members[1].load.failed(Failure::Refused, now, EXCLUDED, now);
