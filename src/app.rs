@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::admin::Admin;
+use crate::explain::kept::Kept;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::proxy::log::AccessLog;
@@ -58,6 +59,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Whether `/table` is shown to others than this machine.
     pub open_table: bool,
+    /// Whether `/explain` is shown to others than this machine.
+    pub open_explain: bool,
     /// What the proxy does the same for all rules.
     pub settings: Settings,
     /// Where requests are logged, if they are.
@@ -107,12 +110,14 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
     let secured = config.listen_tls.iter().map(|address| (*address, true));
     let listeners = plain.chain(secured).map(|(address, tls)| bind(address, tls));
     let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
+    let kept = Arc::new(Kept::new(config.settings.explain_keep));
     let shared = Arc::new(Shared {
         table: Arc::clone(&table),
         settings: config.settings,
         metrics: Arc::clone(&metrics),
         access_log: config.access_log,
         tls: Arc::new(config.tls.map_or_else(system_roots, Ok)?),
+        kept: Arc::clone(&kept),
         began: Instant::now(),
     });
     let proxy = Proxy::start(listeners, &shared)?;
@@ -137,6 +142,8 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
         metrics: Arc::clone(&metrics),
         health: Arc::clone(&health),
         open_table: config.open_table,
+        kept,
+        open_explain: config.open_explain,
     };
     Ok(App {
         addresses: proxy.addresses().to_vec(),

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::proxy::log::Format;
+use crate::proxy::trace::NewTraces;
 use crate::table::access::parse_network;
 
 /// Sends each request to the member that answers fastest, and each session to the member that
@@ -29,6 +30,8 @@ pub enum Command {
     Demo(Demo),
     /// Say what is wrong with Balancers in files; exit status 1 if anything is
     Check(Check),
+    /// Tell where a request goes and why: one that is described, or one that was served
+    Explain(Explain),
     /// Print the definition of Balancer for `kubectl apply`
     Crd,
     /// Translate another proxy's configuration into Balancers
@@ -69,6 +72,29 @@ impl AccessLogFormat {
     }
 }
 
+/// What becomes of requests without a `traceparent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Traceparent {
+    /// They have none.
+    Pass,
+    /// They get one that says that they are recorded.
+    Sampled,
+    /// They get one that says that they are not.
+    Unsampled,
+}
+
+impl Traceparent {
+    /// Which requests get one.
+    #[must_use]
+    pub const fn new_traces(self) -> NewTraces {
+        match self {
+            Self::Pass => NewTraces::None,
+            Self::Sampled => NewTraces::Sampled,
+            Self::Unsampled => NewTraces::Unsampled,
+        }
+    }
+}
+
 /// `gibbon serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
@@ -95,12 +121,15 @@ pub struct Serve {
     /// Port at which clients reach TLS, for redirects to it
     #[arg(long, env = "GIBBON_PUBLIC_HTTPS_PORT", value_name = "PORT", default_value_t = 443)]
     pub public_https_port: u16,
-    /// Address of the admin pages: /metrics, /livez, /readyz, /table
+    /// Address of the admin pages: /metrics, /livez, /readyz, /table, /explain
     #[arg(long, env = "GIBBON_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:9090")]
     pub admin: SocketAddr,
     /// Show /table to others than this machine too
     #[arg(long, env = "GIBBON_ADMIN_TABLE")]
     pub admin_table: bool,
+    /// Show /explain to others than this machine too
+    #[arg(long, env = "GIBBON_ADMIN_EXPLAIN")]
+    pub admin_explain: bool,
     /// Network whose X-Forwarded-* fields are believed; may be given several times
     #[arg(long, env = "GIBBON_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxies: Vec<IpNet>,
@@ -117,6 +146,16 @@ pub struct Serve {
     /// How requests are logged, to standard output
     #[arg(long, env = "GIBBON_ACCESS_LOG", value_name = "FORMAT", default_value = "off")]
     pub access_log: AccessLogFormat,
+    /// Whether requests without a W3C traceparent get one: `pass`, no; `sampled` or `unsampled`, one
+    /// that says so. What comes in is always passed on
+    #[arg(long, env = "GIBBON_TRACEPARENT", value_name = "MODE", default_value = "pass")]
+    pub traceparent: Traceparent,
+    /// One request of so many is drawn to be explained on /explain, besides those that fail; 0: none
+    #[arg(long, env = "GIBBON_EXPLAIN_SAMPLE", value_name = "N", default_value_t = 1000)]
+    pub explain_sample: u32,
+    /// Requests that are kept for /explain: so many that were drawn, and so many that failed; 0: none
+    #[arg(long, env = "GIBBON_EXPLAIN_KEEP", value_name = "N", default_value_t = 256, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=10_000))]
+    pub explain_keep: usize,
     /// Worker threads; 0 is one for each core that the process may use
     #[arg(long, env = "GIBBON_WORKERS", value_name = "N", default_value_t = 0, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=1024))]
     pub workers: usize,
@@ -211,6 +250,47 @@ pub struct Cluster {
     pub identity: Option<String>,
 }
 
+/// `gibbon explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The request's URL, such as `http://www.site.com/cart`. Nothing is sent there
+    #[arg(
+        long,
+        env = "GIBBON_EXPLAIN_URL",
+        value_name = "URL",
+        required_unless_present = "id",
+        conflicts_with = "id"
+    )]
+    pub url: Option<String>,
+    /// Its method
+    #[arg(long, env = "GIBBON_EXPLAIN_METHOD", value_name = "METHOD", default_value = "GET")]
+    pub method: String,
+    /// A field of it, such as `Cookie: sessionid=x!app1`; may be given several times
+    #[arg(long, short = 'H', env = "GIBBON_EXPLAIN_HEADER", value_name = "FIELD")]
+    pub header: Vec<String>,
+    /// The address of its client, if that matters
+    #[arg(long, env = "GIBBON_EXPLAIN_CLIENT", value_name = "ADDR")]
+    pub client: Option<IpAddr>,
+    /// The admin address of a running Gibbon, which knows what its members are like
+    #[arg(
+        long,
+        env = "GIBBON_EXPLAIN_ADMIN",
+        value_name = "ADDR",
+        required_unless_present = "files",
+        conflicts_with = "files"
+    )]
+    pub admin: Option<SocketAddr>,
+    /// Instead: the directory with YAML files of Balancers
+    #[arg(long, env = "GIBBON_EXPLAIN_FILES", value_name = "DIR")]
+    pub files: Option<PathBuf>,
+    /// Instead of a URL: the X-Request-Id of a request that was served and is kept
+    #[arg(long, env = "GIBBON_EXPLAIN_ID", value_name = "ID", requires = "admin")]
+    pub id: Option<String>,
+    /// How it is written
+    #[arg(long, env = "GIBBON_EXPLAIN_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub format: ReportFormat,
+}
+
 /// `gibbon healthz`.
 #[derive(Debug, Args)]
 pub struct Healthz {
@@ -266,7 +346,7 @@ pub enum ImportFrom {
     Apache(ImportApache),
 }
 
-/// How the account of an import is written.
+/// How an account is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
     /// For people.

@@ -10,6 +10,7 @@
 //! * The *table* has all routes in matching order; it is immutable and swapped whole
 //!   ([`table::Table`]). What is learned of a backend ([`table::load::Load`]) stands behind it and
 //!   survives every swap.
+//! * An *explanation* tells why a request went where it went ([`explain`]).
 //!
 //! `source` and `proxy` never import each other: [`app`] hands both the same
 //! `Arc<ArcSwap<Table>>`. A request takes the table once and keeps its route; a change builds a
@@ -21,6 +22,8 @@ pub mod app;
 pub mod args;
 pub mod check;
 pub mod demo;
+pub mod dry_run;
+pub mod explain;
 pub mod health;
 pub mod healthz;
 pub mod import;

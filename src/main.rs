@@ -17,7 +17,7 @@ use gibbon::source::names::{Answer, Resolver};
 use gibbon::source::policy::{Namespaces, Policy};
 use gibbon::table::access::Networks;
 use gibbon::table::tls::SecretId;
-use gibbon::{api, app, check, demo, healthz, import};
+use gibbon::{api, app, check, demo, dry_run, healthz, import};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -47,6 +47,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(check) => {
             let faults = check::run(&check.files, &mut std::io::stdout().lock())?;
             return Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Explain(explain) => {
+            let told = block_on(dry_run::run(&explain))?;
+            std::io::stdout().write_all(&told)?;
         }
         Command::Healthz(healthz) => {
             let answer = block_on(healthz::ask(&healthz.url))?;
@@ -128,6 +132,7 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
             .map(|(namespace, name)| SecretId { namespace: namespace.into(), name: name.into() }),
         admin: serve.admin,
         open_table: serve.admin_table,
+        open_explain: serve.admin_explain,
         access_log,
         tls: None,
         resolver,
@@ -204,6 +209,9 @@ fn settings(serve: &Serve) -> Settings {
         body_timeout: serve.body_timeout,
         public_https_port: serve.public_https_port,
         workers: serve.workers,
+        new_traces: serve.traceparent.new_traces(),
+        explain_sample: serve.explain_sample,
+        explain_keep: serve.explain_keep,
     }
 }
 

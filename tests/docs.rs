@@ -5,6 +5,7 @@ mod support;
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::CommandFactory;
 use gibbon::api::Balancer;
@@ -12,6 +13,7 @@ use gibbon::args::Cli;
 use gibbon::import::known::{self, Known};
 use gibbon::import::report::Verdict;
 use gibbon::metrics::Metrics;
+use gibbon::proxy::log::{AccessLog, Asked, Format, Line};
 use gibbon::source::status::Reason;
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -131,6 +133,8 @@ fn reference() -> String {
     flags(&mut text);
     metrics(&mut text);
     pages(&mut text);
+    headers(&mut text);
+    access_log(&mut text);
     text
 }
 
@@ -259,6 +263,93 @@ fn pages(text: &mut String) {
          | `/metrics` | the metrics, for Prometheus |\n\
          | `/livez` | 200 while the process lives |\n\
          | `/readyz` | 200 while requests are welcome; `?verbose` says why, and which source has faults |\n\
-         | `/table` | what is being served, as JSON; to this machine only, unless `--admin-table` |\n",
+         | `/table` | what is being served, as JSON; to this machine only, unless `--admin-table` |\n\
+         | `/explain` | the requests that are kept to be explained, the newest first; to this machine only, unless `--admin-explain` |\n\
+         | `/explain/ID` | all that is known of the requests with this `X-Request-Id` |\n\
+         | `/explain?url=URL` | what would become of a request; also `method=`, `client=`, and `header=` several times |\n\n\
+         The pages below `/explain` are text, with `json` in the query or `Accept: application/json` JSON.\n",
     );
+}
+
+fn headers(text: &mut String) {
+    text.push_str(
+        "\n## Headers\n\nWhat Gibbon does by itself, before `spec.headers`.\n\n\
+         | header | to members | to clients |\n|---|---|---|\n\
+         | `X-Request-Id` | the client's, if it is the only one and has at most 128 characters, all letters, digits or of `-_.~+/=:`; else a new one of 32 hexadecimal digits | the same, whatever the member says |\n\
+         | `traceparent`, `tracestate` | the client's; with `--traceparent sampled` or `unsampled` a new `traceparent` where there is no valid one | |\n\
+         | `X-Forwarded-For`, `-Host`, `-Proto`, `X-Real-IP` | the peer's address is added to what a trusted proxy says; what others say is replaced | |\n\
+         | `Forwarded` | a trusted proxy's; others' is removed | |\n\
+         | `CDN-Loop` | `gibbon` is added | |\n",
+    );
+}
+
+/// What each field of a line means.
+const LOG: [(&str, &str); 20] = [
+    ("time", "when the request had ended"),
+    ("client", "the client's address"),
+    ("method", "the method"),
+    ("host", "host and port as the client wrote them"),
+    ("path", "path and query as the client wrote them"),
+    ("protocol", "`HTTP/1.1` and the like"),
+    ("status", "the status sent; none if the client went away first"),
+    ("received", "body bytes from the client"),
+    ("sent", "body bytes to the client"),
+    ("duration", "seconds from the request's head to the end of the response"),
+    ("balancer", "the Balancer, `namespace/name`"),
+    ("member", "the member that served it, or was asked last"),
+    ("address", "that member's address"),
+    ("attempts", "attempts at members"),
+    ("session", "how the session fared: new, hit, lost, failover, refused"),
+    ("latency", "seconds from the member's being asked to its response head"),
+    ("reason", "why Gibbon answered itself, or cut the response off"),
+    ("cut", "whether the response was cut off"),
+    ("id", "the `X-Request-Id`, by which `/explain/ID` finds it"),
+    ("trace", "the trace's id in a valid `traceparent`"),
+];
+
+fn access_log(text: &mut String) {
+    text.push_str(
+        "\n## Access log\n\nWith `--access-log json` a line has these fields; with `text` most of them, in another order.\n\n\
+         | field | meaning |\n|---|---|\n",
+    );
+    let line: serde_json::Map<String, Value> = serde_json::from_str(&logged()).unwrap();
+    assert_eq!(line.len(), LOG.len());
+    for (field, meaning) in LOG {
+        assert!(line.contains_key(field), "{field}");
+        let _ = writeln!(text, "| `{field}` | {meaning} |");
+    }
+}
+
+/// A line of the log as it is written.
+fn logged() -> String {
+    let asked = Asked {
+        client: [192, 0, 2, 7].into(),
+        method: "GET".to_owned(),
+        host: "www.site.com".to_owned(),
+        path: "/".to_owned(),
+        protocol: "HTTP/1.1",
+        trace: None,
+    };
+    let line = Line {
+        asked,
+        id: "a".to_owned(),
+        balancer: None,
+        member: None,
+        address: None,
+        attempts: 0,
+        session: None,
+        status: Some(404),
+        reason: None,
+        received: 0,
+        sent: 0,
+        latency: None,
+        duration: Duration::ZERO,
+        cut: false,
+    };
+    let (read, write) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (log, thread) = AccessLog::start(Format::Json, write).unwrap();
+    assert!(log.write(&line));
+    drop(log);
+    thread.join().unwrap();
+    std::io::read_to_string(read).unwrap()
 }

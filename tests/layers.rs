@@ -4,19 +4,24 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Which modules of this crate a module may use.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     (
         "main",
-        &["api", "app", "args", "check", "demo", "healthz", "import", "proxy", "source", "table"],
+        &[
+            "api", "app", "args", "check", "demo", "dry_run", "healthz", "import", "proxy",
+            "source", "table",
+        ],
     ),
     ("demo", &["app", "args", "metrics", "proxy", "source", "table"]),
     ("check", &["source", "table"]),
+    ("dry_run", &["args", "explain", "healthz", "source", "table"]),
     ("import", &["api", "args", "source"]),
-    ("app", &["admin", "health", "metrics", "proxy", "source", "table"]),
+    ("app", &["admin", "explain", "health", "metrics", "proxy", "source", "table"]),
     ("args", &["api", "proxy", "table"]),
-    ("admin", &["health", "metrics", "table"]),
+    ("admin", &["explain", "health", "metrics", "table"]),
     ("source", &["api", "health", "metrics", "table"]),
-    ("proxy", &["metrics", "table"]),
+    ("proxy", &["explain", "metrics", "table"]),
+    ("explain", &["table"]),
     ("metrics", &["table"]),
     ("health", &[]),
     ("healthz", &[]),

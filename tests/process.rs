@@ -207,6 +207,54 @@ fn the_access_log_has_a_line_a_request() {
 }
 
 #[test]
+fn the_access_log_has_the_ids_that_client_and_member_have() {
+    let app = Member::new(ok("hello"));
+    let yaml = balancer(&[member(app.address, "")], "");
+    let flags = ["--access-log", "json", "--traceparent", "unsampled"];
+    let mut process = Process::start("ids", &yaml, &flags);
+    let mut client = Client::new(process.address);
+    let given = "GET / HTTP/1.1\r\nHost: www.site.com\r\nX-Request-Id: given-1\r\n\r\n";
+    let unknown = "GET / HTTP/1.1\r\nHost: other.org\r\n\r\n";
+    let answers = [given, GET, unknown].map(|request| client.send(request).read().unwrap());
+    process.signal("-TERM");
+    process.exit();
+    let (out, _) = process.output();
+    let lines: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    for (line, answer) in lines.iter().zip(&answers) {
+        assert_eq!(line["id"].as_str(), answer.header("x-request-id"));
+    }
+    assert_eq!((lines.len(), &lines[0]["id"]), (3, &"given-1".into()));
+    for (line, received) in lines.iter().zip(app.received()) {
+        assert_eq!(line["id"].as_str(), received.header("x-request-id"));
+        let parent = received.header("traceparent").unwrap();
+        assert_eq!(line["trace"].as_str(), parent.split('-').nth(1));
+        assert!(parent.ends_with("-00"), "{parent}");
+    }
+}
+
+#[test]
+fn failing_requests_take_no_more_memory_than_those_that_are_kept() {
+    let yaml = balancer(&[member(SocketAddr::from(([127, 0, 0, 1], 1)), "")], "");
+    let process = Process::start("memory", &yaml, &["--explain-keep", "100"]);
+    let mut client = Client::new(process.address);
+    let long = "a".repeat(4000);
+    let mut fail = |times: u32| {
+        for number in 0..times {
+            let fields =
+                format!("X-Request-Id: f{number}\r\nUser-Agent: {long}\r\nReferer: {long}");
+            let request =
+                format!("GET /{long}?{long} HTTP/1.1\r\nHost: www.site.com\r\n{fields}\r\n\r\n");
+            assert_eq!(client.send(request).read().unwrap().status, 503);
+        }
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", process.child.id())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let (early, late) = (fail(1000), fail(10_000));
+    assert!(late < early + (4 << 20), "{early} bytes, then {late}");
+}
+
+#[test]
 fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
     let app = Member::new(ok("hello"));
     let yaml = balancer(&[member(app.address, "")], "");

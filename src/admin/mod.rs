@@ -1,5 +1,7 @@
-//! For operators: /metrics, /livez, /readyz, and the table as JSON. Changes nothing, shows no secret.
+//! For operators: /metrics, /livez, /readyz, the table as JSON, and explanations of requests. Changes
+//! nothing, shows no secret.
 
+mod explain;
 mod view;
 
 use std::convert::Infallible;
@@ -20,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use crate::explain::kept::Kept;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::table::Table;
@@ -40,6 +43,10 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// Whether `/table` is shown to others than this machine.
     pub open_table: bool,
+    /// The requests that can be explained.
+    pub kept: Arc<Kept>,
+    /// Whether `/explain` is shown to others than this machine.
+    pub open_explain: bool,
 }
 
 impl Admin {
@@ -77,7 +84,7 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+    async fn answer<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "these pages can only be read\n");
         }
@@ -93,14 +100,28 @@ impl Admin {
                 StatusCode::FORBIDDEN,
                 "the table is shown on this machine only; --admin-table shows it to all\n",
             ),
-            "/" => text(StatusCode::OK, "/metrics\n/livez\n/readyz?verbose\n/table\n"),
-            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /livez, /readyz and /table\n"),
+            "/" => text(StatusCode::OK, "/metrics\n/livez\n/readyz?verbose\n/table\n/explain\n"),
+            path if path == "/explain" || path.starts_with("/explain/") => {
+                if !self.open_explain && !peer.to_canonical().is_loopback() {
+                    let refusal = "requests are explained on this machine only; --admin-explain does so to all\n";
+                    return text(StatusCode::FORBIDDEN, refusal);
+                }
+                let (uri, headers) = (request.uri().clone(), request.headers().clone());
+                self.at_length(move |admin| admin.explain(&uri, &headers)).await
+            }
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /metrics, /livez, /readyz, /table and /explain\n",
+            ),
         }
     }
 
     /// Makes a page that takes seconds where members are many: what is to be served does not wait
     /// for it.
-    async fn at_length(&self, make: fn(&Self) -> Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    async fn at_length(
+        &self,
+        make: impl FnOnce(&Self) -> Response<Full<Bytes>> + Send + 'static,
+    ) -> Response<Full<Bytes>> {
         let admin = self.clone();
         let page = spawn_blocking(move || make(&admin)).await;
         page.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")))
@@ -140,4 +161,30 @@ fn page(status: StatusCode, kind: &'static str, body: String) -> Response<Full<B
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_table_and_explanations_are_for_this_machine_unless_it_is_said_otherwise() {
+        let table = Arc::<ArcSwap<Table>>::default();
+        let metrics = Metrics::new(&table).unwrap();
+        let (health, kept) = (Arc::default(), Arc::new(Kept::new(1)));
+        let closed = Admin { table, metrics, health, open_table: false, kept, open_explain: false };
+        let open = Admin { open_table: true, open_explain: true, ..closed.clone() };
+        for page in ["/table", "/explain", "/explain?url=http://a/"] {
+            let request = Request::get(page).body(()).unwrap();
+            for (admin, peer, status) in [
+                (&closed, "127.0.0.1", 200),
+                (&closed, "::ffff:127.0.0.1", 200),
+                (&closed, "192.0.2.7", 403),
+                (&open, "192.0.2.7", 200),
+            ] {
+                let answer = admin.answer(&request, peer.parse().unwrap()).await;
+                assert_eq!(answer.status(), status, "{page} for {peer}");
+            }
+        }
+    }
 }

@@ -126,6 +126,7 @@ fn config(args: &Demo, members: &Members, files: &Files) -> Config {
             .map(|_| SecretId { namespace: "site".into(), name: CERTIFICATE.into() }),
         admin: args.admin,
         open_table: false,
+        open_explain: false,
         settings: Settings::default(),
         access_log: None,
         tls: Some(tls),

@@ -13,11 +13,14 @@ use http::{Request, StatusCode, Uri};
 use super::Worker;
 use super::body::Upload;
 use super::error::Error;
+use super::explain;
 use super::headers::{self, Hop};
 use super::upstream::{self, Failed, Reply, Terms};
 use super::visit::{InFlight, Visit};
 use super::waiting::Waiting;
+use crate::explain::{Because, Outcome};
 use crate::table::balance::{self, Ask, NoMember, Pick, Tried};
+use crate::table::gate;
 use crate::table::load::Failure;
 use crate::table::path;
 use crate::table::tally::Session;
@@ -63,10 +66,11 @@ pub async fn forward(
             deadline: deadline(route, visit),
             tls: &worker.shared.tls,
         },
-        idempotent: headers::is_idempotent(&parts.method),
+        idempotent: gate::is_idempotent(&parts.method),
         tried: Tried::default(),
         last: Error::NoMember,
         again: None,
+        excluded: None,
     };
     loop {
         if let Some(reply) = attempts.next(visit).await? {
@@ -88,6 +92,8 @@ struct Attempts<'a> {
     last: Error,
     /// A member whose kept connection turned out closed: it gets the request on a fresh one.
     again: Option<Pick>,
+    /// How long the last failure excludes its member, if that is news.
+    excluded: Option<Duration>,
 }
 
 impl Attempts<'_> {
@@ -107,7 +113,12 @@ impl Attempts<'_> {
                 visit.in_flight = Some(in_flight);
                 Ok(Some(reply))
             }
-            Err(failed) => self.failed(pick, in_flight, &failed).map(|()| None),
+            Err(failed) => {
+                let sent = in_flight.sent();
+                let result = self.failed(pick, in_flight, &failed);
+                self.explain(pick, sent, failed.failure, result.err(), visit);
+                result.map(|()| None)
+            }
         }
     }
 
@@ -125,19 +136,18 @@ impl Attempts<'_> {
                     }
                 }
                 Err(Error::Busy) if waiting.more(self.route, self.terms.deadline).await => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    visit.explain(Because::Failed);
+                    explain::survey(visit, self.route, &self.ask());
+                    return Err(error);
+                }
             }
         }
     }
 
     fn pick(&mut self, visit: &mut Visit) -> Result<Pick, Error> {
-        let ask = Ask {
-            wanted: self.wish.members,
-            tried: &self.tried,
-            idempotent: self.idempotent,
-            tunnel: self.ready.tunnel,
-            now: Instant::now(),
-        };
+        let ask = self.ask();
+        explain::survey(visit, self.route, &ask);
         let pick = balance::pick(self.route, &ask, &mut self.worker.rng.borrow_mut());
         if let Ok(Pick { member, session: Session::Hit, .. }) = pick {
             let member = &self.route.members[member];
@@ -151,6 +161,37 @@ impl Attempts<'_> {
             NoMember::Busy => Error::Busy,
             NoMember::None => self.last,
         })
+    }
+
+    fn ask(&self) -> Ask<'_> {
+        Ask {
+            wanted: self.wish.members,
+            tried: &self.tried,
+            idempotent: self.idempotent,
+            tunnel: self.ready.tunnel,
+            now: Instant::now(),
+        }
+    }
+
+    /// Records a failure that will be explained; not one that the client is to blame for.
+    fn explain(
+        &mut self,
+        pick: Pick,
+        sent: Instant,
+        failure: Failure,
+        error: Option<Error>,
+        visit: &mut Visit,
+    ) {
+        let excluded = self.excluded.take();
+        match error {
+            None => visit.explain(Because::Retried),
+            Some(Error::Upload(_)) => return,
+            Some(_) => visit.explain(Because::Failed),
+        }
+        let stale = self.again.is_some();
+        let outcome = if stale { Outcome::Stale } else { Outcome::Failed(failure.reason()) };
+        explain::attempt(visit, &self.route.members[pick.member], sent, outcome, excluded);
+        explain::survey(visit, self.route, &self.ask());
     }
 
     /// Books a failure. An error, unless another member may have the request.
@@ -185,10 +226,11 @@ impl Attempts<'_> {
         if left && (unseen || (may_resend && self.spend())) { Ok(()) } else { Err(self.last) }
     }
 
-    fn book(&self, pick: Pick, in_flight: &mut InFlight, failure: Failure) {
+    fn book(&mut self, pick: Pick, in_flight: &mut InFlight, failure: Failure) {
         let (member, now) = (&self.route.members[pick.member], Instant::now());
         let first = self.route.exclusion(member, failure, now);
-        report(self.route, member, failure, in_flight.failed(failure, first, now));
+        self.excluded = in_flight.failed(failure, first, now);
+        report(self.route, member, failure, self.excluded);
     }
 
     /// Whether the request's time was spent on waiting for this member, not for the client or
@@ -265,18 +307,16 @@ fn session(pick: Pick, wish: Wish<'_>) -> Session {
     if pick.session == Session::New && lost { Session::Lost } else { pick.session }
 }
 
-/// Books what an answer says of the member.
+/// Books what an answer says of the member; returns how long that is excluded, if it is.
 pub fn judge(
     route: &Route,
     member: &Member,
     status: StatusCode,
     asked: Instant,
     visit: &mut Visit,
-) {
+) -> Option<Duration> {
     let now = Instant::now();
-    let Some(in_flight) = &mut visit.in_flight else {
-        return;
-    };
+    let in_flight = visit.in_flight.as_mut()?;
     let latency = now.saturating_duration_since(asked.max(in_flight.sent()));
     visit.latency = Some(latency);
     let failure = if route.rule.failover.statuses.contains(&status) {
@@ -287,10 +327,13 @@ pub fn judge(
     {
         Failure::Status
     } else {
-        return in_flight.succeeded(latency, now);
+        in_flight.succeeded(latency, now);
+        return None;
     };
     let first = route.exclusion(member, failure, now);
-    report(route, member, failure, in_flight.failed(failure, first, now));
+    let excluded = in_flight.failed(failure, first, now);
+    report(route, member, failure, excluded);
+    excluded
 }
 
 fn report(route: &Route, member: &Member, failure: Failure, excluded: Option<Duration>) {

@@ -22,7 +22,9 @@ use super::io::Activity;
 use super::log::Asked;
 use super::upstream::Reply;
 use super::visit::Visit;
-use super::{Counted, Worker, tunnel};
+use super::{Counted, Worker, explain, trace, tunnel};
+use crate::explain::Because;
+use crate::table::gate::Gate;
 use crate::table::load::Failure;
 use crate::table::path::{self, RequestPath};
 use crate::table::reverse::{Address, Public, Said, Scheme};
@@ -50,23 +52,33 @@ pub struct Connection {
 pub async fn serve(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Answer {
     let peer = connection.peer.ip().to_canonical();
     let trusted = worker.shared.settings.trusted.contain(peer);
     let tls = connection.secret.is_some();
     let client = headers::client(peer, tls, request.headers(), &worker.shared.settings.trusted);
+    let new_traces = worker.shared.settings.new_traces;
+    let id = trace::name(request.headers_mut(), new_traces, &mut worker.rng.borrow_mut());
     let asked = worker.shared.access_log.is_some().then(|| Box::new(asked(client.ip, &request)));
-    let mut visit = Visit::begin(Rc::clone(&worker), asked, connection.activity.request());
+    let mut visit = Visit::begin(Rc::clone(&worker), id, asked, connection.activity.request());
     let accept = request.headers().get(header::ACCEPT).cloned();
     let version = request.version();
     visit.ends_by_close = version == Version::HTTP_10;
     visit.multiplexed = version >= Version::HTTP_2;
+    if worker.draws() {
+        visit.explain(Because::Sampled);
+    }
     // Reading the body of a client that waits to be told to go on would tell it so.
     let expects = headers::expects_continue(request.headers());
     let secret = connection.secret.as_ref();
     let journey = Journey { worker: &worker, peer, trusted, client, secret };
-    match journey.travel(request, &mut visit).await {
+    let on_upgrade = journey.upgrade(&mut request);
+    let (mut parts, incoming) = request.into_parts();
+    visit.unread = Some(incoming);
+    let outcome = journey.travel(&mut parts, on_upgrade, &mut visit).await;
+    explain::asked(&mut visit, &parts, &journey.client, outcome.as_ref().err());
+    match outcome {
         Ok(Outcome::Member(response, within)) => from_member(response, within, visit),
         Ok(Outcome::Own(response)) => own(response, visit, None),
         Ok(Outcome::Upgraded(response, upgrade)) => upgraded(response, upgrade, connection, visit),
@@ -98,10 +110,12 @@ fn asked(client: IpAddr, request: &Request<Incoming>) -> Asked {
             Version::HTTP_2 => "HTTP/2.0",
             _ => "HTTP/1.1",
         },
+        trace: trace::trace_id(request.headers()).map(Into::into),
     }
 }
 
-fn own(response: Response<Bytes>, mut visit: Visit, reason: Option<&'static str>) -> Answer {
+fn own(mut response: Response<Bytes>, mut visit: Visit, reason: Option<&'static str>) -> Answer {
+    response.headers_mut().insert(&trace::X_REQUEST_ID, visit.id.clone());
     visit.answered(response.status(), reason);
     visit.complete();
     response.map(|bytes| Body::Own(Some(bytes), Some(visit)))
@@ -140,9 +154,6 @@ struct Upgrade {
     idle: Duration,
 }
 
-/// Where certificates are proven; without TLS, for that is how they begin (RFC 8555, section 8.3).
-const ACME: &str = "/.well-known/acme-challenge/";
-
 /// What a request has led to.
 enum Outcome {
     Member(Response<Incoming>, Within),
@@ -161,24 +172,27 @@ struct Journey<'a> {
 }
 
 impl Journey<'_> {
+    /// The client's side of another protocol, if it asks for one.
+    fn upgrade(&self, request: &mut Request<Incoming>) -> Option<OnUpgrade> {
+        let nonce = || self.worker.rng.borrow_mut().u128(..).to_be_bytes();
+        let extended = headers::websocket(request, nonce);
+        let wants = extended || headers::wants_upgrade(request);
+        wants.then(|| hyper::upgrade::on(request))
+    }
+
     async fn travel(
         &self,
-        mut request: Request<Incoming>,
+        parts: &mut Parts,
+        on_upgrade: Option<OnUpgrade>,
         visit: &mut Visit,
     ) -> Result<Outcome, Error> {
-        let nonce = || self.worker.rng.borrow_mut().u128(..).to_be_bytes();
-        let extended = headers::websocket(&mut request, nonce);
-        let wants = extended || headers::wants_upgrade(&request);
-        let on_upgrade = wants.then(|| hyper::upgrade::on(&mut request));
-        let (mut parts, incoming) = request.into_parts();
-        visit.unread = Some(incoming);
         if !headers::is_framed_once(&parts.headers) {
             return Err(Error::BadRequest("the request is framed ambiguously"));
         }
         if parts.method == Method::CONNECT || parts.method == Method::TRACE {
             return Err(Error::Method);
         }
-        let authority = authority(&parts)?;
+        let authority = authority(parts)?;
         let host = host(&authority)?;
         if parts.method == Method::OPTIONS
             && (parts.uri.path() == "*" || !headers::may_go_on(&mut parts.headers))
@@ -206,30 +220,23 @@ impl Journey<'_> {
         };
         drop(table);
         visit.route = Some(Arc::clone(&route));
-        if !route.rule.access.permits(self.client.ip) {
-            return Err(Error::Forbidden);
-        }
         let rest = route.rule.prefix.rest(&path).unwrap_or_default();
-        if let Some(tls) = &route.rule.tls
-            && tls.redirect
-            && !self.client.https
-            && !path.plain().starts_with(ACME)
-        {
-            return self.to_https(&host, &uri).map(Outcome::Own);
+        match route.rule.gate(self.client.ip, self.client.https, path.plain()) {
+            Gate::Open => {}
+            Gate::Forbidden => return Err(Error::Forbidden),
+            Gate::ToHttps => return self.to_https(&host, &uri).map(Outcome::Own),
+            Gate::Redirect(redirect) => {
+                let mut response = self.redirect(redirect, &authority, rest, uri.query())?;
+                self.tell_hsts(&route, response.headers_mut());
+                return Ok(Outcome::Own(response));
+            }
+            Gate::Refused(status) => return Err(Error::Refused(status)),
         }
-        if let Some(redirect) = &route.rule.redirect {
-            let mut response = self.redirect(redirect, &authority, rest, uri.query())?;
-            self.tell_hsts(&route, response.headers_mut());
-            return Ok(Outcome::Own(response));
-        }
-        if let Some(status) = route.rule.refuse {
-            return Err(Error::Refused(status));
-        }
-        let upload = self.upload(&route, &parts, visit)?;
+        let upload = self.upload(&route, parts, visit)?;
         visit.upload = Some(upload.clone());
-        let hop = self.prepare(&route, &mut parts, &authority);
+        let hop = self.prepare(&route, parts, &authority);
         let ready = Ready {
-            parts: &parts,
+            parts,
             tunnel: on_upgrade.is_some() && hop.upgrade.is_some(),
             hop,
             upload,
@@ -279,8 +286,12 @@ impl Journey<'_> {
         visit: &mut Visit,
     ) -> Result<Outcome, Error> {
         let Reply { mut response, connection, asked } = reply;
-        let member = &route.members[visit.member.unwrap_or_default()];
-        attempts::judge(route, member, response.status(), asked, visit);
+        let member = &route.members[visit.pick.map_or(0, |pick| pick.member)];
+        let status = response.status();
+        let excluded = attempts::judge(route, member, status, asked, visit);
+        if visit.explanation.is_some() || excluded.is_some() {
+            explain::answered(visit, route, member, status.as_u16(), excluded);
+        }
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let tunnel = match on_upgrade.filter(|_| ready.tunnel) {
             Some(client) if switching => Some(Upgrade {
@@ -292,7 +303,9 @@ impl Journey<'_> {
             _ => None,
         };
         let protocol = headers::response(response.headers_mut());
+        let before = explain::before(visit, response.headers());
         self.reverse(route, ready, member, response.headers_mut(), visit);
+        explain::after(visit, before.as_ref(), response.headers());
         if let Some(upgrade) = tunnel {
             visit.open_tunnel(member);
             if ready.parts.version >= Version::HTTP_2 {
@@ -348,6 +361,7 @@ impl Journey<'_> {
                 route.tally.leaks.add(leaks as u64);
             }
         }
+        headers.insert(&trace::X_REQUEST_ID, visit.id.clone());
         route.rule.response_headers.apply(headers);
         self.tell_hsts(route, headers);
         let issue = route.rule.sticky.as_ref().and_then(|sticky| sticky.issue.as_ref());

@@ -36,6 +36,8 @@ pub struct Asked {
     pub path: String,
     /// `HTTP/1.1` and the like.
     pub protocol: &'static str,
+    /// The trace that the request belongs to.
+    pub trace: Option<Box<str>>,
 }
 
 /// One request, served.
@@ -43,6 +45,8 @@ pub struct Asked {
 pub struct Line {
     /// What was asked.
     pub asked: Asked,
+    /// What the request is called.
+    pub id: String,
     /// The rule that served it, `namespace/name`.
     pub balancer: Option<String>,
     /// The member that served it, or was asked last.
@@ -86,14 +90,18 @@ impl Line {
         // Writing to a String cannot fail.
         let _ = write!(
             line,
-            " {} {} {} attempts={} session={} latency={}",
+            " {} {} {} attempts={} session={} latency={} id={}",
             self.balancer.as_deref().unwrap_or("-"),
             self.member.as_deref().unwrap_or("-"),
             self.address.map_or_else(dash, |address| address.to_string()),
             self.attempts,
             self.session.unwrap_or("-"),
             self.latency.map_or_else(dash, millis),
+            self.id,
         );
+        if let Some(trace) = &self.asked.trace {
+            let _ = write!(line, " trace={trace}");
+        }
         if let Some(reason) = self.reason {
             let _ = write!(line, " reason={reason}");
         }
@@ -124,6 +132,8 @@ impl Line {
             "latency": self.latency.map(|latency| latency.as_secs_f64()),
             "reason": self.reason,
             "cut": self.cut,
+            "id": self.id,
+            "trace": self.asked.trace.as_deref(),
         });
         format!("{line}\n")
     }
@@ -197,7 +207,9 @@ mod tests {
                 host: "www.site.com".into(),
                 path: "/a\"b".into(),
                 protocol: "HTTP/1.1",
+                trace: Some("0af7".into()),
             },
+            id: "4bf9".into(),
             balancer: Some("site/app".into()),
             member: Some("app1".into()),
             address: Some(SocketAddr::from(([127, 0, 0, 1], 8081))),
@@ -221,6 +233,7 @@ mod tests {
             text.contains("site/app app1 127.0.0.1:8081 attempts=2 session=failover"),
             "{text}"
         );
+        assert!(text.ends_with(" latency=5.000ms id=4bf9 trace=0af7\n"), "{text}");
     }
 
     #[test]
@@ -233,6 +246,7 @@ mod tests {
         );
         assert_eq!(value["latency"], 0.005);
         assert_eq!(value["attempts"], 2);
+        assert_eq!((&value["id"], &value["trace"]), (&json!("4bf9"), &json!("0af7")));
     }
 
     #[test]

@@ -8,11 +8,13 @@ pub mod announce;
 pub mod attempts;
 pub mod body;
 pub mod error;
+pub mod explain;
 pub mod forward;
 pub mod headers;
 pub mod io;
 pub mod log;
 pub mod tls;
+pub mod trace;
 pub mod tunnel;
 pub mod upstream;
 pub mod visit;
@@ -37,6 +39,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use crate::explain::kept::Kept;
 use crate::metrics::Metrics;
 use crate::table::Table;
 use crate::table::access::Networks;
@@ -44,6 +47,7 @@ use error::Error;
 use forward::Connection;
 use io::{Activity, Client, ClientStream, Patience};
 use log::{AccessLog, Line};
+use trace::NewTraces;
 use upstream::Pool;
 
 /// How often idle connections to members are looked through.
@@ -84,6 +88,12 @@ pub struct Settings {
     pub public_https_port: u16,
     /// Worker threads; 0 is one for each core that the process may use.
     pub workers: usize,
+    /// Which requests without a `traceparent` get one.
+    pub new_traces: NewTraces,
+    /// One request of so many is drawn to be explained; 0: none.
+    pub explain_sample: u32,
+    /// Requests that are kept to be explained, of those drawn and of those that failed.
+    pub explain_keep: usize,
 }
 
 impl Default for Settings {
@@ -103,6 +113,9 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(60),
             public_https_port: 443,
             workers: 0,
+            new_traces: NewTraces::None,
+            explain_sample: 1000,
+            explain_keep: 256,
         }
     }
 }
@@ -120,6 +133,8 @@ pub struct Shared {
     pub access_log: Option<AccessLog>,
     /// How members that want TLS are spoken to.
     pub tls: Arc<rustls::ClientConfig>,
+    /// The requests that can be explained.
+    pub kept: Arc<Kept>,
     /// When it all began.
     pub began: Instant,
 }
@@ -149,6 +164,14 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     /// Randomness.
     pub rng: RefCell<fastrand::Rng>,
+}
+
+impl Worker {
+    /// Whether the next request is drawn to be explained.
+    fn draws(&self) -> bool {
+        let of = self.shared.settings.explain_sample;
+        of > 0 && self.rng.borrow_mut().u32(0..of) == 0
+    }
 }
 
 /// How far the shutdown has come.

@@ -5,14 +5,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 
 use super::Worker;
 use super::body::{DownloadError, Upload, Watch};
+use super::explain;
 use super::io;
 use super::log::{Asked, Line};
 use super::upstream::Connection;
+use crate::explain::{Answer, Because, Explanation};
 use crate::metrics::Open;
 use crate::table::balance::Pick;
 use crate::table::load::{Failure, Load};
@@ -109,15 +111,19 @@ impl Drop for Tunnel {
 /// What is known of a request while it is served.
 #[derive(Debug)]
 pub struct Visit {
-    worker: Rc<Worker>,
+    pub(super) worker: Rc<Worker>,
     begun: Instant,
     asked: Option<Box<Asked>>,
+    /// What the request is called.
+    pub id: HeaderValue,
     /// The rule that serves it.
     pub route: Option<Arc<Route>>,
-    /// The member that serves it, by index.
-    pub member: Option<usize>,
+    /// The member that serves it, or was asked last.
+    pub pick: Option<Pick>,
     /// How the session fared.
     pub session: Option<Session>,
+    /// What is recorded of the request, if it will be explained.
+    pub explanation: Option<Box<Explanation>>,
     /// Attempts at members.
     pub attempts: usize,
     /// From the member's being asked to its response head.
@@ -145,14 +151,21 @@ pub struct Visit {
 impl Visit {
     /// Begins now; `asked` only if there is a log.
     #[must_use]
-    pub fn begin(worker: Rc<Worker>, asked: Option<Box<Asked>>, busy: io::Request) -> Self {
+    pub fn begin(
+        worker: Rc<Worker>,
+        id: HeaderValue,
+        asked: Option<Box<Asked>>,
+        busy: io::Request,
+    ) -> Self {
         Self {
             worker,
             begun: Instant::now(),
             asked,
+            id,
             route: None,
-            member: None,
+            pick: None,
             session: None,
+            explanation: None,
             attempts: 0,
             latency: None,
             unread: None,
@@ -170,6 +183,11 @@ impl Visit {
         }
     }
 
+    /// The member that serves it, or was asked last.
+    pub fn member(&self) -> Option<&Member> {
+        Some(&self.route.as_ref()?.members[self.pick?.member])
+    }
+
     /// When the request's head was complete.
     #[must_use]
     pub const fn begun(&self) -> Instant {
@@ -178,10 +196,17 @@ impl Visit {
 
     /// The session's result is known.
     pub fn picked(&mut self, pick: Pick, session: Session) {
-        self.member = Some(pick.member);
+        self.pick = Some(pick);
         // A failover keeps its name through later attempts.
         if self.session != Some(Session::Failover) {
             self.session = Some(session);
+        }
+    }
+
+    /// Records from now on what will be told of the request, for this reason; not if nothing is kept.
+    pub fn explain(&mut self, because: Because) {
+        if self.worker.shared.kept.is_open() {
+            self.explanation.get_or_insert_default().because(because);
         }
     }
 
@@ -234,21 +259,41 @@ impl Visit {
         // A body that the client broke off takes the member's connection with it.
         let blameless = self.upload.as_ref().is_some_and(|upload| upload.error().is_some());
         let failure = failure.filter(|_| !blameless);
-        let at = self.route.as_ref().zip(self.member);
-        if let (Some(mut in_flight), Some(failure), Some((route, member))) =
+        if !blameless {
+            self.explain(Because::Cut);
+        }
+        let at = self.route.as_ref().zip(self.pick);
+        if let (Some(mut in_flight), Some(failure), Some((route, pick))) =
             (self.in_flight.take(), failure, at)
         {
             let now = Instant::now();
-            let first = route.exclusion(&route.members[member], failure, now);
+            let first = route.exclusion(&route.members[pick.member], failure, now);
             in_flight.failed(failure, first, now);
         }
         self.connection = None;
     }
 
+    /// What has come of it so far.
+    pub(super) fn answer(&self) -> Answer {
+        let member = self.member();
+        Answer {
+            status: self.status.map(|status| status.as_u16()),
+            reason: self.reason,
+            member: member.map(|member| (Arc::clone(&member.name), member.address)),
+            attempts: self.attempts,
+            latency: self.latency,
+            duration: self.begun.elapsed(),
+            received: self.upload.as_ref().map_or(0, Upload::bytes),
+            sent: self.sent,
+            cut: !self.complete && self.status.is_some(),
+        }
+    }
+
     fn line(&mut self, asked: Asked, duration: Duration) -> Line {
-        let member = self.route.as_ref().zip(self.member).map(|(route, at)| &route.members[at]);
+        let member = self.member();
         Line {
             asked,
+            id: self.id.to_str().unwrap_or_default().to_owned(),
             balancer: self.route.as_ref().map(|route| route.rule.id.to_string()),
             member: member.map(|member| Arc::clone(&member.name)),
             address: member.map(|member| member.address),
@@ -297,6 +342,9 @@ impl Drop for Visit {
             if !self.complete && self.reason.is_none() {
                 route.tally.aborted.inc();
             }
+        }
+        if let Some(explanation) = self.explanation.take() {
+            explain::keep(self, *explanation, duration);
         }
         if let Some(asked) = self.asked.take() {
             let line = self.line(*asked, duration);

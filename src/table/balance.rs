@@ -14,12 +14,16 @@
 //! and makes the shares of idle members exact in the long run. The constants come from the
 //! laboratory, `docs/balancing.md`.
 
+mod survey;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::load::Admission;
 use super::tally::Session;
 use super::{Group, Member, Route, State};
+
+pub use survey::{Candidate, Standing, survey};
 
 /// The part of its fair share that is left to the slowest member, so that it is known when it is well.
 const FLOOR: f64 = 0.025;
@@ -154,9 +158,10 @@ fn takes_part(member: &Member, now: Instant) -> bool {
 pub struct Dealer(AtomicU64);
 
 impl Dealer {
-    fn draw(&self) -> f64 {
+    /// The next number; `dry` leaves it for the next draw.
+    fn draw(&self, dry: bool) -> f64 {
         const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-        let n = self.0.fetch_add(1, Relaxed);
+        let n = if dry { self.0.load(Relaxed) } else { self.0.fetch_add(1, Relaxed) };
         (n.wrapping_mul(GOLDEN) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
@@ -235,7 +240,24 @@ pub enum NoMember {
 /// # Errors
 /// When no member is left that could serve the request.
 pub fn pick(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, NoMember> {
-    if let Some(pick) = own_member(route, ask)? {
+    choose(route, ask, rng, false)
+}
+
+/// What [`pick`] would pick now. Nothing is booked, no probe is begun: all stays as it was.
+///
+/// # Errors
+/// When no member is left that could serve the request.
+pub fn preview(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, NoMember> {
+    choose(route, ask, rng, true)
+}
+
+fn choose(
+    route: &Route,
+    ask: &Ask<'_>,
+    rng: &mut fastrand::Rng,
+    dry: bool,
+) -> Result<Pick, NoMember> {
+    if let Some(pick) = own_member(route, ask, dry)? {
         return Ok(pick);
     }
     let session = match (ask.wanted, &route.rule.sticky) {
@@ -243,13 +265,13 @@ pub fn pick(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pic
         (_, Some(sticky)) if !sticky.failover => return Err(NoMember::Session),
         _ => Session::Failover,
     };
-    let (member, probe) = any_member(route, ask, rng)?;
+    let (member, probe) = any_member(route, ask, rng, dry)?;
     Ok(Pick { member, session, probe })
 }
 
 /// The usable one, least busy, of the members that the session belongs to. It is waited for: to be
 /// busy is no reason to lose a session.
-fn own_member(route: &Route, ask: &Ask<'_>) -> Result<Option<Pick>, NoMember> {
+fn own_member(route: &Route, ask: &Ask<'_>, dry: bool) -> Result<Option<Pick>, NoMember> {
     let usable = |member: &usize| {
         let m = &route.members[*member];
         m.state != State::Disabled && !ask.tried.has(*member) && admits(m, ask)
@@ -265,10 +287,12 @@ fn own_member(route: &Route, ask: &Ask<'_>) -> Result<Option<Pick>, NoMember> {
     let free = own.filter(|member| !route.members[*member].is_full());
     let member = free.min_by(|a, b| busy(a).total_cmp(&busy(b))).ok_or(NoMember::Busy)?;
     let m = &route.members[member];
-    let group = &route.groups[m.group];
-    let pool = Pool::of(route, group, ask.now);
-    book_session(m, &group.cursor, &pool, ask.now);
-    let probe = is_due(m, ask) && m.load.begin_probe(ask.now);
+    if !dry {
+        let group = &route.groups[m.group];
+        let pool = Pool::of(route, group, ask.now);
+        book_session(m, &group.cursor, &pool, ask.now);
+    }
+    let probe = is_due(m, ask) && (dry || m.load.begin_probe(ask.now));
     Ok(Some(Pick { member, session: Session::Hit, probe }))
 }
 
@@ -291,8 +315,9 @@ fn any_member(
     route: &Route,
     ask: &Ask<'_>,
     rng: &mut fastrand::Rng,
+    dry: bool,
 ) -> Result<(usize, bool), NoMember> {
-    if let Some(member) = probe(route, ask) {
+    if let Some(member) = probe(route, ask, dry) {
         return Ok((member, true));
     }
     let tiers = [
@@ -309,8 +334,8 @@ fn any_member(
                 && (desperate || m.load.admission(ask.now) == Admission::Usable)
         };
         let free = |index: usize| !route.members[index].is_full() && fits(index);
-        let group = group(route, ask, &free);
-        if let Some(member) = group.and_then(|group| least(route, group, ask, &free, rng)) {
+        let group = group(route, ask, &free, dry);
+        if let Some(member) = group.and_then(|group| least(route, group, ask, &free, rng, dry)) {
             return Some(Ok((member, false)));
         }
         let dealt = |index: &usize| route.groups[route.members[*index].group].share > 0.0;
@@ -321,24 +346,26 @@ fn any_member(
 }
 
 /// A member whose exclusion has run out, if no other request is probing it.
-fn probe(route: &Route, ask: &Ask<'_>) -> Option<usize> {
+fn probe(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<usize> {
     let due = |index: &usize| {
         let m = &route.members[*index];
         m.state == State::Active
             && !ask.tried.has(*index)
             && !m.is_full()
             && is_due(m, ask)
-            && m.load.begin_probe(ask.now)
+            && (dry || m.load.begin_probe(ask.now))
     };
     // A first attempt alone probes: a request that has failed already deserves a sure member.
     let found = (ask.tried.count() == 0).then(|| (0..route.members.len()).find(due)).flatten()?;
-    let member = &route.members[found];
-    member.ledger.gift(&route.groups[member.group].cursor);
+    if !dry {
+        let member = &route.members[found];
+        member.ledger.gift(&route.groups[member.group].cursor);
+    }
     Some(found)
 }
 
 /// The group to pick from: the one of the member tried last while it can serve, else by share.
-fn group(route: &Route, ask: &Ask<'_>, fits: &impl Fn(usize) -> bool) -> Option<usize> {
+fn group(route: &Route, ask: &Ask<'_>, fits: &impl Fn(usize) -> bool, dry: bool) -> Option<usize> {
     let able = |group: &usize| route.groups[*group].range.clone().any(fits);
     if route.groups.len() == 1 {
         return able(&0).then_some(0);
@@ -352,7 +379,7 @@ fn group(route: &Route, ask: &Ask<'_>, fits: &impl Fn(usize) -> bool) -> Option<
     if total == 0.0 {
         return None;
     }
-    let mut left = route.dealer.draw() * total;
+    let mut left = route.dealer.draw(dry) * total;
     let found = shared().find(|group| {
         left -= route.groups[*group].share;
         left < 0.0
@@ -368,21 +395,12 @@ fn least(
     ask: &Ask<'_>,
     fits: &impl Fn(usize) -> bool,
     rng: &mut fastrand::Rng,
+    dry: bool,
 ) -> Option<usize> {
     let group = &route.groups[group];
     let pool = Pool::of(route, group, ask.now);
     let clock = group.cursor.get();
-    let score = |index: &usize| {
-        let m = &route.members[*index];
-        let weight = pool.weight(m, ask.now);
-        let ahead = lag(m, clock, weight, pool.method);
-        match route.rule.method {
-            Method::RoundRobin => ahead + 1.0 / weight,
-            Method::Latency | Method::LeastRequests => {
-                (ask.at(m, pool.method) + 1.0) / weight + FAIRNESS * ahead
-            }
-        }
-    };
+    let score = |index: &usize| pool.score(&route.members[*index], clock, ask);
     let least = |members: &mut dyn Iterator<Item = usize>| {
         members.map(|m| (score(&m), m)).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, m)| m)
     };
@@ -393,7 +411,9 @@ fn least(
     } else {
         least(&mut all.filter(|m| fits(*m)))
     }?;
-    book(&route.members[picked], &group.cursor, &pool, ask.now);
+    if !dry {
+        book(&route.members[picked], &group.cursor, &pool, ask.now);
+    }
     Some(picked)
 }
 
@@ -475,6 +495,18 @@ impl Pool {
         let effective: f64 = members().map(|m| pool.weight(m, now)).sum();
         pool.total = effective * group.weight() / seen;
         pool
+    }
+
+    /// What a member is picked by, where `clock` is its group's: the least is best.
+    fn score(&self, member: &Member, clock: f64, ask: &Ask<'_>) -> f64 {
+        let weight = self.weight(member, ask.now);
+        let ahead = lag(member, clock, weight, self.method);
+        match self.method {
+            Method::RoundRobin => ahead + 1.0 / weight,
+            Method::Latency | Method::LeastRequests => {
+                (ask.at(member, self.method) + 1.0) / weight + FAIRNESS * ahead
+            }
+        }
     }
 
     /// A member's effective weight.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use super::access::Barred;
@@ -163,7 +164,9 @@ impl Table {
 impl Hosts {
     /// Enters routes, which are in the order of their names, under their hosts.
     fn new(routes: &[Arc<Route>], owners: Option<&Arc<Owners>>) -> Self {
-        let mut hosts = Self { owners: owners.cloned(), ..Self::default() };
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let version = NEXT.fetch_add(1, Relaxed);
+        let mut hosts = Self { owners: owners.cloned(), version, ..Self::default() };
         let owners = owners.map(AsRef::as_ref);
         // A host that belongs to somebody is not for a wildcard of others, even while its owner
         // has nothing to serve there.

@@ -6,6 +6,8 @@
 pub mod access;
 pub mod balance;
 pub mod edit;
+pub mod explain;
+pub mod gate;
 pub mod load;
 pub mod owners;
 pub mod path;
@@ -508,6 +510,8 @@ struct Hosts {
     verdicts: Vec<Verdict>,
     /// Who owns which host, where hosts are owned.
     owners: Option<Arc<Owners>>,
+    /// No other of this process has the same number.
+    version: u64,
 }
 
 /// The routes of one host, by prefix: their places in the table.
@@ -590,6 +594,12 @@ impl Table {
         let found = own.filter_map(|route| route.reversal.as_ref()?.public_path(address));
         // The longest member path says most; of equals, the order of the map must not decide.
         found.max_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1))).map(|(_, path)| path)
+    }
+
+    /// Changes whenever it may be that another route serves a request.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.hosts.version
     }
 
     /// Which rules do not serve something that they ask for, in the order of the rules' names.

@@ -286,6 +286,28 @@ impl HostPattern {
     }
 }
 
+impl HostPattern {
+    /// Whether it covers a host (lower case, no port).
+    #[must_use]
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(name) => **name == *host,
+            Self::Wildcard(suffix) => wildcard_suffixes(host).any(|end| *end == **suffix),
+        }
+    }
+
+    /// What orders the patterns of one host: the more specific is the greater.
+    #[must_use]
+    pub const fn precision(&self) -> usize {
+        match self {
+            Self::Any => 0,
+            Self::Wildcard(suffix) => suffix.len(),
+            Self::Exact(_) => usize::MAX,
+        }
+    }
+}
+
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

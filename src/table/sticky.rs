@@ -142,7 +142,7 @@ impl Extract {
         (!route.is_empty()).then_some(route)
     }
 
-    fn route_in_url<'v>(&self, value: &'v str) -> Option<Cow<'v, str>> {
+    pub(super) fn route_in_url<'v>(&self, value: &'v str) -> Option<Cow<'v, str>> {
         match decode(value)? {
             Cow::Borrowed(value) => self.route(value).map(Cow::Borrowed),
             Cow::Owned(value) => self.route(&value).map(|route| Cow::Owned(route.to_owned())),
@@ -162,7 +162,7 @@ fn complaint(error: &regex::Error) -> String {
 
 /// Values of `;name=value` in any segment of the path, then of `name=value` in the query, where `;`
 /// separates nothing.
-fn parameters<'r>(
+pub(super) fn parameters<'r>(
     path: &'r str,
     query: Option<&'r str>,
     name: &'r str,
@@ -178,7 +178,10 @@ fn value_of<'r>(pair: &'r str, name: &str) -> Option<&'r str> {
 }
 
 /// Values of the cookies of that name which are not empty; several fields are read as one.
-fn cookies<'r>(headers: &'r HeaderMap, name: Option<&'r str>) -> impl Iterator<Item = &'r str> {
+pub(super) fn cookies<'r>(
+    headers: &'r HeaderMap,
+    name: Option<&'r str>,
+) -> impl Iterator<Item = &'r str> {
     let named = name.into_iter().flat_map(|name| {
         // Split before it is read as text: a byte that is no UTF-8 spoils its own cookie only.
         pairs(headers).filter_map(move |pair| cookie(pair, name.as_bytes()))

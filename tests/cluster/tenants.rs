@@ -159,14 +159,14 @@ fn nothing_is_served_before_a_namespace_is_known(control_plane: &ControlPlane) {
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(gibbon.page("/readyz").unwrap().status, 503);
     // Rights in one namespace; that the other stays closed is seen in time.
-    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["*"]});
-    let rules = json!([
-        rule("gibbon.dev", &["balancers", "balancers/status"]),
-        rule("discovery.k8s.io", &["endpointslices"]),
-        rule("coordination.k8s.io", &["leases"]),
-        rule("", &["services"]),
+    let all = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["*"]});
+    let granted = json!([
+        all("gibbon.dev", &["balancers", "balancers/status"]),
+        all("discovery.k8s.io", &["endpointslices"]),
+        all("coordination.k8s.io", &["leases"]),
+        all("", &["services"]),
     ]);
-    let role = json!({"metadata": {"name": "gibbon"}, "rules": rules});
+    let role = json!({"metadata": {"name": "gibbon"}, "rules": granted});
     control_plane.create(&open.path("rbac.authorization.k8s.io/v1/roles"), &role);
     let binding = json!({
         "metadata": {"name": "gibbon"},

@@ -495,6 +495,7 @@ impl Gibbon {
             default_certificate: options.default_certificate,
             admin: (Ipv4Addr::LOCALHOST, 0).into(),
             open_table: true,
+            open_explain: true,
             settings: options.settings,
             access_log: None,
             tls: Some(options.tls.unwrap_or_else(no_roots)),

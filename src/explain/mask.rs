@@ -1,0 +1,233 @@
+//! Leaves out of an explanation what is nobody else's business: the values of cookies and of
+//! parameters, credentials, and all fields that are not known to be harmless.
+
+use std::borrow::Cow;
+
+use http::header::{self, HeaderName, HeaderValue};
+
+/// Stands for what is not shown.
+pub const HIDDEN: &str = "***";
+
+/// Bytes of a text that are shown.
+const LONGEST: usize = 256;
+
+/// Fields whose values are shown.
+const HARMLESS: [&str; 45] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "accept-ranges",
+    "age",
+    "allow",
+    "cache-control",
+    "cdn-loop",
+    "connection",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-type",
+    "date",
+    "expect",
+    "expires",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "max-forwards",
+    "origin",
+    "priority",
+    "range",
+    "retry-after",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "sec-websocket-version",
+    "server",
+    "strict-transport-security",
+    "te",
+    "traceparent",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "vary",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// A field's value as it may be shown.
+#[must_use]
+pub fn field(name: &HeaderName, value: &HeaderValue) -> String {
+    let text = String::from_utf8_lossy(value.as_bytes());
+    match *name {
+        header::COOKIE => shortened(&cookies(&text)),
+        header::SET_COOKIE => shortened(&set_cookie(&text)),
+        header::AUTHORIZATION | header::PROXY_AUTHORIZATION => credentials(&text),
+        header::LOCATION | header::CONTENT_LOCATION | header::REFERER => shortened(&url(&text)),
+        header::REFRESH => shortened(&refresh(&text)),
+        _ if matches!(name.as_str(), "destination" | "uri") => shortened(&url(&text)),
+        _ if HARMLESS.binary_search(&name.as_str()).is_ok() => shortened(&text),
+        _ => HIDDEN.to_owned(),
+    }
+}
+
+/// Path and query without the values of parameters.
+#[must_use]
+pub fn target(text: &str) -> String {
+    let text = text.split('#').next().unwrap_or_default();
+    let (path, query) = match text.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (text, None),
+    };
+    let segment = |segment: &str| {
+        let (name, parameters) = segment.split_once(';')?;
+        Some(format!("{name};{}", pairs(parameters, ";")))
+    };
+    let segments =
+        path.split('/').map(|part| segment(part).map_or(Cow::Borrowed(part), Cow::Owned));
+    let path = segments.collect::<Vec<_>>().join("/");
+    shortened(&match query {
+        Some(query) => format!("{path}?{}", pairs(query, "&")),
+        None => path,
+    })
+}
+
+/// The beginning of a text.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    if text.len() <= LONGEST {
+        return text.to_owned();
+    }
+    let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    format!("{}...", &text[..end])
+}
+
+/// `name=value` several times: the names remain. Without a `=` it is all value.
+fn pairs(text: &str, separator: &str) -> String {
+    let masked = text.split(separator).map(|pair| match pair.split_once('=') {
+        Some((name, _)) => format!("{name}={HIDDEN}"),
+        None if pair.is_empty() => String::new(),
+        None => HIDDEN.to_owned(),
+    });
+    masked.collect::<Vec<_>>().join(separator)
+}
+
+fn cookies(text: &str) -> String {
+    let trimmed: Vec<_> = text.split(';').map(str::trim).collect();
+    pairs(&trimmed.join(";"), ";").replace(';', "; ")
+}
+
+/// The name remains, and the attributes.
+fn set_cookie(text: &str) -> String {
+    let (cookie, attributes) = match text.split_once(';') {
+        Some((cookie, attributes)) => (cookie, Some(attributes)),
+        None => (text, None),
+    };
+    let cookie = pairs(cookie, ";");
+    attributes.map_or_else(|| cookie.clone(), |attributes| format!("{cookie};{attributes}"))
+}
+
+/// The scheme remains, if there is one: `Bearer ***`.
+fn credentials(text: &str) -> String {
+    let is_scheme = |scheme: &str| {
+        scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-')
+    };
+    match text.split_once(' ') {
+        Some((scheme, _)) if is_scheme(scheme) => format!("{scheme} {HIDDEN}"),
+        _ => HIDDEN.to_owned(),
+    }
+}
+
+/// A URL or path without user, fragment and the values of parameters.
+fn url(text: &str) -> String {
+    let is_scheme = |text: &str| {
+        let letters = text.strip_suffix(':').unwrap_or(text);
+        letters.len() < text.len() && letters.bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
+    let (scheme, rest) = match text.split_once("//") {
+        Some((scheme, rest)) if scheme.is_empty() || is_scheme(scheme) => (scheme, rest),
+        _ => return target(text),
+    };
+    let end = rest.find(['/', '?', '#', ';']).unwrap_or(rest.len());
+    let (host, rest) = rest.split_at(end);
+    format!("{scheme}//{}{}", authority(host), target(rest))
+}
+
+/// Host and port without a user.
+#[must_use]
+pub fn authority(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, host)) => shortened(&format!("{HIDDEN}@{host}")),
+        None => shortened(text),
+    }
+}
+
+/// `5; url=…`.
+fn refresh(text: &str) -> String {
+    match text.split_once('=') {
+        Some((start, to)) => format!("{start}={}", url(to.trim_matches(['"', '\'']))),
+        None => text.split(';').next().unwrap_or_default().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(name: &'static str, value: &str) -> String {
+        let name = HeaderName::from_static(name);
+        field(&name, &HeaderValue::from_bytes(value.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn the_list_can_be_searched() {
+        assert!(HARMLESS.is_sorted());
+    }
+
+    #[test]
+    fn names_remain_and_values_do_not() {
+        for (name, value, seen) in [
+            ("cookie", "sessionid=SECRET!app1; b=SECRET;SECRET", "sessionid=***; b=***; ***"),
+            ("cookie", "a=b=SECRET", "a=***"),
+            ("authorization", "Bearer SECRET", "Bearer ***"),
+            ("authorization", "SECRET", "***"),
+            ("authorization", "SECRET+with/more SECRET", "***"),
+            ("proxy-authorization", "Basic SECRET", "Basic ***"),
+            ("x-api-key", "SECRET", "***"),
+            ("sec-websocket-key", "SECRET", "***"),
+            ("set-cookie", "s=SECRET; Path=/a; HttpOnly", "s=***; Path=/a; HttpOnly"),
+            ("set-cookie", "SECRET", "***"),
+            ("user-agent", "curl/8", "curl/8"),
+            ("referer", "http://a/b?c=SECRET#SECRET", "http://a/b?c=***"),
+            ("location", "https://u:SECRET@a/b;s=SECRET?x=SECRET", "https://***@a/b;s=***?x=***"),
+            ("location", "//a?SECRET", "//a?***"),
+            ("location", "/b?c=SECRET", "/b?c=***"),
+            ("location", "/b?c=SECRET&d=http://SECRET", "/b?c=***&d=***"),
+            ("location", "?SECRET//SECRET", "?***"),
+            ("destination", "http://a/b?SECRET", "http://a/b?***"),
+            ("refresh", "5; url=\"/b?c=SECRET\"", "5; url=/b?c=***"),
+        ] {
+            assert_eq!(shown(name, value), seen, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_target_keeps_its_path() {
+        for (text, seen) in [
+            ("/", "/"),
+            ("/a/b?c=SECRET&d=SECRET&SECRET", "/a/b?c=***&d=***&***"),
+            ("/a;jsessionid=SECRET/b;SECRET?", "/a;jsessionid=***/b;***?"),
+            ("/a?b=c?d=SECRET", "/a?b=***"),
+            ("/a?b=1;c=SECRET", "/a?b=***"),
+        ] {
+            assert_eq!(target(text), seen);
+        }
+        assert!(target(&"/a".repeat(10_000)).len() < 300);
+        assert!(target(&format!("/{}", "\u{e9}".repeat(10_000))).len() < 300);
+    }
+}
