@@ -438,11 +438,11 @@ impl Route {
         if failure.is_unreachable() || out < most { exclude_for } else { Duration::ZERO }
     }
 
-    /// The estimate of a member's latency as it counts now, in seconds.
+    /// The mean latency of each group's members, in seconds: what [`Load::latency`] of them asks for.
     #[must_use]
-    pub fn estimate(&self, member: &Member, now: Instant) -> f64 {
-        let group = &self.groups[member.group];
-        member.load.latency(balance::mean(self.members[group.range.clone()].iter()), now)
+    pub fn means(&self) -> Vec<f64> {
+        let members = |group: &Group| self.members[group.range.clone()].iter();
+        self.groups.iter().map(|group| balance::mean(members(group))).collect()
     }
 }
 
