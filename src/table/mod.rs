@@ -42,7 +42,7 @@ use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
 use tls::{CertificateConflict, Certificates, Tls};
 
-pub use build::{Backends, Endpoint, Endpoints, Holder, Verdict};
+pub use build::{ADDRESSES, Backends, Endpoint, Endpoints, Holder, Verdict};
 
 /// The name of the object that a rule comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -377,6 +377,8 @@ pub struct Route {
     pub dealer: Arc<Dealer>,
     /// Entries that have no address now.
     pub unresolved: Vec<usize>,
+    /// Those of them whose addresses would be more than [`ADDRESSES`] with those of the others.
+    pub crowded: Vec<usize>,
     /// What members say of their own address, turned round.
     pub reversal: Option<Reversal>,
     /// What has happened so far.
