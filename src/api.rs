@@ -73,7 +73,8 @@ pub struct BalancerSpec {
     #[schemars(schema_with = "schema::path")]
     pub path: String,
 
-    /// Who answers the requests: URLs, or Services with all their ready endpoints. At most 512.
+    /// Who answers the requests: URLs, or Services with all their ready endpoints. At most 512,
+    /// with 16,384 addresses in all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     #[x_kube(

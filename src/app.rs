@@ -10,12 +10,11 @@ use arc_swap::ArcSwap;
 use hyper_rustls::ConfigBuilderExt;
 use kube::Client;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Pages};
 use crate::explain::kept::Kept;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -89,7 +88,7 @@ pub struct App {
     proxy: Proxy,
     source: JoinHandle<anyhow::Result<()>>,
     ending: watch::Sender<bool>,
-    pages: JoinHandle<()>,
+    pages: Pages,
     grace: Duration,
 }
 
@@ -103,12 +102,10 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
     let table = Arc::new(ArcSwap::from_pointee(Table::default()));
     let metrics = Metrics::new(&table)?;
     let health = Arc::new(Health::default());
-    let admin = TcpListener::bind(config.admin)
-        .await
-        .with_context(|| format!("--admin {} cannot be bound", config.admin))?;
+    let admin = bind("--admin", config.admin)?;
     let plain = config.listen.iter().map(|address| (*address, false));
     let secured = config.listen_tls.iter().map(|address| (*address, true));
-    let listeners = plain.chain(secured).map(|(address, tls)| bind(address, tls));
+    let listeners = plain.chain(secured).map(|(address, tls)| listener(address, tls));
     let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
     let kept = Arc::new(Kept::new(config.settings.explain_keep));
     let shared = Arc::new(Shared {
@@ -145,16 +142,17 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
         kept,
         open_explain: config.open_explain,
     };
+    let pages = pages.start(admin).context("the admin pages cannot be served")?;
     Ok(App {
         addresses: proxy.addresses().to_vec(),
-        admin: admin.local_addr()?,
+        admin: pages.address,
         table,
         health,
         metrics,
         proxy,
         source,
         ending,
-        pages: tokio::spawn(pages.serve(admin)),
+        pages,
         grace: config.shutdown_grace,
     })
 }
@@ -182,7 +180,7 @@ impl App {
         // Whoever still has something to give back has heard of the end above.
         let _given_back = timeout(GIVE_BACK, self.ending.closed()).await;
         self.source.abort();
-        self.pages.abort();
+        drop(self.pages);
         if cut > 0 {
             tracing::warn!(connections = cut, "the grace period is over: connections were cut");
         }
@@ -227,7 +225,13 @@ async fn client() -> anyhow::Result<(Client, Option<IpAddr>)> {
     Ok((client, api_server))
 }
 
-fn bind(address: SocketAddr, tls: bool) -> anyhow::Result<Listener> {
+fn listener(address: SocketAddr, tls: bool) -> anyhow::Result<Listener> {
+    let flag = if tls { "--listen-tls" } else { "--listen" };
+    Ok(Listener { socket: bind(flag, address)?, tls })
+}
+
+/// Listens at the address that a flag gives.
+fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<StdListener> {
     let listen = || -> std::io::Result<StdListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -235,9 +239,7 @@ fn bind(address: SocketAddr, tls: bool) -> anyhow::Result<Listener> {
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    let flag = if tls { "--listen-tls" } else { "--listen" };
-    let socket = listen().with_context(|| format!("{flag} {address} cannot be bound"))?;
-    Ok(Listener { socket, tls })
+    listen().with_context(|| format!("{flag} {address} cannot be bound"))
 }
 
 /// TLS to members, verified against the system's roots.

@@ -294,8 +294,9 @@ impl Collector for LiveTable {
             families.rule(route);
             let now = Instant::now();
             balance::reckon(route, now);
+            let means = route.means();
             for member in &route.members {
-                families.member(route, member, now);
+                families.member(route, member, means[member.group], now);
             }
         }
         for (host, certificate) in table.certificates.hosts() {
@@ -335,7 +336,7 @@ impl Families {
         }
     }
 
-    fn member(&mut self, route: &Route, member: &Member, now: Instant) {
+    fn member(&mut self, route: &Route, member: &Member, mean: f64, now: Instant) {
         let id = &route.rule.id;
         let address = member.address.to_string();
         let labels = [
@@ -352,7 +353,7 @@ impl Families {
         }
         self.count(10, &labels, tally.connections.get());
         self.gauge(11, &labels, f64::from(member.load.in_flight()));
-        self.gauge(12, &labels, route.estimate(member, now));
+        self.gauge(12, &labels, member.load.latency(mean, now));
         self.gauge(13, &labels, member.load.failure_rate(now));
         let usable = condition(member, now) == "usable";
         self.gauge(14, &labels, f64::from(u8::from(usable)));
@@ -438,11 +439,12 @@ pub fn condition(member: &Member, now: Instant) -> &'static str {
 
 fn census(route: &Route) -> [(&'static str, usize); 7] {
     let now = Instant::now();
-    let states = ["usable", "excluded", "probing", "draining", "standby", "disabled"];
-    let count = |state| route.members.iter().filter(|m| condition(m, now) == state).count();
-    let mut census = [("unresolved", route.unresolved.len()); 7];
-    for (place, state) in census.iter_mut().zip(states) {
-        *place = (state, count(state));
+    let states = ["usable", "excluded", "probing", "draining", "standby", "disabled", "unresolved"];
+    let mut census = states.map(|state| (state, 0));
+    census[6].1 = route.unresolved.len();
+    for member in &route.members {
+        let state = condition(member, now);
+        census.iter_mut().filter(|(of, _)| *of == state).for_each(|(_, count)| *count += 1);
     }
     census
 }

@@ -5,7 +5,7 @@ mod explain;
 mod view;
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::runtime::Builder;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 
 use crate::explain::kept::Kept;
@@ -49,9 +50,46 @@ pub struct Admin {
     pub open_explain: bool,
 }
 
+/// The pages, which are served until this is dropped.
+#[derive(Debug)]
+pub struct Pages {
+    /// Where they are.
+    pub address: SocketAddr,
+    _open: oneshot::Sender<Infallible>,
+}
+
 impl Admin {
-    /// Serves the pages for ever.
-    pub async fn serve(self, listener: TcpListener) {
+    /// Serves the pages on a thread of their own: they answer whatever the others are busy with.
+    ///
+    /// # Errors
+    /// When the socket cannot be used or the thread cannot be started.
+    pub fn start(self, listener: StdListener) -> std::io::Result<Pages> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let (open, closed) = oneshot::channel();
+        let run = move || -> std::io::Result<()> {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let served = runtime.block_on(async {
+                let listener = TcpListener::from_std(listener)?;
+                tokio::select! {
+                    () = self.serve(listener) => {}
+                    _ = closed => {}
+                }
+                Ok(())
+            });
+            // Pages that are still being made are for nobody.
+            runtime.shutdown_background();
+            served
+        };
+        std::thread::Builder::new().name("admin".into()).spawn(move || {
+            if let Err(error) = run() {
+                tracing::error!(%error, "there are no admin pages");
+            }
+        })?;
+        Ok(Pages { address, _open: open })
+    }
+
+    async fn serve(self, listener: TcpListener) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             // The semaphore is never closed.
@@ -165,7 +203,43 @@ fn page(status: StatusCode, kind: &'static str, body: String) -> Response<Full<B
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::time::Instant;
+
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn get(at: SocketAddr, page: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&at, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        write!(stream, "GET {page} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// The reads below hold the runtime of the test, as a large table holds the one that builds it.
+    #[tokio::test]
+    async fn pages_answer_while_others_work_and_end_when_they_are_dropped() {
+        let table = Arc::new(ArcSwap::from_pointee(Table::default()));
+        let metrics = Metrics::new(&table).unwrap();
+        let (health, kept) = (Arc::default(), Arc::new(Kept::new(1)));
+        let admin = Admin { table, metrics, health, open_table: false, kept, open_explain: false };
+        let pages = admin.start(StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
+        let at = pages.address;
+        for page in ["/livez", "/metrics", "/table"] {
+            let answer = get(at, page).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{page}: {answer}");
+        }
+        assert!(get(at, "/readyz").unwrap().starts_with("HTTP/1.1 503 "));
+        drop(pages);
+        let until = Instant::now() + LIMIT;
+        while get(at, "/livez").is_ok() {
+            assert!(Instant::now() < until, "the pages are still there");
+        }
+    }
 
     #[tokio::test]
     async fn the_table_and_explanations_are_for_this_machine_unless_it_is_said_otherwise() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::metrics::condition;
 use crate::table::load::{Admission, Failure};
-use crate::table::{Member, Route, Table};
+use crate::table::{Member, Route, Rule, Table};
 
 /// What is being served, and what is not.
 pub fn table(table: &Table) -> Value {
@@ -27,6 +27,8 @@ pub fn table(table: &Table) -> Value {
 
 fn route(route: &Route, now: Instant) -> Value {
     let rule = &route.rule;
+    let means = route.means();
+    let members = route.members.iter().map(|m| member(rule, m, means[m.group], now));
     let unresolved = route.unresolved.iter().map(|entry| {
         let entry = &rule.entries[*entry];
         json!({"name": *entry.name, "url": entry.target.to_string()})
@@ -39,16 +41,16 @@ fn route(route: &Route, now: Instant) -> Value {
         "redirect": rule.redirect.as_ref().map(|redirect| &*redirect.to),
         "refuse": rule.refuse.map(|status| status.as_u16()),
         "waiting": route.queue.waiting(),
-        "members": route.members.iter().map(|m| member(route, m, now)).collect::<Vec<_>>(),
+        "members": members.collect::<Vec<_>>(),
         "unresolved": unresolved.collect::<Vec<_>>(),
     })
 }
 
-fn member(route: &Route, member: &Member, now: Instant) -> Value {
+fn member(rule: &Rule, member: &Member, mean: f64, now: Instant) -> Value {
     let load = &member.load;
     let failures = Failure::ALL.into_iter().filter(|f| member.tally.failures(*f) > 0);
     let failures = failures.map(|f| (f.reason().to_owned(), json!(member.tally.failures(f))));
-    let entry = &route.rule.entries[member.entry];
+    let entry = &rule.entries[member.entry];
     json!({
         "name": *member.name,
         "address": member.address.to_string(),
@@ -65,7 +67,7 @@ fn member(route: &Route, member: &Member, now: Instant) -> Value {
         },
         "inFlight": load.in_flight(),
         "maxInFlight": member.max_in_flight,
-        "latencySeconds": route.estimate(member, now),
+        "latencySeconds": load.latency(mean, now),
         "failureRate": load.failure_rate(now),
         "requests": member.tally.requests.get(),
         "sessionRequests": member.tally.sessions.get(),

@@ -90,7 +90,7 @@ impl Row {
             balancer: route.rule.id.name.to_string(),
             state,
             requests: member.tally.requests.get(),
-            latency: route.estimate(member, now),
+            latency: member.load.latency(route.means()[member.group], now),
             in_flight: member.load.in_flight(),
             failure_rate: member.load.failure_rate(now),
             ..self

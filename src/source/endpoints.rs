@@ -226,10 +226,13 @@ fn gather<'s>(
             }
         }
     }
-    // A pod of both families is one member, not two.
+    // A pod of both families is one member, not two. Its second family is for when nothing of the
+    // first can be used.
     let is_preferred = |address: &SocketAddr| address.is_ipv6() == prefers_ipv6;
-    if found.keys().any(is_preferred) {
-        found.retain(|address, _| is_preferred(address));
+    let is_usable = |endpoint: &SliceEndpoint| endpoint.ready || endpoint.serving;
+    let best = found.iter().max_by_key(|(at, e)| (is_usable(e), is_preferred(at)));
+    if let Some(is_ipv6) = best.map(|(address, _)| address.is_ipv6()) {
+        found.retain(|address, _| address.is_ipv6() == is_ipv6);
     }
     found
 }
@@ -381,6 +384,30 @@ mod tests {
         let six =
             service(&json!({"ipFamilies": ["IPv6"], "ports": [{"name": "http", "port": 80}]}));
         assert_eq!(shown(&resolve(Some(&six), [&four], &named("http"))), ["10.0.0.1:80"]);
+    }
+
+    #[test]
+    fn the_second_family_serves_while_nothing_of_the_first_can() {
+        let app = service(&json!({
+            "ipFamilies": ["IPv4", "IPv6"], "ports": [{"name": "http", "port": 80}],
+        }));
+        let ports = json!([{"name": "http", "port": 80}]);
+        let six = ["2001:db8::1", "2001:db8::2"].map(|ip| pod(ip, true, true, false));
+        let six = slice(&ports, &json!(six));
+        let found = |ready, serving| {
+            let four = slice(&ports, &json!([pod("10.0.0.1", ready, serving, false)]));
+            resolve(Some(&app), [&four, &six], &named("http"))
+        };
+        let unready = found(false, false);
+        assert_eq!(shown(&unready), ["[2001:db8::1]:80", "[2001:db8::2]:80"]);
+        assert!(matches!(unready, Resolution::Endpoints(_, 2)));
+        assert_eq!(shown(&found(false, true)), ["10.0.0.1:80~"]);
+        assert_eq!(shown(&found(true, true)), ["10.0.0.1:80"]);
+        // Nothing of either: it is the first that is counted.
+        let four = slice(&ports, &json!([pod("10.0.0.1", false, false, false)]));
+        let six = ["2001:db8::1", "2001:db8::2"].map(|ip| pod(ip, false, false, false));
+        let none = resolve(Some(&app), [&four, &slice(&ports, &json!(six))], &named("http"));
+        assert!(matches!(none, Resolution::Endpoints(_, 1)));
     }
 
     #[test]

@@ -14,7 +14,9 @@ use crate::source::kubernetes::store::{Held, Refusal};
 use crate::source::policy::Policy;
 use crate::table::path::HostPattern;
 use crate::table::tls::{CertificateConflict, SecretId};
-use crate::table::{Entry, Holder, Host, Route, Rule, RuleId, ServicePort, State, Target, Verdict};
+use crate::table::{
+    ADDRESSES, Entry, Holder, Host, Route, Rule, RuleId, ServicePort, State, Target, Verdict,
+};
 
 /// The longest message of a condition; many problems are cut short.
 const MESSAGE: usize = 1000;
@@ -42,6 +44,7 @@ pub enum Reason {
     NoEndpoints,
     NameNotResolved,
     AddressNotPermitted,
+    TooManyEndpoints,
     InvalidCertificate,
     CertificateConflict,
     Programmed,
@@ -50,7 +53,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Accepted,
         Self::PartiallyAccepted,
         Self::Conflicted,
@@ -70,6 +73,7 @@ impl Reason {
         Self::NoEndpoints,
         Self::NameNotResolved,
         Self::AddressNotPermitted,
+        Self::TooManyEndpoints,
         Self::InvalidCertificate,
         Self::CertificateConflict,
         Self::Programmed,
@@ -98,6 +102,7 @@ impl Reason {
             | Self::NoEndpoints
             | Self::NameNotResolved
             | Self::AddressNotPermitted
+            | Self::TooManyEndpoints
             | Self::InvalidCertificate
             | Self::CertificateConflict => "ResolvedRefs: False",
             Self::Programmed => "Programmed: True",
@@ -136,6 +141,10 @@ impl Reason {
             Self::NameNotResolved => "A member's name has no address.",
             Self::AddressNotPermitted => {
                 "A member's address is of the node itself, of Gibbon or the API server, or in `--deny-members`."
+            }
+            Self::TooManyEndpoints => {
+                "With a member's addresses the Balancer would have more than 16384: that member \
+                 gets no requests."
             }
             Self::InvalidCertificate => {
                 "The Secret of its certificate is missing or wrong, has expired, or is not for its \
@@ -313,8 +322,11 @@ impl Facts<'_> {
             let message = "its members were not looked for".to_owned();
             return finding("Unknown", Reason::NotAccepted, message);
         };
+        let counts = self.counts();
         let members = rule.entries.iter().enumerate();
-        let members = members.filter_map(|(at, entry)| self.fault(at, entry));
+        let members = members.filter_map(|(at, entry)| {
+            self.fault(at, entry, counts.get(at).is_some_and(|count| *count > 0))
+        });
         let faults: Vec<_> = members.chain(self.certificate_faults(rule)).collect();
         match faults.first() {
             None => finding("True", Reason::ResolvedRefs, "all members were found".to_owned()),
@@ -346,20 +358,29 @@ impl Facts<'_> {
         problem.into_iter().chain(unused).collect()
     }
 
+    /// How many members each entry has.
+    fn counts(&self) -> Vec<usize> {
+        let Some(route) = self.route else { return Vec::new() };
+        let mut counts = vec![0; route.rule.entries.len()];
+        for member in &route.members {
+            counts[member.entry] += 1;
+        }
+        counts
+    }
+
     /// What is wrong with what an entry names.
-    fn fault(&self, at: usize, entry: &Entry) -> Option<(Reason, String)> {
+    fn fault(&self, at: usize, entry: &Entry, has_members: bool) -> Option<(Reason, String)> {
         let field = format!("spec.members[{at}]");
-        let has_members = || {
-            let route = self.route.filter(|route| !route.unresolved.contains(&at));
-            route.is_some_and(|route| route.members.iter().any(|member| member.entry == at))
-        };
         let barred = |field: String| {
             let message = format!("{field}: its addresses may not be members: {}", Policy::BARRED);
             (Reason::AddressNotPermitted, message)
         };
+        if let Some(route) = self.route.filter(|route| route.crowded.contains(&at)) {
+            return Some(too_many(&field, entry, route.found_addresses(at)));
+        }
         match &entry.target {
-            Target::Service(port) => self.service_fault(&field, port, &has_members),
-            Target::Url(_) if has_members() => None,
+            Target::Service(port) => self.service_fault(&field, port, has_members),
+            Target::Url(_) if has_members => None,
             Target::Url(authority) => Some(match &authority.host {
                 Host::Address(_) => barred(format!("{field}.url")),
                 Host::Name(name) if self.knows(at) => barred(format!("{field}.url ({name})")),
@@ -379,7 +400,7 @@ impl Facts<'_> {
         &self,
         field: &str,
         port: &ServicePort,
-        has_members: &dyn Fn() -> bool,
+        has_members: bool,
     ) -> Option<(Reason, String)> {
         let field = format!("{field}.service");
         let name = &port.name;
@@ -400,7 +421,7 @@ impl Facts<'_> {
                     balancer::no_urls(&port.namespace)
                 ),
             ),
-            _ if has_members() => return None,
+            _ if has_members => return None,
             Resolution::External(external, _) => {
                 (Reason::NameNotResolved, format!("{field}.name: {external} has no usable address"))
             }
@@ -419,10 +440,11 @@ impl Facts<'_> {
         let Some(route) = self.route else { return MemberCounts::default() };
         let is_ready = |state| matches!(state, State::Active | State::Standby);
         let ready = route.members.iter().filter(|member| is_ready(member.state)).count();
+        let counts = self.counts();
         let total = route.rule.entries.iter().enumerate().map(|(at, entry)| match &entry.target {
             Target::Service(port) => match (self.resolve)(port) {
                 Resolution::Endpoints(_, total) => total,
-                _ => route.members.iter().filter(|member| member.entry == at).count(),
+                _ => counts[at],
             },
             // What does not resolve is still one member that is missing.
             Target::Url(_) => route.found_addresses(at).max(1),
@@ -430,6 +452,18 @@ impl Facts<'_> {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         MemberCounts { ready: count(ready), total: count(total.sum()) }
     }
+}
+
+fn too_many(field: &str, entry: &Entry, count: usize) -> (Reason, String) {
+    let field = match &entry.target {
+        Target::Service(port) => format!("{field}.service ({})", port.name),
+        Target::Url(_) => format!("{field}.url"),
+    };
+    let message = format!(
+        "{field}: its {count} addresses are not used: with those of the members before it they \
+         would be more than {ADDRESSES}, the most that a Balancer may have"
+    );
+    (Reason::TooManyEndpoints, message)
 }
 
 fn reason(problem: &Problem) -> Reason {
@@ -694,6 +728,25 @@ mod tests {
         let url = setup(&[("app", url)], policy);
         resolved(&url, "NameNotResolved", "spec.members[0].url: nowhere.example has no address");
         assert_eq!(url.status("app", 1).ready, "0/1");
+    }
+
+    #[test]
+    fn members_beyond_the_most_addresses_are_named_with_number_and_limit() {
+        let app = || json!({"service": {"name": "app", "port": 80}});
+        let crowded = |members: usize| Setup {
+            addresses: vec!["10.0.0.1:80"; ADDRESSES / 2],
+            ..setup(
+                &[("app", json!({"hosts": ["www.site.com"], "members": vec![app(); members]}))],
+                Policy::default(),
+            )
+        };
+        assert_eq!(crowded(2).shown("app").0[1], "ResolvedRefs=True/ResolvedRefs");
+        let (conditions, message) = crowded(3).shown("app");
+        assert_eq!(conditions[1], "ResolvedRefs=False/TooManyEndpoints");
+        assert_eq!(conditions[2], "Programmed=True/Programmed");
+        assert!(message.contains("spec.members[2].service (app): its 8192 addresses"), "{message}");
+        assert!(message.contains("more than 16384,") && !message.contains("members[1]"));
+        assert!(Reason::TooManyEndpoints.meaning().contains(&ADDRESSES.to_string()));
     }
 
     #[test]

@@ -26,6 +26,9 @@ use super::{
 /// Requests of one rule that may wait for members that are full.
 const WAITING: usize = 1024;
 
+/// The addresses of one rule at most: what takes long for one holds up the tables of all.
+pub const ADDRESSES: usize = 16_384;
+
 /// What is known of where members are.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
@@ -314,6 +317,27 @@ impl Found {
         self.barred == endpoints.barred && rule.entries.iter().zip(&self.backends).all(same)
     }
 
+    /// How many addresses an entry has, barred ones included.
+    fn addresses(&self, rule: &Rule, entry: usize) -> usize {
+        let target = rule.entries.get(entry).map(|entry| &entry.target);
+        match (target, self.backends.get(entry)) {
+            (Some(Target::Url(Authority { host: Host::Address(_), .. })), _) => 1,
+            (_, Some(Some(backends))) => backends.endpoints.len(),
+            _ => 0,
+        }
+    }
+
+    /// The entries whose addresses would be more than a rule may have.
+    fn crowded(&self, rule: &Rule) -> Vec<usize> {
+        let mut left = ADDRESSES;
+        let is_beyond = |entry: &usize| {
+            let rest = left.checked_sub(self.addresses(rule, *entry));
+            left = rest.unwrap_or(left);
+            rest.is_none()
+        };
+        (0..rule.entries.len()).filter(is_beyond).collect()
+    }
+
     /// The endpoints of an entry that may be connected to.
     fn endpoints(&self, rule: &Rule, entry: usize) -> Vec<Endpoint> {
         let mut endpoints = match (&rule.entries[entry].target, &self.backends[entry]) {
@@ -405,19 +429,22 @@ impl Route {
         let mut members = Vec::new();
         let mut groups = Vec::new();
         let mut unresolved = Vec::new();
+        let crowded = found.crowded(rule);
+        let is_crowded = |entry: usize| crowded.binary_search(&entry).is_ok();
+        let kept = before.map_or_else(Keeper::default, Keeper::of);
         for (share, entries) in shares(&rule.entries) {
             let from = members.len();
             let old = before.and_then(|b| b.groups.get(groups.len()));
             let cursor = old.map_or_else(Arc::default, |group| Arc::clone(&group.cursor));
             for entry in entries {
-                let endpoints = found.endpoints(rule, entry);
+                let endpoints =
+                    if is_crowded(entry) { Vec::new() } else { found.endpoints(rule, entry) };
                 if endpoints.is_empty() {
                     unresolved.push(entry);
                 }
                 for endpoint in endpoints {
                     let load = load(entry, endpoint.address);
-                    let own = before.and_then(|b| b.kept(&load, &rule.entries[entry]));
-                    let own = own.unwrap_or_else(|| {
+                    let own = kept.get(&load, &rule.entries[entry]).unwrap_or_else(|| {
                         (Arc::new(Ledger::joining(&cursor)), Arc::<MemberTally>::default())
                     });
                     members.push(member(rule, entry, groups.len(), &endpoint, load, own));
@@ -434,12 +461,13 @@ impl Route {
             rule: Arc::clone(rule),
             groups,
             unresolved,
-            reversal: reversal(rule, &found),
+            reversal: reversal(rule, &found, &crowded),
             dealer: before.map_or_else(Arc::<Dealer>::default, |b| Arc::clone(&b.dealer)),
             tally: before.map_or_else(Arc::<RuleTally>::default, |b| Arc::clone(&b.tally)),
             budget: before.map_or_else(Arc::<Budget>::default, |b| Arc::clone(&b.budget)),
             queue: before.map_or_else(Arc::<Queue>::default, |b| Arc::clone(&b.queue)),
             room: if is_limited { WAITING } else { 0 },
+            crowded,
             found,
             named,
             issued,
@@ -450,29 +478,37 @@ impl Route {
     /// How many addresses were found behind an entry's name or Service, barred ones included.
     #[must_use]
     pub fn found_addresses(&self, entry: usize) -> usize {
-        let target = self.rule.entries.get(entry).map(|entry| &entry.target);
-        match (target, self.found.backends.get(entry)) {
-            (Some(Target::Url(Authority { host: Host::Address(_), .. })), _) => 1,
-            (_, Some(Some(backends))) => backends.endpoints.len(),
-            _ => 0,
-        }
-    }
-
-    /// What this rule knows of an entry's backend besides its load; two entries may share one.
-    fn kept(&self, load: &Arc<Load>, entry: &Entry) -> Option<Kept> {
-        let same = |m: &&Member| {
-            Arc::ptr_eq(&m.load, load) && m.name == entry.name && m.site.path == *entry.path
-        };
-        let member = self.members.iter().find(same)?;
-        if member.state != State::Active {
-            member.ledger.skip(&self.groups[member.group].cursor);
-        }
-        Some((Arc::clone(&member.ledger), Arc::clone(&member.tally)))
+        self.found.addresses(&self.rule, entry)
     }
 }
 
 /// What a rule keeps of a member when its table changes.
 type Kept = (Arc<Ledger>, Arc<MemberTally>);
+
+/// What a rule knows of its backends besides their loads: two entries may share one. The key is
+/// that load with the entry's name and path.
+#[derive(Default)]
+struct Keeper<'r>(HashMap<(*const Load, &'r str, &'r str), Kept>);
+
+impl<'r> Keeper<'r> {
+    fn of(route: &'r Route) -> Self {
+        let mut kept = HashMap::with_capacity(route.members.len());
+        for member in &route.members {
+            kept.entry((Arc::as_ptr(&member.load), &*member.name, &*member.site.path))
+                .or_insert_with(|| {
+                    if member.state != State::Active {
+                        member.ledger.skip(&route.groups[member.group].cursor);
+                    }
+                    (Arc::clone(&member.ledger), Arc::clone(&member.tally))
+                });
+        }
+        Self(kept)
+    }
+
+    fn get(&self, load: &Arc<Load>, entry: &Entry) -> Option<Kept> {
+        self.0.get(&(Arc::as_ptr(load), &*entry.name, &*entry.path)).cloned()
+    }
+}
 
 /// Without shares all entries are one group; with shares each is one of its own.
 fn shares(entries: &[Entry]) -> Vec<(f64, Range<usize>)> {
@@ -564,9 +600,10 @@ fn bracketed(ip: IpAddr) -> String {
     }
 }
 
-fn reversal(rule: &Rule, found: &Found) -> Option<Reversal> {
+fn reversal(rule: &Rule, found: &Found, crowded: &[usize]) -> Option<Reversal> {
     let rules = rule.reverse.clone()?;
-    let sites = (0..rule.entries.len()).flat_map(|entry| found.sites(rule, entry));
+    let entries = (0..rule.entries.len()).filter(|entry| crowded.binary_search(entry).is_err());
+    let sites = entries.flat_map(|entry| found.sites(rule, entry));
     Some(Reversal::new(&rule.prefix, sites.collect(), rules))
 }
 
@@ -878,6 +915,55 @@ mod tests {
         assert_eq!(second.routes[0].named["app-0"], [1]);
         let third = Table::build(&rules, &moved, None, &second, now);
         assert!(Arc::ptr_eq(&second.routes[0], &third.routes[0]));
+    }
+
+    #[test]
+    fn entries_of_one_backend_keep_what_is_their_own() {
+        let mut rule = service_rule(RouteName::None);
+        let other = service_rule(RouteName::None).entries.into_iter();
+        rule.entries.extend(other.map(|entry| Entry { name: "other".into(), ..entry }));
+        let rules = [Arc::new(rule)];
+        let both = [("10.0.0.1:80", None, None, false), ("10.0.0.2:80", None, None, false)];
+        let endpoints = |of| backends(&rules[0], of);
+        let now = Instant::now();
+        let first = Table::build(&rules, &endpoints(&both), None, &Table::default(), now);
+        let second = Table::build(&rules, &endpoints(&both[1..]), None, &first, now);
+        let (before, after) = (&first.routes[0].members, &second.routes[0].members);
+        for (old, new) in [(&before[1], &after[0]), (&before[3], &after[1])] {
+            assert_eq!(old.name, new.name);
+            assert!(Arc::ptr_eq(&old.load, &new.load));
+            assert!(Arc::ptr_eq(&old.ledger, &new.ledger) && Arc::ptr_eq(&old.tally, &new.tally));
+        }
+        assert!(Arc::ptr_eq(&after[0].load, &after[1].load));
+        assert!(!Arc::ptr_eq(&after[0].tally, &after[1].tally));
+    }
+
+    #[test]
+    fn an_entry_with_more_addresses_than_are_left_has_none() {
+        let service = |name: &str| {
+            let port = PortRef::Number(80);
+            ServicePort { namespace: "site".into(), name: name.into(), port }
+        };
+        let numbers = [("most", ADDRESSES - 10), ("many", 11), ("few", 9)];
+        let mut rule = service_rule(RouteName::None);
+        let of = |name| Entry { target: Target::Service(service(name)), ..entry(name, 1) };
+        rule.entries = numbers.map(|(name, _)| of(name)).into();
+        rule.entries.extend([entry("last", 1), entry("none", 2)]);
+        let addresses = |net: u8, count: usize| {
+            let ip = |n: usize| u32::from_be_bytes([10, net, 0, 0]) + u32::try_from(n).unwrap();
+            let ips = (0..count).map(move |n| std::net::Ipv4Addr::from_bits(ip(n)));
+            Arc::new(ips.map(|ip| SocketAddr::new(ip.into(), 80)).collect::<Backends>())
+        };
+        let services =
+            (1..).zip(numbers).map(|(net, (n, count))| (service(n), addresses(net, count)));
+        let endpoints = Endpoints { services: services.collect(), ..Endpoints::default() };
+        let rules = [Arc::new(rule)];
+        let table = Table::build(&rules, &endpoints, None, &Table::default(), Instant::now());
+        let route = &table.routes[0];
+        assert_eq!(route.members.len(), ADDRESSES);
+        assert_eq!((&route.unresolved[..], &route.crowded[..]), (&[1, 4][..], &[1, 4][..]));
+        assert_eq!(route.found_addresses(1), 11);
+        assert!(!format!("{:?}", route.reversal).contains("\"10.2.0.1\""));
     }
 
     #[test]

@@ -44,7 +44,7 @@ use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
 use tls::{CertificateConflict, Certificates, Tls};
 
-pub use build::{Backends, Endpoint, Endpoints, Holder, Verdict};
+pub use build::{ADDRESSES, Backends, Endpoint, Endpoints, Holder, Verdict};
 
 /// The name of the object that a rule comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -379,6 +379,8 @@ pub struct Route {
     pub dealer: Arc<Dealer>,
     /// Entries that have no address now.
     pub unresolved: Vec<usize>,
+    /// Those of them whose addresses would be more than [`ADDRESSES`] with those of the others.
+    pub crowded: Vec<usize>,
     /// What members say of their own address, turned round.
     pub reversal: Option<Reversal>,
     /// What has happened so far.
@@ -440,11 +442,11 @@ impl Route {
         if failure.is_unreachable() || out < most { exclude_for } else { Duration::ZERO }
     }
 
-    /// The estimate of a member's latency as it counts now, in seconds.
+    /// The mean latency of each group's members, in seconds: what [`Load::latency`] of them asks for.
     #[must_use]
-    pub fn estimate(&self, member: &Member, now: Instant) -> f64 {
-        let group = &self.groups[member.group];
-        member.load.latency(balance::mean(self.members[group.range.clone()].iter()), now)
+    pub fn means(&self) -> Vec<f64> {
+        let members = |group: &Group| self.members[group.range.clone()].iter();
+        self.groups.iter().map(|group| balance::mean(members(group))).collect()
     }
 }
 

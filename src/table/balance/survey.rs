@@ -89,6 +89,7 @@ pub fn survey(route: &Route, ask: &Ask<'_>) -> Vec<Candidate> {
     let shared = |group: &usize| route.groups[*group].share > 0.0 && fitting(*group).count() > 0;
     let groups = || 0..route.groups.len();
     let total: f64 = groups().filter(shared).map(|group| route.groups[group].share).sum();
+    let means = route.means();
     let mut candidates = Vec::with_capacity(route.members.len());
     for at in groups() {
         let group = &route.groups[at];
@@ -103,7 +104,7 @@ pub fn survey(route: &Route, ask: &Ask<'_>) -> Vec<Candidate> {
                 member: index,
                 standing: standing(route, index, ask, tier),
                 admission: member.load.admission(ask.now),
-                estimate: route.estimate(member, ask.now),
+                estimate: member.load.latency(means[at], ask.now),
                 measured: member.load.recorded().is_some(),
                 in_flight: member.load.in_flight(),
                 failure_rate: member.load.failure_rate(ask.now),
