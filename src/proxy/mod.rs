@@ -10,6 +10,7 @@ pub mod body;
 pub mod error;
 pub mod forward;
 pub mod headers;
+pub mod identity;
 pub mod io;
 pub mod log;
 pub mod tls;
@@ -436,25 +437,25 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
                 }
             }
         }
-        let (stream, secret) = if tls {
+        let (stream, seen) = if tls {
             let (table, metrics) = (&worker.shared.table, &worker.shared.metrics);
             let secured = tls::accept(stream, table, metrics, settings.patience.head).await?;
-            (ClientStream::Tls(secured.stream), Some(secured.secret))
+            (ClientStream::Tls(secured.stream), Some(secured.seen))
         } else {
             (ClientStream::Plain(stream), None)
         };
         let greeting = Client::greet(stream, Arc::clone(&activity)).await.ok()?;
-        Some((greeting, secret, client))
+        Some((greeting, seen, client))
     };
     let greeting = tokio::select! {
         biased;
         greeting = greet => greeting,
         () = too_late => return,
     };
-    let Some(((client, http2), secret, peer)) = greeting else {
+    let Some(((client, http2), seen, peer)) = greeting else {
         return;
     };
-    let connection = Rc::new(Connection { peer, secret, activity, counted });
+    let connection = Rc::new(Connection { peer, seen, activity, counted });
     let result = if http2 {
         serve_http2(&worker, connection, client, phases).await
     } else {
