@@ -9,6 +9,7 @@ pub mod attempts;
 pub mod body;
 pub mod error;
 pub mod forward;
+pub mod handshakes;
 pub mod headers;
 pub mod identity;
 pub mod io;
@@ -42,6 +43,7 @@ use crate::table::Table;
 use crate::table::access::Networks;
 use error::Error;
 use forward::Connection;
+use handshakes::Handshakes;
 use io::{Activity, Client, ClientStream, Patience};
 use log::{AccessLog, Line};
 use upstream::Pool;
@@ -72,6 +74,8 @@ pub struct Settings {
     pub announcing: Networks,
     /// Client connections that may be open at once.
     pub max_connections: usize,
+    /// TLS handshakes, and headers of the PROXY protocol, that may be under way at once on a listener.
+    pub max_handshakes: usize,
     /// Bytes of a request's head.
     pub max_head: usize,
     /// Fields of a request's head.
@@ -93,6 +97,7 @@ impl Default for Settings {
             trusted: Networks::default(),
             announcing: Networks::default(),
             max_connections: 20_000,
+            max_handshakes: 2_000,
             max_head: 64 * 1024,
             max_headers: 100,
             patience: Patience {
@@ -212,6 +217,7 @@ impl Proxy {
             lanes,
             open: Arc::clone(&open),
             limit: shared.settings.max_connections,
+            max_handshakes: shared.settings.max_handshakes,
             metrics: Arc::clone(&shared.metrics),
             warned: Cell::new(None),
         };
@@ -272,8 +278,15 @@ struct Lane {
 struct Accepted {
     stream: std::net::TcpStream,
     peer: SocketAddr,
-    tls: bool,
+    from: Entrance,
     counted: Counted,
+}
+
+/// The listener that a connection came in by.
+#[derive(Clone, Debug)]
+struct Entrance {
+    tls: bool,
+    handshakes: Arc<Handshakes>,
 }
 
 /// An open connection, until it is dropped.
@@ -298,6 +311,7 @@ struct Acceptor {
     lanes: Vec<Lane>,
     open: Arc<AtomicUsize>,
     limit: usize,
+    max_handshakes: usize,
     metrics: Arc<Metrics>,
     warned: Cell<Option<Instant>>,
 }
@@ -317,6 +331,7 @@ impl Acceptor {
 
     async fn listen(self: Rc<Self>, listener: Listener, mut phases: watch::Receiver<Phase>) {
         let Listener { socket, tls } = listener;
+        let entrance = Entrance { tls, handshakes: Handshakes::new(self.max_handshakes) };
         let listener = match TcpListener::from_std(socket) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "a listener cannot be used"),
@@ -325,19 +340,19 @@ impl Acceptor {
             tokio::select! {
                 biased;
                 _ = phases.wait_for(|phase| *phase >= Phase::Draining) => break,
-                accepted = listener.accept() => self.hand_over(accepted, tls).await,
+                accepted = listener.accept() => self.hand_over(accepted, &entrance).await,
             }
         }
         // What waits in the listen queue has been promised a connection: serve it too.
         let empty_queue = async {
             while let Ok(Ok(accepted)) = timeout(QUEUE_EMPTY, listener.accept()).await {
-                self.hand_over(Ok(accepted), tls).await;
+                self.hand_over(Ok(accepted), &entrance).await;
             }
         };
         let _ = timeout(QUEUE_LAST, empty_queue).await;
     }
 
-    async fn hand_over(&self, accepted: std::io::Result<(TcpStream, SocketAddr)>, tls: bool) {
+    async fn hand_over(&self, accepted: std::io::Result<(TcpStream, SocketAddr)>, from: &Entrance) {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -367,7 +382,8 @@ impl Acceptor {
         match stream.into_std() {
             // A worker that is gone has dropped its receiver, and the connection with it.
             Ok(stream) => {
-                drop(lane.sockets.send(Accepted { stream, peer, tls, counted }));
+                let from = from.clone();
+                drop(lane.sockets.send(Accepted { stream, peer, from, counted }));
             }
             Err(error) => tracing::debug!(%error, %peer, "a connection was lost"),
         }
@@ -411,7 +427,7 @@ async fn work(
 }
 
 async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Receiver<Phase>) {
-    let Accepted { stream, peer, tls, counted } = accepted;
+    let Accepted { stream, peer, from, counted } = accepted;
     let settings = &worker.shared.settings;
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
@@ -425,21 +441,10 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
         tokio::time::sleep(LAST_WORDS).await;
     };
     let greet = async {
-        let mut stream = stream;
-        let mut client = peer;
-        if settings.announcing.contain(peer.ip()) {
-            let announced = timeout(settings.patience.head, announce::read(&mut stream)).await;
-            match announced {
-                Ok(Ok(announced)) => client = announced.unwrap_or(peer),
-                Ok(Err(_)) | Err(_) => {
-                    tracing::debug!(%peer, "a connection without a PROXY header was closed");
-                    return None;
-                }
-            }
-        }
-        let (stream, seen) = if tls {
-            let (table, metrics) = (&worker.shared.table, &worker.shared.metrics);
-            let secured = tls::accept(stream, table, metrics, settings.patience.head).await?;
+        let (stream, client) = announced(&worker, stream, peer, &from).await?;
+        let (stream, seen) = if from.tls {
+            let secured =
+                tls::accept(stream, client.ip(), &worker.shared, &from.handshakes).await?;
             (ClientStream::Tls(secured.stream), Some(secured.seen))
         } else {
             (ClientStream::Plain(stream), None)
@@ -455,6 +460,7 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
     let Some(((client, http2), seen, peer)) = greeting else {
         return;
     };
+    worker.shared.metrics.speaks(http2, seen.is_some());
     let connection = Rc::new(Connection { peer, seen, activity, counted });
     let result = if http2 {
         serve_http2(&worker, connection, client, phases).await
@@ -469,6 +475,31 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
             worker.shared.metrics.refused(refused.reason());
         }
     }
+}
+
+/// Who the client is: the peer, or whom it announces where it is to do so. Nothing if it does not.
+async fn announced(
+    worker: &Worker,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    from: &Entrance,
+) -> Option<(TcpStream, SocketAddr)> {
+    let settings = &worker.shared.settings;
+    if !settings.announcing.contain(peer.ip()) {
+        return Some((stream, peer));
+    }
+    let read = announce::read(&mut stream);
+    let announced = from.handshakes.run(peer.ip(), settings.patience.head, read).await;
+    let (label, client) = match announced {
+        Ok(Ok(client)) => ("ok", Some(client.unwrap_or(peer))),
+        Ok(Err(_)) => ("failed", None),
+        Err(cut) => (cut.label(), None),
+    };
+    worker.shared.metrics.proxy_headers.with_label_values(&[label]).inc();
+    if client.is_none() {
+        tracing::debug!(%peer, result = label, "a connection without a PROXY header was closed");
+    }
+    client.map(|client| (stream, client))
 }
 
 /// Drives a connection; told to drain, it ends after what is under way.

@@ -1,8 +1,8 @@
 //! Handshakes with clients: the certificate by server name, out of the table in use.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
@@ -10,12 +10,12 @@ use rustls::server::Acceptor;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::Shared;
+use super::handshakes::Handshakes;
 use super::identity::Identity;
-use crate::metrics::Metrics;
 use crate::table::Table;
 use crate::table::tls::{Certificate, ClientPolicy, SecretId};
 
@@ -53,14 +53,15 @@ enum Shaken {
     Outdated,
 }
 
-/// Shakes hands; nothing if the client got no certificate or took too long.
+/// Shakes hands; nothing if the client got no certificate, took too long, or had to make room.
 pub async fn accept(
     stream: TcpStream,
-    table: &ArcSwap<Table>,
-    metrics: &Metrics,
-    patience: Duration,
+    client: IpAddr,
+    shared: &Shared,
+    handshakes: &Handshakes,
 ) -> Option<Secured> {
-    let result = timeout(patience, shake_hands(stream, table)).await;
+    let shaking = shake_hands(stream, &shared.table);
+    let result = handshakes.run(client, shared.settings.patience.head, shaking).await;
     let (label, secured) = match result {
         Ok(Ok(Shaken::Hands(secured))) => ("ok", Some(secured)),
         Ok(Ok(Shaken::UnknownName)) => ("unknown_name", None),
@@ -70,10 +71,10 @@ pub async fn accept(
             tracing::debug!(%error, "a TLS handshake failed");
             (if is_of_client(&error) { "client_certificate" } else { "failed" }, None)
         }
-        Err(_) => ("timeout", None),
+        Err(cut) => (cut.label(), None),
     };
     let version = secured.as_ref().map_or("none", version);
-    metrics.handshakes.with_label_values(&[version, label]).inc();
+    shared.metrics.handshakes.with_label_values(&[version, label]).inc();
     secured
 }
 
