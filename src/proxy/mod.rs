@@ -65,6 +65,9 @@ const BUFFER: usize = 64 * 1024;
 /// HTTP/2 streams that one client connection may have open.
 const MAX_STREAMS: u32 = 128;
 
+/// Bytes of an HTTP/2 stream that wait to be written, besides what was read of a member at once.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// What the proxy does the same for all rules.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -544,16 +547,26 @@ async fn serve_http2(
     mut phases: watch::Receiver<Phase>,
 ) -> hyper::Result<()> {
     let head = u32::try_from(worker.shared.settings.max_head).unwrap_or(u32::MAX);
+    let activity = Arc::clone(&connection.activity);
     let service = service(worker, connection);
     let served = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(head)
+        .max_send_buf_size(SEND_BUFFER)
         .enable_connect_protocol()
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
         .serve_connection(client, service);
-    drive!(served, phases)
+    let served = async move { drive!(served, phases) };
+    tokio::select! {
+        biased;
+        result = served => result,
+        () = activity.flooded() => {
+            worker.shared.metrics.refused("reset_flood");
+            Ok(())
+        }
+    }
 }
 
 /// Serves the requests of a connection; none of them ever fails.
