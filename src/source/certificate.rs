@@ -230,6 +230,9 @@ pub fn read(secret: SecretId, content: &Content, now: i64) -> Result<Certificate
         return Err(format!("its certificate is not valid before {}", validity.not_before));
     }
     let key = key.ok_or_else(|| format!("it has no {KEY}"))?;
+    if is_encrypted(key) {
+        return Err(format!("its {KEY} is encrypted: one without a passphrase is needed"));
+    }
     // What the parser says of a key might quote it.
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|_| format!("its {KEY} is no private key in PEM"))?;
@@ -247,6 +250,12 @@ pub fn read(secret: SecretId, content: &Content, now: i64) -> Result<Certificate
         config.ticketer = tickets;
     }
     Ok(Certificate { secret, not_after, config: Arc::new(config), resolver })
+}
+
+/// Whether a key in PEM needs a passphrase (RFC 7468, section 11; RFC 1421, section 4.6.1.1).
+fn is_encrypted(key: &[u8]) -> bool {
+    let has = |word: &[u8]| key.windows(word.len()).any(|part| part == word);
+    has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED")
 }
 
 /// Reads a Secret's authorities of clients; `now` is in seconds since 1970.
