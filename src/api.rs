@@ -654,8 +654,13 @@ pub struct Header {
 }
 
 /// TLS with clients.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.clientCertificate) || has(self.clientCASecret)")
+        .message("must be beside clientCASecret, which says whose certificates are good")
+        .field_path(".clientCertificate"),
+)]
 pub struct Tls {
     /// A Secret of type `kubernetes.io/tls` in the Balancer's namespace: the certificate with its
     /// chain (`tls.crt`) and the key (`tls.key`) for all of `hosts`. None: another Balancer of the
@@ -663,6 +668,21 @@ pub struct Tls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::object_name")]
     pub secret_name: Option<String>,
+
+    /// A Secret in the Balancer's namespace, `Opaque` or another, with the authorities in PEM
+    /// (`ca.crt`) that certificates of clients must come from. The oldest Balancer of a host that
+    /// names one decides for the host, and those that name none follow it. Members get the subject
+    /// as `X-Client-Cert-Subject`, such as `CN=ann,O=Site`, which clients cannot set. While there are no authorities, nobody is served. None:
+    /// clients are not asked.
+    #[serde(default, rename = "clientCASecret", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub client_ca_secret: Option<String>,
+
+    /// `Required`: clients without a certificate are refused. `Optional`: they are served, without
+    /// `X-Client-Cert-Subject`. A certificate that is not good is refused either way. Only with
+    /// `clientCASecret`. Default: `Required`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificate>,
 
     /// Sends requests without TLS to `https` with 308, but those for
     /// `/.well-known/acme-challenge/`. Default: true.
@@ -672,6 +692,16 @@ pub struct Tls {
     /// Tells browsers to come with TLS only (`Strict-Transport-Security`). None: nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hsts: Option<Hsts>,
+}
+
+/// Whether clients need a certificate.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientCertificate {
+    /// Those without one are refused.
+    #[default]
+    Required,
+    /// Those without one are served too.
+    Optional,
 }
 
 /// `Strict-Transport-Security` (RFC 6797).

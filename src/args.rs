@@ -162,6 +162,10 @@ pub struct Serve {
     /// Client connections open at once; one more is closed
     #[arg(long, env = "GIBBON_MAX_CONNECTIONS", value_name = "N", default_value_t = 20_000)]
     pub max_connections: usize,
+    /// TLS handshakes, and headers of the PROXY protocol, under way at once on a listener; one more
+    /// ends the oldest of the network that has the most
+    #[arg(long, env = "GIBBON_MAX_HANDSHAKES", value_name = "N", default_value_t = 2_000, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    pub max_handshakes: usize,
     /// Bytes of a request's head, the request line included
     #[arg(long, env = "GIBBON_MAX_HEAD", value_name = "BYTES", default_value_t = 65_536, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(8192..=1_048_576))]
     pub max_head: usize,
@@ -473,6 +477,10 @@ mod tests {
         assert_eq!(
             (serve.max_connections, serve.max_head, serve.max_headers, serve.workers),
             (settings.max_connections, settings.max_head, settings.max_headers, settings.workers)
+        );
+        assert_eq!(
+            (serve.max_handshakes, serve.public_https_port),
+            (settings.max_handshakes, settings.public_https_port)
         );
         let patience = settings.patience;
         assert_eq!((serve.head_timeout, serve.idle_timeout), (patience.head, patience.idle));

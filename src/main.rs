@@ -199,6 +199,7 @@ fn settings(serve: &Serve) -> Settings {
         trusted: Networks::new(serve.trusted_proxies.clone()),
         announcing: Networks::new(serve.proxy_protocol.clone()),
         max_connections: serve.max_connections,
+        max_handshakes: serve.max_handshakes,
         max_head: serve.max_head,
         max_headers: serve.max_headers,
         patience: Patience {

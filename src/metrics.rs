@@ -24,6 +24,9 @@ pub struct Metrics {
     tunnels: IntGauge,
     /// TLS handshakes with clients, by version and result.
     pub handshakes: IntCounterVec,
+    /// Headers of the PROXY protocol, by result.
+    pub proxy_headers: IntCounterVec,
+    protocols: IntCounterVec,
     /// Client connections accepted.
     pub connections: IntCounter,
     /// Client connections open.
@@ -74,6 +77,20 @@ impl Metrics {
                 Opts::new("gibbon_tls_handshakes_total", "TLS handshakes with clients, by result"),
                 &["version", "result"],
             )?,
+            proxy_headers: IntCounterVec::new(
+                Opts::new(
+                    "gibbon_proxy_headers_total",
+                    "Headers of the PROXY protocol that were waited for, by result",
+                ),
+                &["result"],
+            )?,
+            protocols: IntCounterVec::new(
+                Opts::new(
+                    "gibbon_connections_by_protocol_total",
+                    "Client connections that said something, by protocol: http/1, h2; by tls: yes, no",
+                ),
+                &["protocol", "tls"],
+            )?,
             connections: counter("gibbon_connections_total", "Client connections accepted")?,
             connections_open: gauge("gibbon_connections_open", "Client connections open")?,
             connections_refused: counter(
@@ -102,10 +119,12 @@ impl Metrics {
     }
 
     fn register(&self, table: &Arc<ArcSwap<Table>>) -> prometheus::Result<()> {
-        let all: [Box<dyn Collector>; 11] = [
+        let all: [Box<dyn Collector>; 13] = [
             Box::new(self.refused.clone()),
             Box::new(self.tunnels.clone()),
             Box::new(self.handshakes.clone()),
+            Box::new(self.proxy_headers.clone()),
+            Box::new(self.protocols.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.connections_open.clone()),
             Box::new(self.connections_refused.clone()),
@@ -151,6 +170,12 @@ impl Metrics {
     /// A request got an error of Gibbon's own.
     pub fn refused(&self, reason: &str) {
         self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A client's connection speaks this.
+    pub fn speaks(&self, http2: bool, tls: bool) {
+        let (protocol, tls) = (if http2 { "h2" } else { "http/1" }, if tls { "yes" } else { "no" });
+        self.protocols.with_label_values(&[protocol, tls]).inc();
     }
 
     /// A tunnel is open until the guard is dropped.

@@ -2,91 +2,22 @@
 
 mod support;
 
-use std::io::{BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gibbon::table::tls::SecretId;
-use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_ED25519, PKCS_RSA_SHA256};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256};
+use support::authority::{Authority, connect};
 use support::{
-    Act, Gibbon, Member, Options, Seen, balancer, eventually, member, named, ok, response,
+    Act, Gibbon, Member, Options, balancer, eventually, join, member, named, ok, response,
 };
 
 const HOST: &str = "www.site.com";
 
-/// An authority of the test's own.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    roots: RootCertStore,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(Vec::new()).unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate.der().clone()).unwrap();
-        Self { issuer: Issuer::new(params, key), roots }
-    }
-
-    /// A Secret with a certificate for these names.
-    fn secret(&self, name: &str, names: &[&str]) -> String {
-        self.secret_of(name, names, &KeyPair::generate().unwrap())
-    }
-
-    fn secret_of(&self, name: &str, names: &[&str], key: &KeyPair) -> String {
-        let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let certificate =
-            CertificateParams::new(names).unwrap().signed_by(key, &self.issuer).unwrap();
-        support::secret_of(name, &certificate.pem(), &key.serialize_pem())
-    }
-
-    fn config(&self) -> ClientConfig {
-        let builder = ClientConfig::builder().with_root_certificates(self.roots.clone());
-        builder.with_no_client_auth()
-    }
-
-    fn connect(&self, gibbon: &Gibbon, name: &str) -> std::io::Result<Secured> {
-        Self::connect_as(self.config(), gibbon, name)
-    }
-
-    fn connect_as(config: ClientConfig, gibbon: &Gibbon, name: &str) -> std::io::Result<Secured> {
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut stream = TcpStream::connect(gibbon.secure)?;
-        stream.set_read_timeout(Some(support::LIMIT))?;
-        while client.is_handshaking() {
-            client.complete_io(&mut stream)?;
-        }
-        Ok(Secured(BufReader::new(StreamOwned::new(client, stream))))
-    }
-
-    /// A request on a connection of its own.
-    fn get(&self, gibbon: &Gibbon, host: &str, path: &str) -> Seen {
-        self.connect(gibbon, host).unwrap().ask(host, path)
-    }
-}
-
-struct Secured(BufReader<StreamOwned<ClientConnection, TcpStream>>);
-
-impl Secured {
-    fn ask(&mut self, host: &str, path: &str) -> Seen {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
-        support::read_answer(&mut self.0, "GET").unwrap()
-    }
-}
-
 fn tls(members: &[String], more: &str) -> String {
     balancer(members, &format!("tls: {{secretName: www{more}}}"))
-}
-
-fn join(parts: &[String]) -> String {
-    parts.join("---\n")
 }
 
 #[test]
@@ -130,12 +61,16 @@ fn each_server_name_gets_its_own_certificate_and_an_unknown_one_an_alert() {
         named(name, "/", &[], &more).replace("[www.site.com]", &format!("['{host}']"))
     };
     let yaml = join(&[
-        authority.secret_of(
+        authority.secret_with(
             "rsa",
             &["rsa.site.com"],
             &KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap(),
         ),
-        authority.secret_of("ed", &["ed.site.com"], &KeyPair::generate_for(&PKCS_ED25519).unwrap()),
+        authority.secret_with(
+            "ed",
+            &["ed.site.com"],
+            &KeyPair::generate_for(&PKCS_ED25519).unwrap(),
+        ),
         authority.secret("wild", &["*.site.com"]),
         site("rsa", "rsa.site.com"),
         site("ed", "ed.site.com"),
@@ -268,10 +203,9 @@ fn who_has_agreed_on_http_2_gets_no_http_1() {
     ]));
     let mut config = authority.config();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let mut secured = Authority::connect_as(config, &gibbon, HOST).unwrap();
+    let mut secured = connect(&Arc::new(config), &gibbon, HOST).unwrap();
     secured.0.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n").unwrap();
-    let mut said = Vec::new();
-    let _ = secured.0.read_to_end(&mut said);
+    let said = secured.rest();
     assert!(!said.starts_with(b"HTTP/1"), "{:?}", String::from_utf8_lossy(&said));
 }
 

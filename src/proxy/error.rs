@@ -20,6 +20,8 @@ pub enum Error {
     Method,
     /// The connection's certificate is that of another host.
     Misdirected,
+    /// The rule wants a certificate of the client.
+    ClientCertificate,
     /// No rule has the host.
     UnknownHost,
     /// No rule of the host has the path.
@@ -59,7 +61,7 @@ impl Error {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::UnknownHost | Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::Refused(status) => status,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::ClientCertificate => StatusCode::FORBIDDEN,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadError::Timeout) => StatusCode::REQUEST_TIMEOUT,
@@ -80,6 +82,7 @@ impl Error {
             Self::TargetTooLong => "target_too_long",
             Self::Method => "method",
             Self::Misdirected => "misdirected",
+            Self::ClientCertificate => "client_certificate",
             Self::UnknownHost => "unknown_host",
             Self::UnknownPath => "unknown_path",
             Self::Refused(_) => "refused",
@@ -105,6 +108,7 @@ impl Error {
             Self::TargetTooLong => "the request's target is too long",
             Self::Method => "this method is not passed on",
             Self::Misdirected => "this connection is for another site: open one of its own",
+            Self::ClientCertificate => "this site is for clients with a certificate of its own",
             Self::UnknownHost => "no site has this name",
             Self::UnknownPath | Self::Refused(_) => "this site has nothing at this path",
             Self::Forbidden => "this address may not use this site",

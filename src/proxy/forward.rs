@@ -18,19 +18,21 @@ use super::attempts::{self, Ready};
 use super::body::{self, Body, Upload, UploadError, Within};
 use super::error::Error;
 use super::headers::{self, Hop};
+use super::identity::Elsewhere;
 use super::io::Activity;
 use super::log::Asked;
+use super::tls::Seen;
 use super::upstream::Reply;
 use super::visit::Visit;
 use super::{Counted, Worker, explain, trace, tunnel};
 use crate::explain::Because;
-use crate::table::gate::Gate;
+use crate::table::gate::{ACME, Gate};
 use crate::table::load::Failure;
 use crate::table::path::{self, RequestPath};
 use crate::table::reverse::{Address, Public, Said, Scheme};
 use crate::table::tally::Session;
-use crate::table::tls::SecretId;
-use crate::table::{Found, Member, Redirect, Route};
+use crate::table::tls::ClientPolicy;
+use crate::table::{Found, Member, Redirect, Route, Rule};
 
 /// What Gibbon sends to clients.
 pub type Answer = Response<Body<Visit>>;
@@ -40,8 +42,8 @@ pub type Answer = Response<Body<Visit>>;
 pub struct Connection {
     /// The other side of the socket.
     pub peer: SocketAddr,
-    /// The Secret of the certificate that the client has seen, if it speaks TLS.
-    pub secret: Option<SecretId>,
+    /// What both sides have seen of each other, if they speak TLS.
+    pub seen: Option<Seen>,
     /// What the connection is doing.
     pub activity: Arc<Activity>,
     /// Counts it as open until its last request, or its tunnel, has ended.
@@ -56,7 +58,7 @@ pub async fn serve(
 ) -> Answer {
     let peer = connection.peer.ip().to_canonical();
     let trusted = worker.shared.settings.trusted.contain(peer);
-    let tls = connection.secret.is_some();
+    let tls = connection.seen.is_some();
     let client = headers::client(peer, tls, request.headers(), &worker.shared.settings.trusted);
     let new_traces = worker.shared.settings.new_traces;
     let id = trace::name(request.headers_mut(), new_traces, &mut worker.rng.borrow_mut());
@@ -71,8 +73,8 @@ pub async fn serve(
     }
     // Reading the body of a client that waits to be told to go on would tell it so.
     let expects = headers::expects_continue(request.headers());
-    let secret = connection.secret.as_ref();
-    let journey = Journey { worker: &worker, peer, trusted, client, secret };
+    let seen = connection.seen.as_ref();
+    let journey = Journey { worker: &worker, peer, trusted, client, seen };
     let on_upgrade = journey.upgrade(&mut request);
     let (mut parts, incoming) = request.into_parts();
     visit.unread = Some(incoming);
@@ -167,8 +169,8 @@ struct Journey<'a> {
     peer: IpAddr,
     trusted: bool,
     client: headers::Client,
-    /// The Secret of the certificate that the client has seen.
-    secret: Option<&'a SecretId>,
+    /// What both sides have seen of each other, if they speak TLS.
+    seen: Option<&'a Seen>,
 }
 
 impl Journey<'_> {
@@ -207,11 +209,13 @@ impl Journey<'_> {
         }
         let table = self.worker.shared.table.load();
         // Another host's certificate says nothing of this host (RFC 9110, section 15.5.20).
-        if let Some(seen) = self.secret
-            && table.certificates.find(&host).is_none_or(|own| own.secret != *seen)
+        if let Some(seen) = self.seen
+            && table.certificates.find(&host).is_none_or(|own| own.secret != seen.secret)
         {
             return Err(Error::Misdirected);
         }
+        let policy = table.clients.find(&host).cloned();
+        let subject = self.subject(policy.as_ref())?.cloned();
         let route = match table.find(&host, &path) {
             Found::Route(route) => Arc::clone(route),
             Found::UnknownHost => return Err(Error::UnknownHost),
@@ -221,7 +225,13 @@ impl Journey<'_> {
         drop(table);
         visit.route = Some(Arc::clone(&route));
         let rest = route.rule.prefix.rest(&path).unwrap_or_default();
-        match route.rule.gate(self.client.ip, self.client.https, path.plain()) {
+        let gate = route.rule.gate(self.client.ip, self.client.https, path.plain());
+        if !matches!(gate, Gate::Forbidden | Gate::ToHttps)
+            && !self.may_enter(&route.rule, policy.as_ref(), subject.is_some(), &path)
+        {
+            return Err(Error::ClientCertificate);
+        }
+        match gate {
             Gate::Open => {}
             Gate::Forbidden => return Err(Error::Forbidden),
             Gate::ToHttps => return self.to_https(&host, &uri).map(Outcome::Own),
@@ -234,7 +244,7 @@ impl Journey<'_> {
         }
         let upload = self.upload(&route, parts, visit)?;
         visit.upload = Some(upload.clone());
-        let hop = self.prepare(&route, parts, &authority);
+        let hop = self.prepare(&route, parts, &authority, subject);
         let ready = Ready {
             parts,
             tunnel: on_upgrade.is_some() && hop.upgrade.is_some(),
@@ -245,6 +255,43 @@ impl Journey<'_> {
         };
         let reply = attempts::forward(self.worker, &route, &ready, visit).await?;
         self.conclude(&route, &ready, reply, on_upgrade, visit)
+    }
+
+    /// The subject of the client's certificate, if the host of the request wants to know it and it was
+    /// shown. A connection that was made for a host that asks for less is not for this one.
+    fn subject(&self, policy: Option<&ClientPolicy>) -> Result<Option<&HeaderValue>, Error> {
+        let (Some(policy), Some(seen)) = (policy, self.seen) else {
+            return Ok(None);
+        };
+        let identity = seen.identity.as_ref().ok_or(Error::Misdirected)?;
+        let subject = identity.subject_for(policy).map_err(|Elsewhere| Error::Misdirected)?;
+        if policy.strict && subject.is_none() {
+            return Err(Error::Misdirected);
+        }
+        Ok(subject)
+    }
+
+    /// Whether a rule serves a client that has shown a certificate, or none. One whose authorities are
+    /// not those of the host serves nobody; one that names none does as the host does, but that
+    /// certificates are proven without TLS.
+    fn may_enter(
+        &self,
+        rule: &Rule,
+        policy: Option<&ClientPolicy>,
+        shown: bool,
+        path: &RequestPath<'_>,
+    ) -> bool {
+        match (rule.clients(), policy) {
+            (Some(clients), Some(policy)) if policy.secret == clients.ca => {
+                shown || !clients.required
+            }
+            (Some(_), _) => false,
+            (None, Some(policy)) => {
+                let proves = self.seen.is_none() && path.plain().starts_with(ACME);
+                shown || !policy.required || proves
+            }
+            (None, None) => true,
+        }
     }
 
     fn upload(&self, route: &Route, parts: &Parts, visit: &mut Visit) -> Result<Upload, Error> {
@@ -263,11 +310,18 @@ impl Journey<'_> {
     }
 
     /// Changes the request's headers in all that does not depend on the member.
-    fn prepare(&self, route: &Route, parts: &mut Parts, authority: &str) -> Hop {
+    fn prepare(
+        &self,
+        route: &Route,
+        parts: &mut Parts,
+        authority: &str,
+        subject: Option<HeaderValue>,
+    ) -> Hop {
         let headers = &mut parts.headers;
         let hop = headers::request(headers);
         headers::join_cookies(headers);
         headers::forwarded(headers, self.peer, self.trusted, &self.client, authority);
+        headers::identify(headers, subject);
         headers::mark_hop(headers);
         if parts.version < Version::HTTP_11 {
             headers.remove(header::EXPECT);

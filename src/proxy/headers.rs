@@ -14,6 +14,7 @@ use hyper::ext::Protocol;
 use crate::table::access::Networks;
 
 static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+static X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -290,9 +291,10 @@ pub fn may_go_on(headers: &mut HeaderMap) -> bool {
     }
 }
 
-/// Takes from trailers what belongs in a head.
+/// Takes from trailers what belongs in a head, and what says who asks: some members make one of both.
 pub fn trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
+    remove_all(trailers, |name| is_hearsay(name) || is_subject(name));
     let misplaced = [
         header::HOST,
         header::CONTENT_LENGTH,
@@ -321,7 +323,7 @@ pub fn forwarded(
     host: &str,
 ) {
     if !trusted_peer {
-        remove_hearsay(headers);
+        remove_all(headers, is_hearsay);
     }
     let mut path = joined(headers, &X_FORWARDED_FOR, b", ");
     let separator: &[u8] = if path.is_empty() { b"" } else { b", " };
@@ -335,10 +337,22 @@ pub fn forwarded(
     headers.insert(&X_FORWARDED_PROTO, proto);
 }
 
-fn remove_hearsay(headers: &mut HeaderMap) {
-    while let Some(name) = headers.keys().find(|name| is_hearsay(name.as_str())).cloned() {
+/// Tells the member whose certificate the client has shown, and nothing that anybody else says of it.
+pub fn identify(headers: &mut HeaderMap, subject: Option<HeaderValue>) {
+    remove_all(headers, is_subject);
+    if let Some(subject) = subject {
+        headers.insert(&X_CLIENT_CERT_SUBJECT, subject);
+    }
+}
+
+fn remove_all(headers: &mut HeaderMap, is: fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| is(name.as_str())).cloned() {
         headers.remove(name);
     }
+}
+
+fn is_subject(name: &str) -> bool {
+    same_variable(name, X_CLIENT_CERT_SUBJECT.as_str())
 }
 
 fn is_hearsay(name: &str) -> bool {
@@ -691,6 +705,24 @@ mod tests {
     }
 
     #[test]
+    fn nobody_but_the_handshake_says_whose_certificate_it_is() {
+        let said = [
+            ("x-client-cert-subject", "CN=root"),
+            ("X-Client-Cert-Subject", "CN=root"),
+            ("x_client_cert_subject", "CN=root"),
+            ("x-client_cert-subject", "CN=root"),
+            ("x-client-cert", "stays"),
+        ];
+        let mut none = headers(&said);
+        identify(&mut none, None);
+        assert_eq!(names(&none), ["x-client-cert"]);
+        let mut ann = headers(&said);
+        identify(&mut ann, Some(HeaderValue::from_static("CN=ann")));
+        assert_eq!(names(&ann), ["x-client-cert", "x-client-cert-subject"]);
+        assert_eq!(values(&ann, "x-client-cert-subject"), ["CN=ann"]);
+    }
+
+    #[test]
     fn a_trusted_peer_that_says_nothing_is_the_client() {
         let mut headers = headers(&[("x-forwarded-host", "not a host")]);
         let client = client(ip("fd00::1"), true, &headers, &trusted());
@@ -764,9 +796,16 @@ mod tests {
 
     #[test]
     fn trailers_carry_no_framing() {
-        let mut fields = headers(&[("x-checksum", "1"), ("content-length", "3"), ("host", "x")]);
+        let mut fields = headers(&[
+            ("x-checksum", "1"),
+            ("content-length", "3"),
+            ("host", "x"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("X_Real_IP", "1.1.1.1"),
+            ("x-client-cert-subject", "CN=root"),
+        ]);
         trailers(&mut fields);
-        assert_eq!(fields.len(), 1);
+        assert_eq!(names(&fields), ["x-checksum"]);
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::error::Error;
@@ -24,6 +25,10 @@ const FIRST_READ: usize = 2048;
 /// How the fields begin of the answer that hyper gives itself to a head that it cannot read; the
 /// date is the last of them.
 const UNEXPLAINED: &[u8] = b"connection: close\r\ncontent-length: 0\r\ndate: ";
+
+/// A client that has reset so many streams at once, and more than half of all, does nothing else: each
+/// costs a member a request (CVE-2023-44487).
+const MAX_RESETS: usize = 200;
 
 /// The length of a date and of a head's end (RFC 9110, section 5.6.7).
 const DATE: usize = "Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n".len();
@@ -53,6 +58,10 @@ pub struct Activity {
     /// hyper's own.
     flushed: AtomicBool,
     cut: AtomicBool,
+    /// Streams of HTTP/2 that were begun, and those of them that the client reset at once.
+    streams: AtomicUsize,
+    resets: AtomicUsize,
+    flooded: Notify,
 }
 
 impl Activity {
@@ -67,6 +76,9 @@ impl Activity {
             between: AtomicBool::new(false),
             flushed: AtomicBool::new(true),
             cut: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
+            resets: AtomicUsize::new(0),
+            flooded: Notify::new(),
         };
         activity.expect_within(patience.head, now);
         Arc::new(activity)
@@ -76,10 +88,16 @@ impl Activity {
     #[must_use]
     pub fn request(self: &Arc<Self>) -> Request {
         self.requests.fetch_add(1, Relaxed);
+        self.streams.fetch_add(1, Relaxed);
         self.deadline.store(0, Relaxed);
         self.between.store(false, Relaxed);
         self.flushed.store(false, Relaxed);
         Request(Arc::clone(self))
+    }
+
+    /// Waits until the client resets streams for their own sake.
+    pub async fn flooded(&self) {
+        self.flooded.notified().await;
     }
 
     /// A response broke off: the connection is to be reset, so that its end cannot be taken for
@@ -116,6 +134,14 @@ impl Request {
     /// The response broke off.
     pub fn cut(&self) {
         self.0.cut();
+    }
+
+    /// The client has reset this stream of HTTP/2 as soon as it was begun.
+    pub fn reset_at_once(&self) {
+        let resets = self.0.resets.fetch_add(1, Relaxed) + 1;
+        if resets >= MAX_RESETS && resets * 2 > self.0.streams.load(Relaxed) {
+            self.0.flooded.notify_one();
+        }
     }
 }
 

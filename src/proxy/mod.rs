@@ -10,7 +10,9 @@ pub mod body;
 pub mod error;
 pub mod explain;
 pub mod forward;
+pub mod handshakes;
 pub mod headers;
+pub mod identity;
 pub mod io;
 pub mod log;
 pub mod tls;
@@ -45,6 +47,7 @@ use crate::table::Table;
 use crate::table::access::Networks;
 use error::Error;
 use forward::Connection;
+use handshakes::Handshakes;
 use io::{Activity, Client, ClientStream, Patience};
 use log::{AccessLog, Line};
 use trace::NewTraces;
@@ -67,6 +70,9 @@ const BUFFER: usize = 64 * 1024;
 /// HTTP/2 streams that one client connection may have open.
 const MAX_STREAMS: u32 = 128;
 
+/// Bytes of an HTTP/2 stream that wait to be written, besides what was read of a member at once.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// What the proxy does the same for all rules.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -76,6 +82,8 @@ pub struct Settings {
     pub announcing: Networks,
     /// Client connections that may be open at once.
     pub max_connections: usize,
+    /// TLS handshakes, and headers of the PROXY protocol, that may be under way at once on a listener.
+    pub max_handshakes: usize,
     /// Bytes of a request's head.
     pub max_head: usize,
     /// Fields of a request's head.
@@ -103,6 +111,7 @@ impl Default for Settings {
             trusted: Networks::default(),
             announcing: Networks::default(),
             max_connections: 20_000,
+            max_handshakes: 2_000,
             max_head: 64 * 1024,
             max_headers: 100,
             patience: Patience {
@@ -235,6 +244,7 @@ impl Proxy {
             lanes,
             open: Arc::clone(&open),
             limit: shared.settings.max_connections,
+            max_handshakes: shared.settings.max_handshakes,
             metrics: Arc::clone(&shared.metrics),
             warned: Cell::new(None),
         };
@@ -295,8 +305,15 @@ struct Lane {
 struct Accepted {
     stream: std::net::TcpStream,
     peer: SocketAddr,
-    tls: bool,
+    from: Entrance,
     counted: Counted,
+}
+
+/// The listener that a connection came in by.
+#[derive(Clone, Debug)]
+struct Entrance {
+    tls: bool,
+    handshakes: Arc<Handshakes>,
 }
 
 /// An open connection, until it is dropped.
@@ -321,6 +338,7 @@ struct Acceptor {
     lanes: Vec<Lane>,
     open: Arc<AtomicUsize>,
     limit: usize,
+    max_handshakes: usize,
     metrics: Arc<Metrics>,
     warned: Cell<Option<Instant>>,
 }
@@ -340,6 +358,7 @@ impl Acceptor {
 
     async fn listen(self: Rc<Self>, listener: Listener, mut phases: watch::Receiver<Phase>) {
         let Listener { socket, tls } = listener;
+        let entrance = Entrance { tls, handshakes: Handshakes::new(self.max_handshakes) };
         let listener = match TcpListener::from_std(socket) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "a listener cannot be used"),
@@ -348,19 +367,19 @@ impl Acceptor {
             tokio::select! {
                 biased;
                 _ = phases.wait_for(|phase| *phase >= Phase::Draining) => break,
-                accepted = listener.accept() => self.hand_over(accepted, tls).await,
+                accepted = listener.accept() => self.hand_over(accepted, &entrance).await,
             }
         }
         // What waits in the listen queue has been promised a connection: serve it too.
         let empty_queue = async {
             while let Ok(Ok(accepted)) = timeout(QUEUE_EMPTY, listener.accept()).await {
-                self.hand_over(Ok(accepted), tls).await;
+                self.hand_over(Ok(accepted), &entrance).await;
             }
         };
         let _ = timeout(QUEUE_LAST, empty_queue).await;
     }
 
-    async fn hand_over(&self, accepted: std::io::Result<(TcpStream, SocketAddr)>, tls: bool) {
+    async fn hand_over(&self, accepted: std::io::Result<(TcpStream, SocketAddr)>, from: &Entrance) {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -390,7 +409,8 @@ impl Acceptor {
         match stream.into_std() {
             // A worker that is gone has dropped its receiver, and the connection with it.
             Ok(stream) => {
-                drop(lane.sockets.send(Accepted { stream, peer, tls, counted }));
+                let from = from.clone();
+                drop(lane.sockets.send(Accepted { stream, peer, from, counted }));
             }
             Err(error) => tracing::debug!(%error, %peer, "a connection was lost"),
         }
@@ -434,7 +454,7 @@ async fn work(
 }
 
 async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Receiver<Phase>) {
-    let Accepted { stream, peer, tls, counted } = accepted;
+    let Accepted { stream, peer, from, counted } = accepted;
     let settings = &worker.shared.settings;
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
@@ -448,37 +468,27 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
         tokio::time::sleep(LAST_WORDS).await;
     };
     let greet = async {
-        let mut stream = stream;
-        let mut client = peer;
-        if settings.announcing.contain(peer.ip()) {
-            let announced = timeout(settings.patience.head, announce::read(&mut stream)).await;
-            match announced {
-                Ok(Ok(announced)) => client = announced.unwrap_or(peer),
-                Ok(Err(_)) | Err(_) => {
-                    tracing::debug!(%peer, "a connection without a PROXY header was closed");
-                    return None;
-                }
-            }
-        }
-        let (stream, secret) = if tls {
-            let (table, metrics) = (&worker.shared.table, &worker.shared.metrics);
-            let secured = tls::accept(stream, table, metrics, settings.patience.head).await?;
-            (ClientStream::Tls(secured.stream), Some(secured.secret))
+        let (stream, client) = announced(&worker, stream, peer, &from).await?;
+        let (stream, seen) = if from.tls {
+            let secured =
+                tls::accept(stream, client.ip(), &worker.shared, &from.handshakes).await?;
+            (ClientStream::Tls(secured.stream), Some(secured.seen))
         } else {
             (ClientStream::Plain(stream), None)
         };
         let greeting = Client::greet(stream, Arc::clone(&activity)).await.ok()?;
-        Some((greeting, secret, client))
+        Some((greeting, seen, client))
     };
     let greeting = tokio::select! {
         biased;
         greeting = greet => greeting,
         () = too_late => return,
     };
-    let Some(((client, http2), secret, peer)) = greeting else {
+    let Some(((client, http2), seen, peer)) = greeting else {
         return;
     };
-    let connection = Rc::new(Connection { peer, secret, activity, counted });
+    worker.shared.metrics.speaks(http2, seen.is_some());
+    let connection = Rc::new(Connection { peer, seen, activity, counted });
     let result = if http2 {
         serve_http2(&worker, connection, client, phases).await
     } else {
@@ -492,6 +502,31 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
             worker.shared.metrics.refused(refused.reason());
         }
     }
+}
+
+/// Who the client is: the peer, or whom it announces where it is to do so. Nothing if it does not.
+async fn announced(
+    worker: &Worker,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    from: &Entrance,
+) -> Option<(TcpStream, SocketAddr)> {
+    let settings = &worker.shared.settings;
+    if !settings.announcing.contain(peer.ip()) {
+        return Some((stream, peer));
+    }
+    let read = announce::read(&mut stream);
+    let announced = from.handshakes.run(peer.ip(), settings.patience.head, read).await;
+    let (label, client) = match announced {
+        Ok(Ok(client)) => ("ok", Some(client.unwrap_or(peer))),
+        Ok(Err(_)) => ("failed", None),
+        Err(cut) => (cut.label(), None),
+    };
+    worker.shared.metrics.proxy_headers.with_label_values(&[label]).inc();
+    if client.is_none() {
+        tracing::debug!(%peer, result = label, "a connection without a PROXY header was closed");
+    }
+    client.map(|client| (stream, client))
 }
 
 /// Drives a connection; told to drain, it ends after what is under way.
@@ -536,16 +571,26 @@ async fn serve_http2(
     mut phases: watch::Receiver<Phase>,
 ) -> hyper::Result<()> {
     let head = u32::try_from(worker.shared.settings.max_head).unwrap_or(u32::MAX);
+    let activity = Arc::clone(&connection.activity);
     let service = service(worker, connection);
     let served = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(head)
+        .max_send_buf_size(SEND_BUFFER)
         .enable_connect_protocol()
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
         .serve_connection(client, service);
-    drive!(served, phases)
+    let served = async move { drive!(served, phases) };
+    tokio::select! {
+        biased;
+        result = served => result,
+        () = activity.flooded() => {
+            worker.shared.metrics.refused("reset_flood");
+            Ok(())
+        }
+    }
 }
 
 /// Serves the requests of a connection; none of them ever fails.

@@ -22,6 +22,9 @@ use crate::table::queue::Queue;
 use crate::table::tally::{MemberTally, Session};
 use crate::table::{Member, Route};
 
+/// A client that leaves before this time hardly wanted an answer.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 /// A request under way at a member: counted from its making to its drop.
 #[derive(Debug)]
 pub struct InFlight {
@@ -334,6 +337,14 @@ impl Watch for Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
+        if self.multiplexed
+            && !self.complete
+            && self.reason.is_none()
+            && duration < AT_ONCE
+            && let Some(busy) = &self.busy
+        {
+            busy.reset_at_once();
+        }
         if let Some(route) = &self.route {
             route.tally.duration.observe(duration);
             if let Some(session) = self.session {

@@ -19,7 +19,7 @@ use crate::table::access::{Access, Networks, parse_network};
 use crate::table::balance::Method;
 use crate::table::edit::{self, Edits};
 use crate::table::path::{HostPattern, Prefix};
-use crate::table::tls::{SecretId, Tls};
+use crate::table::tls::{Clients, SecretId, Tls};
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
 pub use members::no_urls;
 use problems::Problems;
@@ -264,10 +264,19 @@ fn header_name(field: &str, name: &str, problems: &mut Problems) -> Option<http:
 }
 
 fn tls(tls: &api::Tls, namespace: &Arc<str>, problems: &mut Problems) -> Tls {
-    let name = |name: &String| {
-        problems.text("spec.tls.secretName", name, checks::OBJECT_NAME);
-        SecretId { namespace: Arc::clone(namespace), name: name.as_str().into() }
+    let mut secret = |field: &str, name: Option<&String>| {
+        let name = name?;
+        problems.text(field, name, checks::OBJECT_NAME);
+        Some(SecretId { namespace: Arc::clone(namespace), name: name.as_str().into() })
     };
+    let own = secret("spec.tls.secretName", tls.secret_name.as_ref());
+    let ca = secret("spec.tls.clientCASecret", tls.client_ca_secret.as_ref());
+    if tls.client_certificate.is_some() && ca.is_none() {
+        let message = "must be beside clientCASecret, which says whose certificates are good";
+        problems.add("spec.tls.clientCertificate", message);
+    }
+    let required = tls.client_certificate.unwrap_or_default() == api::ClientCertificate::Required;
+    let clients = ca.map(|ca| Clients { ca, required });
     let hsts = tls.hsts.as_ref().and_then(|hsts| {
         let mut value = format!("max-age={}", hsts.max_age.get().as_secs());
         for (wanted, directive) in
@@ -277,7 +286,7 @@ fn tls(tls: &api::Tls, namespace: &Arc<str>, problems: &mut Problems) -> Tls {
         }
         HeaderValue::try_from(value).ok()
     });
-    Tls { secret: tls.secret_name.as_ref().map(name), redirect: tls.redirect, hsts }
+    Tls { secret: own, clients, redirect: tls.redirect, hsts }
 }
 
 fn access(access: Option<&api::Access>, problems: &mut Problems) -> Access {

@@ -1,30 +1,37 @@
-//! Secrets of type `kubernetes.io/tls` → certificates, or what is wrong with them. No message of
-//! this module holds anything of a key.
+//! Secrets → certificates and authorities of clients, or what is wrong with them. No message of this
+//! module holds anything of a key.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use rustls::ServerConfig;
 use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ParsedCertificate, ProducesTickets, ResolvesServerCert};
+use rustls::server::{
+    ClientHello, ParsedCertificate, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache,
+    VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::table::Rule;
 use crate::table::path::HostPattern;
-use crate::table::tls::{Certificate, SecretId};
+use crate::table::tls::{Certificate, ClientCa, SecretId, Verification};
 
 /// The key of a Secret under which its certificate and the chain are.
 pub const CERTIFICATE: &str = "tls.crt";
 /// The key of a Secret under which its private key is.
 pub const KEY: &str = "tls.key";
+/// The key of a Secret under which the authorities of clients' certificates are.
+pub const CA: &str = "ca.crt";
 const MISSING: &str = "it does not exist";
 /// Protocols that clients may choose, the better first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// Sessions that are kept for clients with certificates, for those who cannot keep a ticket.
+const SESSIONS: usize = 256;
 
 /// The part of a Secret that matters. Its `Debug` shows nothing of it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -33,6 +40,8 @@ pub struct Content {
     pub certificate: Option<Vec<u8>>,
     /// The private key.
     pub key: Option<Vec<u8>>,
+    /// The authorities of clients' certificates.
+    pub ca: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Content {
@@ -52,50 +61,90 @@ pub enum Found<'c> {
     Later,
 }
 
-/// A Secret that a rule names: the last good certificate of it, and what is wrong with it now.
+/// A Secret that a rule names: the last good thing that was made of it, and what is wrong with it now.
 #[derive(Debug)]
-struct Kept {
+struct Kept<T> {
     content: Option<Content>,
-    certificate: Option<Arc<Certificate>>,
+    good: Option<Arc<T>>,
     problem: Option<String>,
 }
 
-/// The certificates of the Secrets that are named; no others are held.
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { content: None, good: None, problem: Some(MISSING.to_owned()) }
+    }
+}
+
+impl<T> Kept<T> {
+    /// What is wrong with the new content, or is still to be heard of it, leaves the last good thing
+    /// in use.
+    fn take(&mut self, content: Option<Content>, read: impl FnOnce(&Content) -> Result<T, String>) {
+        if self.content == content {
+            return;
+        }
+        match content.as_ref().map(read) {
+            None => self.problem = Some(MISSING.to_owned()),
+            Some(Err(problem)) => self.problem = Some(problem),
+            Some(Ok(good)) => {
+                self.good = Some(Arc::new(good));
+                self.problem = None;
+            }
+        }
+        self.content = content;
+    }
+}
+
+/// The Secrets that rules name.
+#[derive(Clone, Debug, Default)]
+pub struct Named {
+    /// For certificates.
+    pub certificates: BTreeSet<SecretId>,
+    /// For authorities of clients.
+    pub client_cas: BTreeSet<SecretId>,
+}
+
+impl Named {
+    /// By these rules.
+    pub fn by<'r>(rules: impl IntoIterator<Item = &'r Arc<Rule>>) -> Self {
+        let mut named = Self::default();
+        for tls in rules.into_iter().filter_map(|rule| rule.tls.as_ref()) {
+            named.certificates.extend(tls.secret.clone());
+            named.client_cas.extend(tls.clients.as_ref().map(|clients| clients.ca.clone()));
+        }
+        named
+    }
+
+    /// All of them.
+    pub fn all(&self) -> BTreeSet<&SecretId> {
+        self.certificates.union(&self.client_cas).collect()
+    }
+}
+
+/// What was made of the Secrets that are named; no others are held.
 #[derive(Debug, Default)]
-pub struct Keeper(HashMap<SecretId, Kept>);
+pub struct Keeper {
+    certificates: HashMap<SecretId, Kept<Certificate>>,
+    client_cas: HashMap<SecretId, Kept<ClientCa>>,
+}
 
 impl Keeper {
-    /// These Secrets are named from now on; `find` knows what is in them. What is wrong with one, or
-    /// is still to be heard of it, leaves the last good certificate in use.
-    pub fn keep<'c>(
-        &mut self,
-        named: &BTreeSet<SecretId>,
-        find: impl Fn(&SecretId) -> Found<'c>,
-        now: i64,
-    ) {
-        self.0.retain(|id, _| named.contains(id));
-        for id in named {
-            let kept = self.0.entry(id.clone()).or_insert_with(|| Kept {
-                content: None,
-                certificate: None,
-                problem: Some(MISSING.to_owned()),
-            });
-            let content = match find(id) {
-                Found::Content(content) => Some(content),
-                Found::Nothing => None,
-                Found::Later => continue,
-            };
-            if kept.content.as_ref() == content {
-                continue;
+    /// These Secrets are named from now on; `find` knows what is in them.
+    pub fn keep<'c>(&mut self, named: &Named, find: impl Fn(&SecretId) -> Found<'c>, now: i64) {
+        self.certificates.retain(|id, _| named.certificates.contains(id));
+        self.client_cas.retain(|id, _| named.client_cas.contains(id));
+        for id in &named.certificates {
+            let kept = self.certificates.entry(id.clone()).or_default();
+            if let Some(content) = known(find(id)) {
+                let content = content.cloned().map(|content| Content { ca: None, ..content });
+                kept.take(content, |content| read(id.clone(), content, now));
             }
-            kept.content = content.cloned();
-            match content.map(|content| read(id.clone(), content, now)) {
-                None => kept.problem = Some(MISSING.to_owned()),
-                Some(Err(problem)) => kept.problem = Some(problem),
-                Some(Ok(certificate)) => {
-                    kept.certificate = Some(Arc::new(certificate));
-                    kept.problem = None;
-                }
+        }
+        for id in &named.client_cas {
+            let kept = self.client_cas.entry(id.clone()).or_default();
+            if let Some(content) = known(find(id)) {
+                let ca =
+                    |content: &Content| Content { ca: content.ca.clone(), ..Content::default() };
+                kept.take(content.map(ca), |content| read_ca(id.clone(), content, now));
             }
         }
     }
@@ -103,18 +152,21 @@ impl Keeper {
     /// The certificates that can be used.
     #[must_use]
     pub fn certificates(&self) -> HashMap<SecretId, Arc<Certificate>> {
-        let usable = |(id, kept): (&SecretId, &Kept)| {
-            Some((id.clone(), Arc::clone(kept.certificate.as_ref()?)))
-        };
-        self.0.iter().filter_map(usable).collect()
+        usable(&self.certificates)
     }
 
-    /// What is wrong with a Secret for these hosts.
+    /// The authorities of clients that can be used.
+    #[must_use]
+    pub fn client_cas(&self) -> HashMap<SecretId, Arc<ClientCa>> {
+        usable(&self.client_cas)
+    }
+
+    /// What is wrong with a Secret's certificate for these hosts.
     #[must_use]
     pub fn problem(&self, id: &SecretId, hosts: &[HostPattern], now: i64) -> Option<String> {
-        let kept = self.0.get(id)?;
+        let kept = self.certificates.get(id)?;
         let expired = || {
-            let ended = kept.certificate.as_ref().is_some_and(|c| c.not_after <= now);
+            let ended = kept.good.as_ref().is_some_and(|c| c.not_after <= now);
             ended.then(|| "its certificate has expired".to_owned())
         };
         let uncovered = || {
@@ -124,11 +176,36 @@ impl Keeper {
         };
         kept.problem.clone().or_else(expired).or_else(uncovered)
     }
+
+    /// What is wrong with a Secret's authorities of clients.
+    #[must_use]
+    pub fn client_ca_problem(&self, id: &SecretId, now: i64) -> Option<String> {
+        let kept = self.client_cas.get(id)?;
+        let expired = || {
+            let ended = kept.good.as_ref().is_some_and(|ca| ca.not_after <= now);
+            ended.then(|| format!("every certificate of its {CA} has expired"))
+        };
+        let unusable = |problem: &String| match kept.good {
+            Some(_) => problem.clone(),
+            None => format!("{problem}; its hosts are not served before there are authorities"),
+        };
+        kept.problem.as_ref().map(unusable).or_else(expired)
+    }
 }
 
-/// The Secrets that rules name.
-pub fn named<'r>(rules: impl IntoIterator<Item = &'r Arc<Rule>>) -> BTreeSet<SecretId> {
-    rules.into_iter().filter_map(|rule| rule.tls.as_ref()?.secret.clone()).collect()
+/// What is in a Secret, if that is known already.
+fn known(found: Found<'_>) -> Option<Option<&Content>> {
+    match found {
+        Found::Content(content) => Some(Some(content)),
+        Found::Nothing => Some(None),
+        Found::Later => None,
+    }
+}
+
+fn usable<T>(kept: &HashMap<SecretId, Kept<T>>) -> HashMap<SecretId, Arc<T>> {
+    let usable =
+        |(id, kept): (&SecretId, &Kept<T>)| Some((id.clone(), Arc::clone(kept.good.as_ref()?)));
+    kept.iter().filter_map(usable).collect()
 }
 
 /// Reads a Secret's certificate, chain and key; `now` is in seconds since 1970.
@@ -153,6 +230,9 @@ pub fn read(secret: SecretId, content: &Content, now: i64) -> Result<Certificate
         return Err(format!("its certificate is not valid before {}", validity.not_before));
     }
     let key = key.ok_or_else(|| format!("it has no {KEY}"))?;
+    if is_encrypted(key) {
+        return Err(format!("its {KEY} is encrypted: one without a passphrase is needed"));
+    }
     // What the parser says of a key might quote it.
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|_| format!("its {KEY} is no private key in PEM"))?;
@@ -161,14 +241,55 @@ pub fn read(secret: SecretId, content: &Content, now: i64) -> Result<Certificate
         rustls::Error::InconsistentKeys(_) => format!("its {KEY} is not that of its {CERTIFICATE}"),
         _ => format!("its {KEY} is of a kind that cannot be used; RSA, ECDSA and Ed25519 can"),
     })?;
+    let resolver = Arc::new(Only(Arc::new(certified)));
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Only(Arc::new(certified))));
+        .with_cert_resolver(Arc::clone(&resolver) as _);
     config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
     if let Some(tickets) = tickets() {
         config.ticketer = tickets;
     }
-    Ok(Certificate { secret, not_after, config: Arc::new(config) })
+    Ok(Certificate { secret, not_after, config: Arc::new(config), resolver })
+}
+
+/// Whether a key in PEM needs a passphrase (RFC 7468, section 11; RFC 1421, section 4.6.1.1).
+fn is_encrypted(key: &[u8]) -> bool {
+    let has = |word: &[u8]| key.windows(word.len()).any(|part| part == word);
+    has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
+/// Reads a Secret's authorities of clients; `now` is in seconds since 1970.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn read_ca(secret: SecretId, content: &Content, now: i64) -> Result<ClientCa, String> {
+    let ca = content.ca.as_deref().ok_or_else(|| format!("it has no {CA}"))?;
+    let mut roots = RootCertStore::empty();
+    let mut not_after = i64::MIN;
+    for (at, certificate) in CertificateDer::pem_slice_iter(ca).enumerate() {
+        let certificate = certificate.map_err(|_| format!("its {CA} is not PEM"))?;
+        let unreadable = || format!("certificate {} of its {CA} cannot be read", at + 1);
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| unreadable())?;
+        not_after = not_after.max(parsed.validity().not_after.timestamp());
+        roots.add(certificate.clone()).map_err(|_| unreadable())?;
+    }
+    if roots.is_empty() {
+        return Err(format!("its {CA} has no certificate"));
+    }
+    if not_after <= now {
+        return Err(format!("every certificate of its {CA} has expired"));
+    }
+    let roots = Arc::new(roots);
+    let unusable = |error: VerifierBuilderError| format!("its {CA} cannot be used: {error}");
+    let verification = |strict: bool| -> Result<_, String> {
+        let builder = WebPkiClientVerifier::builder(Arc::clone(&roots));
+        let builder = if strict { builder } else { builder.allow_unauthenticated() };
+        let verifier = builder.build().map_err(unusable)?;
+        let sessions = ServerSessionMemoryCache::new(SESSIONS);
+        Ok(Verification { verifier, sessions, tickets: aws_lc_rs::Ticketer::new().ok() })
+    };
+    let (strict, lenient) = (verification(true)?, verification(false)?);
+    Ok(ClientCa { secret, not_after, strict, lenient })
 }
 
 /// Which of the hosts a certificate is not for.
@@ -234,7 +355,7 @@ mod tests {
 
     fn tried(certificate: Option<&str>, key: Option<&str>) -> Result<Certificate, String> {
         let (certificate, key) = (certificate.map(Into::into), key.map(Into::into));
-        read(id(), &Content { certificate, key }, NOW)
+        read(id(), &Content { certificate, key, ca: None }, NOW)
     }
 
     #[test]
@@ -294,8 +415,9 @@ mod tests {
         let content = |to: i32| Content {
             certificate: Some(made(&key, &["www.site.com"], 2024, to).into()),
             key: Some(key.serialize_pem().into()),
+            ca: None,
         };
-        let named = BTreeSet::from([id()]);
+        let named = Named { certificates: BTreeSet::from([id()]), ..Named::default() };
         let mut keeper = Keeper::default();
         let hosts = [HostPattern::parse("www.site.com").unwrap()];
         keeper.keep(&named, |_| Found::Nothing, NOW);
@@ -325,7 +447,7 @@ mod tests {
         let other = [HostPattern::parse("other.org").unwrap()];
         let uncovered = keeper.problem(&id(), &other, NOW);
         assert_eq!(uncovered.as_deref(), Some("its certificate is not for other.org"));
-        keeper.keep(&BTreeSet::new(), |_| Found::Nothing, NOW);
+        keeper.keep(&Named::default(), |_| Found::Nothing, NOW);
         assert!(keeper.certificates().is_empty());
     }
 

@@ -64,7 +64,7 @@ struct Object {
     _status: IgnoredAny,
 }
 
-/// A Secret with a certificate and its key.
+/// A Secret with a certificate and its key, or with authorities.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Secret {
@@ -220,8 +220,13 @@ fn read_secret(root: &Node) -> Result<Part, Vec<Fault>> {
     let secret = typed::read::<Secret>(root, &mut faults).ok_or_else(|| sorted(&faults))?;
     let places = root.places();
     let line = |field: &str| places.get(field).copied().unwrap_or(root.line);
-    if secret.type_.as_deref() != Some(TLS) {
-        let message = format!("expected `{TLS}`: other Secrets are of no use here");
+    let has_ca = secret.data.contains_key(certificate::CA)
+        || secret.string_data.contains_key(certificate::CA);
+    if secret.type_.as_deref() != Some(TLS) && !has_ca {
+        let message = format!(
+            "expected `{TLS}`: other Secrets are of no use here, but those with {}",
+            certificate::CA
+        );
         faults.push(Fault::new(line("type"), "type", message));
     }
     let name = secret.metadata.name.filter(|name| is_subdomain(name));
@@ -237,8 +242,11 @@ fn read_secret(root: &Node) -> Result<Part, Vec<Fault>> {
         let text = secret.string_data.get(key).map(|text| text.as_bytes().to_vec());
         text.or_else(|| secret.data.get(key).map(|bytes| bytes.0.clone()))
     };
-    let content =
-        Content { certificate: value(certificate::CERTIFICATE), key: value(certificate::KEY) };
+    let content = Content {
+        certificate: value(certificate::CERTIFICATE),
+        key: value(certificate::KEY),
+        ca: value(certificate::CA),
+    };
     Ok(Part::Secret(SecretId { namespace: namespace.into(), name: name.into() }, content))
 }
 
@@ -356,8 +364,11 @@ mod tests {
         assert_eq!(content.certificate.as_deref(), Some(&b"hi"[..]));
         assert_eq!(content.key.as_deref(), Some(&b"confidential"[..]));
         assert!(!format!("{parsed:?}").contains("conf"));
+        let parsed = read(&secret("type: Opaque\nstringData: {ca.crt: authorities}"));
+        assert_eq!(parsed.secrets[0].1.ca.as_deref(), Some(&b"authorities"[..]));
         for (more, said) in [
             ("type: Opaque\ndata: {tls.key: Y29uZg==}", "4: type: expected `kubernetes.io/tls`"),
+            ("type: Opaque\ndata: {ca.crt: 'conf!'}", "5: data.ca.crt: "),
             ("data: {}", "1: type: expected `kubernetes.io/tls`"),
             ("type: kubernetes.io/tls\ndata: {tls.key: 'conf!'}", "5: data.tls.key: "),
             ("type: kubernetes.io/tls\ndatum: {}", "5: datum: unknown field"),

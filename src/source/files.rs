@@ -11,14 +11,14 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::certificate::{self, Content, Found, Keeper};
+use super::certificate::{Content, Found, Keeper, Named};
 use super::document::{self, Fault, Parsed};
 use super::names::{Names, Resolver, names_of};
 use super::{Publisher, balancer};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::table::tls::SecretId;
-use crate::table::{Endpoints, Rule, RuleId};
+use crate::table::{Endpoints, Rule, RuleId, Table};
 
 /// A change is read when nothing has moved for this long, so that an editor can finish writing; but
 /// no later than the other after its first sign.
@@ -301,14 +301,16 @@ impl Directory {
             names: self.names.known().clone(),
             certificates,
             default_certificate: default,
+            client_cas: self.certificates.client_cas(),
             ..Endpoints::default()
         };
-        self.publisher.publish(&rules, &endpoints, None);
+        let table = self.publisher.publish(&rules, &endpoints, None);
+        self.report_certificates(&rules, &table);
     }
 
     fn keep_certificates(&mut self, rules: &[Arc<Rule>]) {
-        let mut named = certificate::named(rules);
-        named.extend(self.default.clone());
+        let mut named = Named::by(rules);
+        named.certificates.extend(self.default.clone());
         let held: BTreeMap<&SecretId, &Content> = self
             .files
             .values()
@@ -319,16 +321,31 @@ impl Directory {
         let now = Timestamp::now().as_second();
         let find = |id: &SecretId| held.get(id).map_or(Found::Nothing, |held| Found::Content(held));
         self.certificates.keep(&named, find, now);
-        let of_rules = rules.iter().filter_map(|rule| {
-            let id = rule.tls.as_ref()?.secret.as_ref()?;
-            let problem = self.certificates.problem(id, &rule.hosts, now)?;
-            Some(format!("{}: spec.tls.secretName: Secret {id}: {problem}", rule.id))
+    }
+
+    /// Says what is wrong with certificates and authorities of clients.
+    fn report_certificates(&self, rules: &[Arc<Rule>], table: &Table) {
+        let now = Timestamp::now().as_second();
+        let of_rules = rules.iter().flat_map(|rule| {
+            let certificate = || {
+                let id = rule.tls.as_ref()?.secret.as_ref()?;
+                let problem = self.certificates.problem(id, &rule.hosts, now)?;
+                Some(format!("{}: spec.tls.secretName: Secret {id}: {problem}", rule.id))
+            };
+            let clients = || {
+                let id = &rule.clients()?.ca;
+                let problem = self.certificates.client_ca_problem(id, now)?;
+                Some(format!("{}: spec.tls.clientCASecret: Secret {id}: {problem}", rule.id))
+            };
+            certificate().into_iter().chain(clients())
         });
         let of_default = self.default.iter().filter_map(|id| {
             let problem = self.certificates.problem(id, &[], now)?;
             Some(format!("--default-certificate: Secret {id}: {problem}"))
         });
-        let complaints: Vec<_> = of_rules.chain(of_default).collect();
+        let unused = &table.certificate_conflicts;
+        let unused = unused.iter().map(|unused| format!("{}: {unused}", unused.rule));
+        let complaints: Vec<_> = of_rules.chain(of_default).chain(unused).collect();
         self.complain("certificates", &complaints);
     }
 }

@@ -27,7 +27,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::Publisher;
-use super::certificate;
+use super::certificate::Named;
 use super::endpoints::{Resolution, Slice};
 use super::names::{Name, Names, Resolver, names_of};
 use super::policy::Policy;
@@ -66,6 +66,9 @@ const REST: u32 = 9;
 /// Seconds after which a watch is begun anew: so long may one go unnoticed whose connection has died
 /// without a word.
 const WATCH: u32 = 30;
+/// Secrets that may be named: all but those that Kubernetes and Helm have many of for themselves.
+const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
+                       type!=kubernetes.io/dockerconfigjson,type!=bootstrap.kubernetes.io/token";
 /// The Service of the API server.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
@@ -223,7 +226,7 @@ impl Cluster {
                 let number = named(&mut watches, "secrets", scope.as_ref());
                 // Their names and versions, and nothing of what is in them.
                 let api: Api<PartialObjectMeta<core::Secret>> = self.api(scope.as_ref());
-                let only = all().fields("type=kubernetes.io/tls");
+                let only = all().fields(SECRETS);
                 let (ears, change) = (ears.clone(), Change::Secrets);
                 tokio::spawn(follow(number, (api, only), scope, ears, store::secret, change));
             }
@@ -641,14 +644,15 @@ impl State {
     /// Which Secrets are named, and what is known of them.
     fn keep_certificates(&mut self) {
         let newest = self.store.balancers().values().filter_map(|held| held.outcome.as_ref().ok());
-        let mut named = certificate::named(newest.chain(self.in_use.values()));
-        named.extend(self.options.default_certificate.clone());
+        let mut named = Named::by(newest.chain(self.in_use.values()));
+        named.certificates.extend(self.options.default_certificate.clone());
         let version = |id: &SecretId| {
             let key = (Arc::clone(&id.namespace), Arc::clone(&id.name));
             self.store.secret(&key).cloned()
         };
         self.secrets.name(&named, version);
         self.endpoints.certificates = self.secrets.keeper.certificates();
+        self.endpoints.client_cas = self.secrets.keeper.client_cas();
         let default = self.options.default_certificate.as_ref();
         self.endpoints.default_certificate =
             default.and_then(|id| self.endpoints.certificates.get(id).cloned());
@@ -755,11 +759,16 @@ impl State {
         let resolve = |port: &ServicePort| {
             self.resolutions.get(port).cloned().unwrap_or(Resolution::NoService)
         };
+        let no_tls = || {
+            let message = "--listen-tls (the chart's tls.enabled) is not set";
+            (!self.options.tls).then(|| message.to_owned())
+        };
+        let seconds = || Timestamp::now().as_second();
         let certificate = |id: &SecretId, hosts: &[HostPattern]| {
-            if !self.options.tls {
-                return Some("--listen-tls (the chart's tls.enabled) is not set".to_owned());
-            }
-            self.secrets.keeper.problem(id, hosts, Timestamp::now().as_second())
+            no_tls().or_else(|| self.secrets.keeper.problem(id, hosts, seconds()))
+        };
+        let client_ca = |id: &SecretId| {
+            no_tls().or_else(|| self.secrets.keeper.client_ca_problem(id, seconds()))
         };
         let mut clock = self.claims;
         let now = Timestamp::now();
@@ -784,6 +793,7 @@ impl State {
                 policy: &self.options.policy,
                 published: &published,
                 certificate: &certificate,
+                client_ca: &client_ca,
                 certificate_conflicts: &self.table.certificate_conflicts,
             };
             let status = facts.status(clock.next(now));

@@ -13,7 +13,7 @@ use crate::source::endpoints::Resolution;
 use crate::source::kubernetes::store::{Held, Refusal};
 use crate::source::policy::Policy;
 use crate::table::path::HostPattern;
-use crate::table::tls::{CertificateConflict, SecretId};
+use crate::table::tls::{CertificateConflict, Clients, SecretId};
 use crate::table::{
     ADDRESSES, Entry, Holder, Host, Route, Rule, RuleId, ServicePort, State, Target, Verdict,
 };
@@ -147,10 +147,13 @@ impl Reason {
                  gets no requests."
             }
             Self::InvalidCertificate => {
-                "The Secret of its certificate is missing or wrong, has expired, or is not for its \
-                 hosts; the last good one stays in use."
+                "The Secret of its certificate, or of its clients' authorities, is missing or wrong, \
+                 has expired, or is not for its hosts; the last good one stays in use."
             }
-            Self::CertificateConflict => "An older Balancer brings another certificate for a host.",
+            Self::CertificateConflict => {
+                "An older Balancer brings another certificate for a host, or other authorities for \
+                 its clients."
+            }
             Self::Programmed => "It is being served.",
             Self::NotAccepted => "It is not served, for the reason that `Accepted` gives.",
         }
@@ -193,7 +196,9 @@ pub struct Facts<'f> {
     pub published: &'f [String],
     /// What is wrong with the certificate of a Secret for these hosts.
     pub certificate: &'f dyn Fn(&SecretId, &[HostPattern]) -> Option<String>,
-    /// Certificates that are not used.
+    /// What is wrong with the clients' authorities of a Secret.
+    pub client_ca: &'f dyn Fn(&SecretId) -> Option<String>,
+    /// Certificates and authorities that are not used.
     pub certificate_conflicts: &'f [CertificateConflict],
 }
 
@@ -336,7 +341,7 @@ impl Facts<'_> {
         }
     }
 
-    /// What is wrong with the certificate that the Balancer brings.
+    /// What is wrong with the certificate and the authorities that the Balancer brings.
     fn certificate_faults(&self, rule: &Rule) -> Vec<(Reason, String)> {
         let secret = rule.tls.as_ref().and_then(|tls| tls.secret.as_ref());
         let problem = secret.and_then(|id| {
@@ -346,16 +351,14 @@ impl Facts<'_> {
                 format!("spec.tls.secretName: Secret {id}: {problem}"),
             ))
         });
-        let unused = self.certificate_conflicts.iter().filter(|conflict| conflict.rule == *self.id);
-        let unused = unused.map(|conflict| {
-            let CertificateConflict { host, used, .. } = conflict;
-            let message = format!(
-                "spec.tls.secretName: host {host} has the certificate of Secret {used}, which an \
-                 older Balancer names"
-            );
-            (Reason::CertificateConflict, message)
+        let clients = rule.clients().and_then(|Clients { ca, .. }| {
+            let problem = (self.client_ca)(ca)?;
+            let message = format!("spec.tls.clientCASecret: Secret {ca}: {problem}");
+            Some((Reason::InvalidCertificate, message))
         });
-        problem.into_iter().chain(unused).collect()
+        let unused = self.certificate_conflicts.iter().filter(|conflict| conflict.rule == *self.id);
+        let unused = unused.map(|unused| (Reason::CertificateConflict, unused.to_string()));
+        problem.into_iter().chain(clients).chain(unused).collect()
     }
 
     /// How many members each entry has.
@@ -612,6 +615,7 @@ mod tests {
                 policy: &self.policy,
                 published: &["192.0.2.1".to_owned(), "lb.example.org".to_owned()],
                 certificate: &|_, _| Some("it has expired".to_owned()),
+                client_ca: &|_| Some("it has no ca.crt".to_owned()),
                 certificate_conflicts: &table.certificate_conflicts,
             };
             facts.status(Timestamp::from_second(now).unwrap())
@@ -759,6 +763,12 @@ mod tests {
             message.contains("spec.tls.secretName: Secret site/www: it has expired"),
             "{message}"
         );
+        let mut spec = service();
+        spec["tls"] = json!({"clientCASecret": "ca"});
+        let (conditions, message) = setup(&[("app", spec)], Policy::default()).shown("app");
+        assert_eq!(conditions[1], "ResolvedRefs=False/InvalidCertificate");
+        let said = "spec.tls.clientCASecret: Secret site/ca: it has no ca.crt";
+        assert!(message.contains(said), "{message}");
     }
 
     #[test]

@@ -17,7 +17,9 @@ use super::queue::Queue;
 use super::reverse::{Origin, Reversal, Scheme, Site};
 use super::sticky;
 use super::tally::{MemberTally, RuleTally};
-use super::tls::{Certificate, CertificateConflict, Certificates, SecretId};
+use super::tls::{
+    Certificate, CertificateConflict, Certificates, ClientCa, ClientPolicies, SecretId,
+};
 use super::{
     Authority, Budget, Entry, Group, Host, Hosts, Member, Paths, Route, RouteName, Rule, RuleId,
     ServicePort, State, Table, Target,
@@ -42,6 +44,9 @@ pub struct Endpoints {
     pub certificates: HashMap<SecretId, Arc<Certificate>>,
     /// The one for hosts that have none of their own.
     pub default_certificate: Option<Arc<Certificate>>,
+    /// Authorities for clients' certificates by the Secrets that they come from; those that cannot be
+    /// used are left out.
+    pub client_cas: HashMap<SecretId, Arc<ClientCa>>,
 }
 
 /// What is behind a port of a Service.
@@ -159,8 +164,11 @@ impl Table {
         } else {
             Arc::new(Hosts::new(&routes, owners))
         };
-        let (certificates, certificate_conflicts) = certificates(&routes, endpoints, owners);
-        Self { routes, hosts, certificates, certificate_conflicts, built: true }
+        let mut certificate_conflicts = Vec::new();
+        let conflicts = &mut certificate_conflicts;
+        let certificates = certificates(&routes, endpoints, owners, conflicts);
+        let clients = clients(&routes, endpoints, owners, conflicts);
+        Self { routes, hosts, certificates, clients, certificate_conflicts, built: true }
     }
 }
 
@@ -389,9 +397,9 @@ fn certificates(
     routes: &[Arc<Route>],
     endpoints: &Endpoints,
     owners: Option<&Arc<Owners>>,
-) -> (Certificates, Vec<CertificateConflict>) {
+    conflicts: &mut Vec<CertificateConflict>,
+) -> Certificates {
     let mut found = Certificates::with_default(endpoints.default_certificate.clone());
-    let mut conflicts = Vec::new();
     let brought = routes.iter().filter_map(|route| {
         let secret = route.rule.tls.as_ref()?.secret.as_ref()?;
         Some((&route.rule, endpoints.certificates.get(secret)?))
@@ -399,18 +407,45 @@ fn certificates(
     let mut brought: Vec<_> = brought.collect();
     brought.sort_by_key(|(rule, _)| precedence(rule));
     for (rule, certificate) in brought {
-        for host in &rule.hosts {
-            let owner = owners.and_then(|owners| owners.owner(host));
-            if owner.is_some_and(|owner| *owner != rule.id.namespace) {
-                continue;
-            }
+        for host in rule.hosts.iter().filter(|host| may_serve(rule, host, owners)) {
             if let Some(used) = found.claim(host, certificate) {
                 let (rule, host) = (rule.id.clone(), host.to_string());
-                conflicts.push(CertificateConflict { rule, host, used });
+                conflicts.push(CertificateConflict { rule, host, used, of_clients: false });
             }
         }
     }
-    (found, conflicts)
+    found
+}
+
+/// How the clients of each host are verified, as those want who may serve it, the older first.
+fn clients(
+    routes: &[Arc<Route>],
+    endpoints: &Endpoints,
+    owners: Option<&Arc<Owners>>,
+    conflicts: &mut Vec<CertificateConflict>,
+) -> ClientPolicies {
+    let mut policies = ClientPolicies::default();
+    if routes.iter().all(|route| route.rule.clients().is_none()) {
+        return policies;
+    }
+    let mut rules: Vec<_> = routes.iter().map(|route| &route.rule).collect();
+    rules.sort_by_key(|rule| precedence(rule));
+    let find = |secret: &SecretId| endpoints.client_cas.get(secret).cloned();
+    for rule in rules {
+        for host in rule.hosts.iter().filter(|host| may_serve(rule, host, owners)) {
+            if let Some(used) = policies.claim(host, rule.clients(), find) {
+                let (rule, host) = (rule.id.clone(), host.to_string());
+                conflicts.push(CertificateConflict { rule, host, used, of_clients: true });
+            }
+        }
+    }
+    policies
+}
+
+/// Whether a host belongs to nobody else.
+fn may_serve(rule: &Rule, host: &HostPattern, owners: Option<&Arc<Owners>>) -> bool {
+    let owner = owners.and_then(|owners| owners.owner(host));
+    owner.is_none_or(|owner| *owner == rule.id.namespace)
 }
 
 /// The older object first; objects without a time after those with one. Of equals, the order of

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use super::{Redirect, Rule};
 
 /// Where certificates are proven; without TLS, for that is how they begin (RFC 8555, section 8.3).
-const ACME: &str = "/.well-known/acme-challenge/";
+pub const ACME: &str = "/.well-known/acme-challenge/";
 
 /// What a rule does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

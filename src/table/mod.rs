@@ -42,7 +42,7 @@ use queue::Queue;
 use reverse::{Address, Reversal, Site};
 use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
-use tls::{CertificateConflict, Certificates, Tls};
+use tls::{CertificateConflict, Certificates, ClientPolicies, Clients, Tls};
 
 pub use build::{ADDRESSES, Backends, Endpoint, Endpoints, Holder, Verdict};
 
@@ -102,6 +102,14 @@ pub struct Rule {
     pub access: Access,
     /// What it asks of TLS with clients.
     pub tls: Option<Tls>,
+}
+
+impl Rule {
+    /// Which certificates it wants of clients.
+    #[must_use]
+    pub fn clients(&self) -> Option<&Clients> {
+        self.tls.as_ref()?.clients.as_ref()
+    }
 }
 
 /// One entry of a rule's member list.
@@ -497,6 +505,8 @@ pub struct Table {
     pub routes: Vec<Arc<Route>>,
     /// The certificates of the hosts.
     pub certificates: Certificates,
+    /// How the clients of the hosts are verified.
+    pub clients: ClientPolicies,
     /// Which rules bring certificates that are not used.
     pub certificate_conflicts: Vec<CertificateConflict>,
     hosts: Arc<Hosts>,

@@ -4,8 +4,8 @@ use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::json;
 
@@ -18,6 +18,7 @@ use crate::{Test, tests};
 
 pub const TESTS: &[Test] = tests![
     a_host_is_served_with_the_certificate_of_its_secret,
+    clients_are_verified_by_the_authorities_of_a_secret,
     secrets_that_nobody_names_are_not_asked_for,
 ];
 
@@ -41,9 +42,23 @@ pub fn secret(namespace: &Namespace, name: &str, hosts: &[&str]) -> Own {
 impl Own {
     /// A page by TLS, if the server has this certificate.
     pub fn get(&self, address: SocketAddr, host: &str) -> std::io::Result<Seen> {
+        self.get_as(address, host, None)
+    }
+
+    /// The same by a client that has a certificate of its own.
+    fn get_as(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        client: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> std::io::Result<Seen> {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.clone()).unwrap();
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let builder = ClientConfig::builder().with_root_certificates(roots);
+        let config = match client {
+            Some((own, key)) => builder.with_client_auth_cert(vec![own], key).unwrap(),
+            None => builder.with_no_client_auth(),
+        };
         let name = ServerName::try_from(host.to_owned()).unwrap();
         let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
         let mut stream = TcpStream::connect(address)?;
@@ -100,6 +115,39 @@ fn a_host_is_served_with_the_certificate_of_its_secret(control_plane: &ControlPl
     namespace.apply(&balancer("later", "www.site.com", "  path: /x\n  tls: {secretName: again}\n"));
     let message = until(&namespace, "later", "ResolvedRefs", "False", "CertificateConflict");
     assert!(message.contains("host www.site.com has the certificate of Secret"), "{message}");
+}
+
+fn clients_are_verified_by_the_authorities_of_a_secret(control_plane: &ControlPlane) {
+    let namespace = control_plane.namespace("mtls");
+    namespace.service("app", &[("http", 80, 8080)]);
+    let _pod = pod(&namespace, "app-0", "app");
+    let secure = free();
+    let _gibbon = Gibbon::of(&namespace, &["--listen-tls", &secure.to_string()]);
+    let server = secret(&namespace, "www", &["www.site.com"]);
+    let tls = "  tls: {secretName: www, clientCASecret: ca}\n";
+    namespace.apply(&balancer("app", "www.site.com", tls));
+    let message = until(&namespace, "app", "ResolvedRefs", "False", "InvalidCertificate");
+    let said = "/ca: it does not exist; its hosts are not served before there are authorities";
+    assert!(message.contains(said), "{message}");
+    assert!(server.get(secure, "www.site.com").is_err());
+
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).unwrap();
+    let object = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ca"},
+        "type": "Opaque", "stringData": {"ca.crt": authority.pem()},
+    });
+    namespace.apply(&object.to_string());
+    until(&namespace, "app", "ResolvedRefs", "True", "ResolvedRefs");
+    assert!(server.get(secure, "www.site.com").is_err());
+    let own = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["ann".to_owned()]).unwrap();
+    let certificate = certificate.signed_by(&own, &Issuer::new(params, key)).unwrap();
+    let own = PrivateKeyDer::Pkcs8(own.serialize_der().into());
+    let seen = server.get_as(secure, "www.site.com", Some((certificate.der().clone(), own)));
+    assert_eq!(seen.unwrap().text(), "app-0");
 }
 
 fn secrets_that_nobody_names_are_not_asked_for(control_plane: &ControlPlane) {

@@ -1,6 +1,8 @@
 //! A Gibbon on loopback, members that do as they are told, and clients that see every byte.
 #![allow(dead_code, clippy::format_push_string)]
 
+pub mod authority;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -653,6 +655,20 @@ pub fn secret_of(name: &str, certificate: &str, key: &str) -> String {
         indent(certificate),
         indent(key)
     )
+}
+
+/// An Opaque Secret with these authorities, in PEM.
+pub fn ca_secret(name: &str, authorities: &str) -> String {
+    let authorities = authorities.trim_end().replace('\n', "\n    ");
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: site}}\n\
+         type: Opaque\nstringData:\n  ca.crt: |\n    {authorities}\n"
+    )
+}
+
+/// Documents in one file.
+pub fn join(parts: &[String]) -> String {
+    parts.join("---\n")
 }
 
 /// A member's line for [`balancer`].

@@ -13,6 +13,10 @@ use super::Fault;
 const MAX_NODES: usize = 100_000;
 const MAX_BYTES: usize = 8 << 20;
 
+/// The longest text that a message shows, and the longest key: a line of a private key is longer.
+const SHOWN: usize = 32;
+const LONGEST_KEY: usize = 63;
+
 /// A value and its line.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -127,6 +131,7 @@ impl Node {
 
 /// The path of a key of the map at `path`.
 pub(super) fn key_path(path: &str, key: &str) -> String {
+    let key = if key.len() > LONGEST_KEY { "(a long key)" } else { key };
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
@@ -143,6 +148,8 @@ impl fmt::Display for Value {
             Self::Int(value) => write!(f, "the number {value}"),
             Self::Unsigned(value) => write!(f, "the number {value}"),
             Self::Float(value) => write!(f, "the number {value}"),
+            // What is long, and should not be here at all, may be a key.
+            Self::Text(value) if value.len() > SHOWN => f.write_str("a long text"),
             Self::Text(value) => write!(f, "the text {value:?}"),
             Self::List(_) => f.write_str("a list"),
             Self::Map(_) => f.write_str("a map"),

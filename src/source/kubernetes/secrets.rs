@@ -1,6 +1,6 @@
 //! Secrets that Balancers name: each is asked for when its version changes, and no other is.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
-use crate::source::certificate::{CERTIFICATE, Content, Found, KEY, Keeper};
+use crate::source::certificate::{CA, CERTIFICATE, Content, Found, KEY, Keeper, Named};
 use crate::table::tls::SecretId;
 
 /// How long the API server may take, and how long before one that failed is tried again.
@@ -32,7 +32,7 @@ pub struct Secrets {
     /// The version of each that is here or on its way.
     versions: HashMap<SecretId, String>,
     contents: HashMap<SecretId, Content>,
-    /// The certificates of them.
+    /// What was made of them.
     pub keeper: Keeper,
 }
 
@@ -65,14 +65,11 @@ impl Secrets {
     }
 
     /// These are named from now on; `version` knows which there are.
-    pub fn name(
-        &mut self,
-        named: &BTreeSet<SecretId>,
-        version: impl Fn(&SecretId) -> Option<String>,
-    ) {
-        self.versions.retain(|id, _| named.contains(id) && version(id).is_some());
+    pub fn name(&mut self, named: &Named, version: impl Fn(&SecretId) -> Option<String>) {
+        let all = named.all();
+        self.versions.retain(|id, _| all.contains(id) && version(id).is_some());
         self.contents.retain(|id, _| self.versions.contains_key(id));
-        for id in named {
+        for id in all {
             let Some(version) = version(id) else { continue };
             if self.versions.get(id) != Some(&version) {
                 self.versions.insert(id.clone(), version.clone());
@@ -96,7 +93,8 @@ async fn fetch(client: Client, id: SecretId, version: String, to: UnboundedSende
             Ok(Ok(Some(secret))) => {
                 let mut data = secret.data.unwrap_or_default();
                 let mut value = |key: &str| data.remove(key).map(|bytes| bytes.0);
-                let content = Content { certificate: value(CERTIFICATE), key: value(KEY) };
+                let (certificate, key) = (value(CERTIFICATE), value(KEY));
+                let content = Content { certificate, key, ca: value(CA) };
                 // Nobody listens any more at the end of the process.
                 let _ = to.send(Fetched { id, version, content });
                 return;
