@@ -235,6 +235,12 @@ pub struct Address {
     validation = Rule::new("!has(self.route) || !has(self.routeFrom)")
         .message("must not be beside routeFrom: a member has one route")
         .field_path(".route"),
+    validation = Rule::new(
+        "!has(self.protocol) || !has(self.url) \
+         || self.url.lowerAscii().startsWith('https:') == (self.protocol in ['HTTPS', 'HTTPS1', 'H2'])"
+    )
+        .message(schema::PROTOCOL_OF_URL)
+        .field_path(".protocol"),
 )]
 pub struct Member {
     /// The name in metrics, logs and status. Unique in the Balancer, at most 63 characters.
@@ -259,6 +265,15 @@ pub struct Member {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::path")]
     pub path: Option<String>,
+
+    /// What is spoken with this member. `HTTP1`: HTTP/1.1. `H2C`: HTTP/2, as gRPC needs it.
+    /// `HTTPS`: TLS, and HTTP/2 where the member agrees to it, else HTTP/1.1. `HTTPS1`: TLS and
+    /// HTTP/1.1. `H2`: TLS and HTTP/2. The last three go with an `https` URL, the others with an
+    /// `http` one. Default: `HTTPS` for an `https` URL, what the `appProtocol` of the Service's port
+    /// says (`http`, `https`, `grpc`, `kubernetes.io/h2c`, `kubernetes.io/ws`, `kubernetes.io/wss`),
+    /// else `HTTP1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
 
     /// What sessions of this member carry as their route, such as `app1`. Default: none, so no
     /// session names this member.
@@ -289,6 +304,25 @@ pub struct Member {
     /// Default: `Active`.
     #[serde(default)]
     pub state: State,
+}
+
+/// What is spoken with a member.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[serde(rename = "HTTP1")]
+    Http1,
+    /// HTTP/2 without TLS.
+    #[serde(rename = "H2C")]
+    H2c,
+    /// TLS, and HTTP/2 or HTTP/1.1 as the member likes.
+    #[serde(rename = "HTTPS")]
+    Https,
+    /// TLS and HTTP/1.1.
+    #[serde(rename = "HTTPS1")]
+    Https1,
+    /// TLS and HTTP/2.
+    H2,
 }
 
 /// A port of a Service.

@@ -26,6 +26,7 @@ use crate::source::kubernetes::{Cluster, Options};
 use crate::source::names::Resolver;
 use crate::table::Table;
 use crate::table::tls::SecretId;
+use crate::table::upstream::Handshakes;
 
 /// How long the API server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -121,7 +122,7 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
         settings: config.settings,
         metrics: Arc::clone(&metrics),
         access_log: config.access_log,
-        tls: Arc::new(config.tls.map_or_else(system_roots, Ok)?),
+        system: Handshakes::new(config.tls.map_or_else(system_roots, Ok)?),
         began: Instant::now(),
     });
     let proxy = Proxy::start(listeners, &shared)?;

@@ -156,6 +156,10 @@ pub(super) fn cookie_path(_: &mut SchemaGenerator) -> Schema {
     text(1024, &[ROOTED, PATH_CHARACTERS])
 }
 
+/// What a member's protocol must go with.
+pub(crate) const PROTOCOL_OF_URL: &str =
+    "must be HTTPS, HTTPS1 or H2 for an https URL, and HTTP1 or H2C for an http one";
+
 pub(super) fn member_url(_: &mut SchemaGenerator) -> Schema {
     text(2048, &[HTTP_URL, NO_USER, NO_QUERY, URL_CHARACTERS, NO_DOTS])
 }

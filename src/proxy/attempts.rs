@@ -20,6 +20,7 @@ use crate::table::balance::{self, Ask, NoMember, Pick, Tried};
 use crate::table::load::Failure;
 use crate::table::path;
 use crate::table::tally::Session;
+use crate::table::upstream::Protocol;
 use crate::table::{Member, Route, Wish};
 
 /// A request ready for members: what is the same for each of them.
@@ -60,12 +61,14 @@ pub async fn forward(
             connect: rule.timeouts.connect,
             response: rule.timeouts.response,
             deadline: deadline(route, visit),
-            tls: &worker.shared.tls,
+            tunnel: ready.tunnel,
+            system: &worker.shared.system,
         },
         idempotent: headers::is_idempotent(&parts.method),
         tried: Tried::default(),
         last: Error::NoMember,
         again: None,
+        refused: None,
     };
     loop {
         if let Some(reply) = attempts.next(visit).await? {
@@ -87,6 +90,8 @@ struct Attempts<'a> {
     last: Error,
     /// A member whose kept connection turned out closed: it gets the request on a fresh one.
     again: Option<Pick>,
+    /// The last member that had no place for the request.
+    refused: Option<Pick>,
 }
 
 impl Attempts<'_> {
@@ -97,12 +102,15 @@ impl Attempts<'_> {
             Some(pick) => pick,
             None => self.pick(visit)?,
         };
+        let member = &self.route.members[pick.member];
+        if self.ready.tunnel && matches!(member.protocol, Protocol::H2 | Protocol::H2c) {
+            return Ok(self.pass_over(pick));
+        }
         visit.picked(pick, session(pick, self.wish));
         visit.attempts += 1;
         if visit.attempts > 1 {
             self.route.tally.retries.inc();
         }
-        let member = &self.route.members[pick.member];
         let in_flight = InFlight::begin(member, pick.probe, Instant::now());
         let request = self.ready.request(self.route, member);
         match upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await {
@@ -114,6 +122,16 @@ impl Attempts<'_> {
         }
     }
 
+    /// Leaves a member alone that cannot leave HTTP.
+    fn pass_over(&mut self, pick: Pick) -> Option<Reply> {
+        if pick.probe {
+            self.route.members[pick.member].load.end_probe();
+        }
+        self.tried.add(pick.member);
+        self.last = Error::NoUpgrade;
+        None
+    }
+
     fn pick(&mut self, visit: &mut Visit) -> Result<Pick, Error> {
         let ask = Ask {
             wanted: self.wish.members,
@@ -123,12 +141,13 @@ impl Attempts<'_> {
             now: Instant::now(),
         };
         let pick = balance::pick(self.route, &ask, &mut self.worker.rng.borrow_mut());
-        pick.map_err(|none| match none {
+        pick.or_else(|none| match none {
             NoMember::Session => {
                 visit.session = Some(Session::Refused);
-                Error::SessionMember
+                Err(Error::SessionMember)
             }
-            NoMember::None => self.last,
+            // Who had no place for the request may have one now.
+            NoMember::None => self.refused.take().ok_or(self.last),
         })
     }
 
@@ -150,15 +169,19 @@ impl Attempts<'_> {
         }
         // A member that has said anything has begun to serve the request.
         let broke = failed.failure == Failure::Reset && !failed.answered;
-        let may_resend = self.idempotent && self.ready.upload.is_whole() && broke;
+        let whole = self.ready.upload.is_whole();
+        let may_resend = self.idempotent && whole && broke;
+        let unseen = failed.request.is_some() || (failed.unprocessed && whole);
         if failed.reused && broke {
             // The member closed a kept connection, as it may: no failure of its.
             self.again = Some(pick);
-            return if may_resend { Ok(()) } else { Err(Error::Member(failed.failure)) };
+            return if may_resend || unseen { Ok(()) } else { Err(Error::Member(failed.failure)) };
         }
         self.book(pick, &mut in_flight, failed.failure);
+        if failed.failure == Failure::StreamRefused && !self.tried.has(pick.member) {
+            self.refused = Some(pick);
+        }
         self.tried.add(pick.member);
-        let unseen = failed.request.is_some();
         self.last = if unseen { Error::NoMember } else { Error::Member(failed.failure) };
         let left = self.tried.count() < self.route.rule.failover.attempts;
         if left && (unseen || (may_resend && self.spend())) { Ok(()) } else { Err(self.last) }

@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::error::Error;
@@ -380,6 +381,8 @@ pub struct MemberStream {
     pub way: Way,
     /// Counts the bytes that came.
     pub heard: Arc<AtomicU64>,
+    /// Is told of each read, if anybody waits for what the member says first.
+    pub news: Option<Arc<Notify>>,
 }
 
 /// With or without TLS.
@@ -466,6 +469,11 @@ impl AsyncRead for MemberStream {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.way).poll_read(cx, buf);
         self.heard.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        if let Some(news) = &self.news
+            && result.is_ready()
+        {
+            news.notify_one();
+        }
         result
     }
 }

@@ -39,6 +39,7 @@ use tokio::time::timeout;
 use crate::metrics::Metrics;
 use crate::table::Table;
 use crate::table::access::Networks;
+use crate::table::upstream::Handshakes;
 use error::Error;
 use forward::Connection;
 use io::{Activity, Client, ClientStream, Patience};
@@ -117,8 +118,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where requests are logged, if they are.
     pub access_log: Option<AccessLog>,
-    /// How members that want TLS are spoken to.
-    pub tls: Arc<rustls::ClientConfig>,
+    /// How TLS is spoken with members whose rules ask for nothing.
+    pub system: Handshakes,
     /// When it all began.
     pub began: Instant,
 }

@@ -20,6 +20,7 @@ use crate::table::balance::Method;
 use crate::table::edit::{self, Edits};
 use crate::table::path::{HostPattern, Prefix};
 use crate::table::tls::{SecretId, Tls};
+use crate::table::upstream::UpstreamTls;
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
 pub use members::no_urls;
 use problems::Problems;
@@ -107,6 +108,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
         response_headers,
         access,
         tls,
+        upstream_tls: UpstreamTls::default(),
     })
 }
 

@@ -39,7 +39,8 @@ use crate::table::access::{Barred, Networks};
 use crate::table::owners::Owners;
 use crate::table::path::HostPattern;
 use crate::table::tls::SecretId;
-use crate::table::{Endpoints, PortRef, Rule, RuleId, ServicePort, Table, Target};
+use crate::table::upstream::Protocol;
+use crate::table::{Backends, Endpoints, PortRef, Rule, RuleId, ServicePort, Table, Target};
 use lease::Election;
 use secrets::Secrets;
 use store::{Change, Dirty, Key, Store, Update};
@@ -608,24 +609,31 @@ impl State {
     fn follow_names(&mut self) {
         let newest = self.store.balancers().values().filter_map(|held| held.outcome.as_ref().ok());
         let mut names = names_of(newest.chain(self.in_use.values()));
-        let external: Vec<(ServicePort, Name)> = self
+        let external: Vec<(ServicePort, Name, Option<Protocol>)> = self
             .resolutions
             .iter()
             .filter(|(port, _)| self.options.policy.url_members.contain(&port.namespace))
             .filter_map(|(port, resolution)| match resolution {
-                Resolution::External(name, number) => {
-                    Some((port.clone(), (Arc::clone(name), *number)))
+                Resolution::External(name, number, protocol) => {
+                    Some((port.clone(), (Arc::clone(name), *number), *protocol))
                 }
                 _ => None,
             })
             .collect();
-        names.extend(external.iter().map(|(_, name)| name.clone()));
+        names.extend(external.iter().map(|(_, name, _)| name.clone()));
         self.names.follow(&names);
         self.endpoints.names.clone_from(self.names.known());
-        for (port, name) in external {
-            match self.names.known().get(&name) {
-                Some(backends) => drop(self.endpoints.services.insert(port, Arc::clone(backends))),
-                None => drop(self.endpoints.services.remove(&port)),
+        for (port, name, protocol) in external {
+            let Some(found) = self.names.known().get(&name) else {
+                self.endpoints.services.remove(&port);
+                continue;
+            };
+            let said = || Arc::new(Backends { protocol, ..Backends::clone(found) });
+            let found = if protocol.is_some() { said() } else { Arc::clone(found) };
+            // The very same stays, so that its routes do.
+            let before = self.endpoints.services.get(&port);
+            if before.is_none_or(|before| *before != found) {
+                self.endpoints.services.insert(port, found);
             }
         }
     }

@@ -398,7 +398,7 @@ impl Facts<'_> {
                 ),
             ),
             _ if has_members() => return None,
-            Resolution::External(external, _) => {
+            Resolution::External(external, ..) => {
                 (Reason::NameNotResolved, format!("{field}.name: {external} has no usable address"))
             }
             Resolution::Endpoints(backends, _) if !backends.endpoints.is_empty() => (
@@ -543,7 +543,7 @@ mod tests {
             let backends = Arc::new(backends);
             let resolve = |port: &ServicePort| match (self.exists, &*port.name) {
                 (true, "app") => Resolution::Endpoints(Arc::clone(&backends), self.total),
-                (true, "db") => Resolution::External("db.example.org".into(), 80),
+                (true, "db") => Resolution::External("db.example.org".into(), 80, None),
                 (true, "portless") => Resolution::NoPort("web (80)".into()),
                 _ => Resolution::NoService,
             };

@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustls::pki_types::ServerName;
+
 use super::access::Barred;
 use super::balance::{Cursor, Dealer};
 use super::load::Load;
@@ -16,6 +18,7 @@ use super::reverse::{Origin, Reversal, Scheme, Site};
 use super::sticky;
 use super::tally::{MemberTally, RuleTally};
 use super::tls::{Certificate, CertificateConflict, Certificates, SecretId};
+use super::upstream::{Handshakes, MemberTls, Protocol, Trust, Trusted, UpstreamTls};
 use super::{
     Authority, Budget, Entry, Group, Host, Hosts, Member, Paths, Route, RouteName, Rule, RuleId,
     ServicePort, State, Table, Target,
@@ -34,6 +37,8 @@ pub struct Endpoints {
     pub certificates: HashMap<SecretId, Arc<Certificate>>,
     /// The one for hosts that have none of their own.
     pub default_certificate: Option<Arc<Certificate>>,
+    /// What rules ask of TLS with members; what cannot be had is left out.
+    pub trusts: HashMap<Trust, Arc<Handshakes>>,
 }
 
 /// What is behind a port of a Service.
@@ -41,6 +46,8 @@ pub struct Endpoints {
 pub struct Backends {
     /// The port's number at the Service itself.
     pub port: Option<u16>,
+    /// What the port says is spoken at it.
+    pub protocol: Option<Protocol>,
     /// Its endpoints, by address.
     pub endpoints: Vec<Endpoint>,
 }
@@ -66,7 +73,11 @@ impl From<SocketAddr> for Endpoint {
 
 impl FromIterator<SocketAddr> for Backends {
     fn from_iter<I: IntoIterator<Item = SocketAddr>>(addresses: I) -> Self {
-        Self { port: None, endpoints: addresses.into_iter().map(Endpoint::from).collect() }
+        Self {
+            port: None,
+            protocol: None,
+            endpoints: addresses.into_iter().map(Endpoint::from).collect(),
+        }
     }
 }
 
@@ -79,6 +90,14 @@ impl Endpoints {
             }
             Target::Url(Authority { host: Host::Address(_), .. }) => None,
             Target::Service(service) => self.services.get(service),
+        }
+    }
+
+    fn trusted(&self, trust: &Trust) -> Trusted {
+        match self.trusts.get(trust) {
+            Some(handshakes) => Trusted::Own(Arc::clone(handshakes)),
+            None if trust.is_default() => Trusted::System,
+            None => Trusted::Nobody,
         }
     }
 }
@@ -229,11 +248,21 @@ impl Hosts {
     }
 }
 
-/// What makes two members the same backend: where they come from, address, TLS.
+/// What makes two members the same backend: where they come from, address, protocol, TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Backend<'t> {
     target: &'t Target,
     address: SocketAddr,
+    protocol: Protocol,
+    tls: Option<(Option<&'t ServerName<'static>>, &'t Trust)>,
+}
+
+impl<'t> Backend<'t> {
+    fn of(rule: &'t Rule, entry: usize, address: SocketAddr, protocol: Protocol) -> Self {
+        let UpstreamTls { trust, server_name } = &rule.upstream_tls;
+        let tls = protocol.is_tls().then_some((server_name.as_ref(), trust));
+        Self { target: &rule.entries[entry].target, address, protocol, tls }
+    }
 }
 
 /// The loads that routes which changed may take over, and those that they share.
@@ -254,9 +283,9 @@ impl<'t> Loads<'t> {
                 continue;
             }
             for member in &route.members {
-                let target = &entries[member.entry].target;
-                if named.contains(target) {
-                    let backend = Backend { target, address: member.address };
+                if named.contains(&entries[member.entry].target) {
+                    let (entry, address) = (member.entry, member.address);
+                    let backend = Backend::of(&route.rule, entry, address, member.protocol);
                     known.entry(backend).or_insert_with(|| Arc::clone(&member.load));
                 }
             }
@@ -271,8 +300,8 @@ impl<'t> Loads<'t> {
         before: Option<&Arc<Route>>,
     ) -> Arc<Route> {
         let ramps = before.is_some_and(|before| !before.members.is_empty());
-        let mut load = |entry: usize, address: SocketAddr| {
-            let backend = Backend { target: &rule.entries[entry].target, address };
+        let mut load = |entry: usize, address: SocketAddr, protocol: Protocol| {
+            let backend = Backend::of(rule, entry, address, protocol);
             let load = || Arc::new(Load::new(self.now, ramps));
             Arc::clone(self.known.entry(backend).or_insert_with(load))
         };
@@ -285,12 +314,17 @@ impl<'t> Loads<'t> {
 pub(super) struct Found {
     backends: Vec<Option<Arc<Backends>>>,
     barred: Arc<Barred>,
+    trusted: Trusted,
 }
 
 impl Found {
     fn of(rule: &Rule, endpoints: &Endpoints) -> Self {
         let backends = rule.entries.iter().map(|entry| endpoints.of(&entry.target).cloned());
-        Self { backends: backends.collect(), barred: Arc::clone(&endpoints.barred) }
+        Self {
+            backends: backends.collect(),
+            barred: Arc::clone(&endpoints.barred),
+            trusted: endpoints.trusted(&rule.upstream_tls.trust),
+        }
     }
 
     /// Whether the very same is there, which is quick to see.
@@ -303,7 +337,26 @@ impl Found {
             (None, None) => true,
             _ => false,
         };
-        self.barred == endpoints.barred && rule.entries.iter().zip(&self.backends).all(same)
+        self.barred == endpoints.barred
+            && self.trusted.is(&endpoints.trusted(&rule.upstream_tls.trust))
+            && rule.entries.iter().zip(&self.backends).all(same)
+    }
+
+    /// What is spoken with the members of an entry.
+    fn protocol(&self, rule: &Rule, entry: usize) -> Protocol {
+        let of = &rule.entries[entry];
+        let said = || match &of.target {
+            Target::Url(authority) => authority.tls.as_ref().map(|_| Protocol::Https),
+            Target::Service(_) => self.backends[entry].as_ref()?.protocol,
+        };
+        of.protocol.or_else(said).unwrap_or_default()
+    }
+
+    /// How TLS is spoken with the members of an entry.
+    fn tls(&self, rule: &Rule, entry: usize) -> Option<MemberTls> {
+        let own = || rule.entries[entry].target.server_name();
+        let name = rule.upstream_tls.server_name.clone().or_else(own)?;
+        Some(MemberTls { name, trusted: self.trusted.clone() })
     }
 
     /// The endpoints of an entry that may be connected to.
@@ -325,10 +378,11 @@ impl Found {
         match &of.target {
             Target::Url(authority) => vec![site(authority, &of.path)],
             Target::Service(service) => {
+                let scheme = scheme(self.protocol(rule, entry));
                 let port = self.backends[entry].as_ref().and_then(|backends| backends.port);
-                let names = port.into_iter().flat_map(|port| service.sites(port, &of.path));
+                let names = port.into_iter().flat_map(|port| service.sites(scheme, port, &of.path));
                 let addresses = self.endpoints(rule, entry).into_iter();
-                names.chain(addresses.map(|e| address_site(e.address, &of.path))).collect()
+                names.chain(addresses.map(|e| address_site(scheme, e.address, &of.path))).collect()
             }
         }
     }
@@ -336,7 +390,7 @@ impl Found {
 
 impl ServicePort {
     /// The base URLs of the Service's names in DNS.
-    fn sites(&self, port: u16, path: &str) -> impl Iterator<Item = Site> {
+    fn sites(&self, scheme: Scheme, port: u16, path: &str) -> impl Iterator<Item = Site> {
         let (name, namespace) = (&self.name, &self.namespace);
         let hosts = [
             name.to_string(),
@@ -346,7 +400,7 @@ impl ServicePort {
         ];
         let path = path.to_owned();
         hosts.into_iter().map(move |host| {
-            let origin = Origin { scheme: Scheme::Http, host, port };
+            let origin = Origin { scheme, host, port };
             Site { origin, path: path.clone() }
         })
     }
@@ -392,7 +446,7 @@ impl Route {
         rule: &Arc<Rule>,
         found: Found,
         before: Option<&Self>,
-        load: &mut dyn FnMut(usize, SocketAddr) -> Arc<Load>,
+        load: &mut dyn FnMut(usize, SocketAddr, Protocol) -> Arc<Load>,
     ) -> Self {
         let mut members = Vec::new();
         let mut groups = Vec::new();
@@ -406,13 +460,16 @@ impl Route {
                 if endpoints.is_empty() {
                     unresolved.push(entry);
                 }
+                let protocol = found.protocol(rule, entry);
+                let tls = if protocol.is_tls() { found.tls(rule, entry) } else { None };
                 for endpoint in endpoints {
-                    let load = load(entry, endpoint.address);
+                    let load = load(entry, endpoint.address, protocol);
                     let own = before.and_then(|b| b.kept(&load, &rule.entries[entry]));
                     let own = own.unwrap_or_else(|| {
                         (Arc::new(Cursor::joining(&cursor)), Arc::<MemberTally>::default())
                     });
-                    members.push(member(rule, entry, groups.len(), &endpoint, load, own));
+                    let way = (protocol, tls.clone());
+                    members.push(member(rule, entry, groups.len(), &endpoint, way, load, own));
                 }
             }
             let sums = running_sums(&members[from..]);
@@ -474,6 +531,7 @@ fn member(
     entry: usize,
     group: usize,
     endpoint: &Endpoint,
+    (protocol, tls): (Protocol, Option<MemberTls>),
     load: Arc<Load>,
     (cursor, tally): Kept,
 ) -> Member {
@@ -495,7 +553,8 @@ fn member(
         entry,
         group,
         address: endpoint.address,
-        tls: of.target.tls().cloned(),
+        protocol,
+        tls,
         route,
         token,
         weight: of.weight,
@@ -506,7 +565,7 @@ fn member(
         },
         site: match &of.target {
             Target::Url(authority) => site(authority, &of.path),
-            Target::Service(_) => address_site(endpoint.address, &of.path),
+            Target::Service(_) => address_site(scheme(protocol), endpoint.address, &of.path),
         },
         load,
         cursor,
@@ -535,10 +594,14 @@ fn site(authority: &Authority, path: &str) -> Site {
     Site { origin, path: path.to_owned() }
 }
 
+const fn scheme(protocol: Protocol) -> Scheme {
+    if protocol.is_tls() { Scheme::Https } else { Scheme::Http }
+}
+
 /// The base URL of an endpoint that knows no more than its address.
-fn address_site(address: SocketAddr, path: &str) -> Site {
+fn address_site(scheme: Scheme, address: SocketAddr, path: &str) -> Site {
     let host = bracketed(address.ip());
-    let origin = Origin { scheme: Scheme::Http, host, port: address.port() };
+    let origin = Origin { scheme, host, port: address.port() };
     Site { origin, path: path.to_owned() }
 }
 
@@ -795,7 +858,8 @@ mod tests {
             hostname: hostname.map(Into::into),
             draining: *draining,
         });
-        let backends = Backends { port: Some(80), endpoints: endpoints.collect() };
+        let (port, protocol) = (Some(80), None);
+        let backends = Backends { port, protocol, endpoints: endpoints.collect() };
         let services = HashMap::from([(service.clone(), Arc::new(backends))]);
         Endpoints { services, ..Endpoints::default() }
     }

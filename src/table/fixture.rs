@@ -11,6 +11,7 @@ use super::balance::Method;
 use super::edit::Edits;
 use super::path::{HostPattern, Prefix};
 use super::reverse::Rules;
+use super::upstream::UpstreamTls;
 use super::{
     Authority, Endpoints, Entry, Failover, Host, Route, RouteName, Rule, RuleId, State, Table,
     Target, Timeouts,
@@ -47,6 +48,7 @@ pub fn rule(name: &str, path: &str) -> Rule {
         response_headers: Edits::default(),
         access: Access::default(),
         tls: None,
+        upstream_tls: UpstreamTls::default(),
     }
 }
 
@@ -56,6 +58,7 @@ pub fn entry(name: &str, number: u8) -> Entry {
         name: name.into(),
         target: url(Host::Address([127, 0, 1, number].into())),
         path: "/".into(),
+        protocol: None,
         preserve_host: false,
         host: HeaderValue::from_static("member"),
         route: RouteName::Fixed(name.into()),

@@ -48,13 +48,15 @@ pub enum Failure {
     Status,
     /// The member answered with one of `failover.statuses`.
     ExcludingStatus,
+    /// The member had no place for one stream more.
+    StreamRefused,
     /// This machine has no socket or port left: nothing is said of the member.
     Local,
 }
 
 impl Failure {
     /// All failures, in the order of [`Failure::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::ConnectTimeout,
         Self::Tls,
@@ -63,6 +65,7 @@ impl Failure {
         Self::Protocol,
         Self::Status,
         Self::ExcludingStatus,
+        Self::StreamRefused,
         Self::Local,
     ];
 
@@ -78,6 +81,7 @@ impl Failure {
             Self::Protocol => "protocol",
             Self::Status => "status",
             Self::ExcludingStatus => "excluding_status",
+            Self::StreamRefused => "stream_refused",
             Self::Local => "local",
         }
     }
@@ -217,7 +221,7 @@ impl Load {
             return None;
         }
         self.failures.update(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
-        if failure == Failure::Status {
+        if matches!(failure, Failure::Status | Failure::StreamRefused) {
             self.answered(sent);
             return None;
         }

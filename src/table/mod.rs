@@ -13,6 +13,7 @@ pub mod reverse;
 pub mod sticky;
 pub mod tally;
 pub mod tls;
+pub mod upstream;
 
 mod build;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use reverse::{Address, Reversal, Site};
 use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
 use tls::{CertificateConflict, Certificates, Tls};
+use upstream::{MemberTls, Protocol, UpstreamTls};
 
 pub use build::{Backends, Endpoint, Endpoints, Holder, Verdict};
 
@@ -96,6 +98,8 @@ pub struct Rule {
     pub access: Access,
     /// What it asks of TLS with clients.
     pub tls: Option<Tls>,
+    /// What it asks of TLS with its members.
+    pub upstream_tls: UpstreamTls,
 }
 
 /// One entry of a rule's member list.
@@ -107,6 +111,8 @@ pub struct Entry {
     pub target: Target,
     /// The path under which it serves what is below the rule's prefix.
     pub path: Box<str>,
+    /// What is spoken with it, whatever its target says.
+    pub protocol: Option<Protocol>,
     /// Whether it is asked with the client's Host.
     pub preserve_host: bool,
     /// The Host it is asked for, if it does not get the client's.
@@ -194,12 +200,14 @@ impl fmt::Display for PortRef {
 }
 
 impl Target {
-    /// The name to verify its certificate for, when it is spoken to by TLS.
-    #[must_use]
-    pub const fn tls(&self) -> Option<&ServerName<'static>> {
+    /// The name to verify its certificate for by default.
+    fn server_name(&self) -> Option<ServerName<'static>> {
         match self {
-            Self::Url(authority) => authority.tls.as_ref(),
-            Self::Service(_) => None,
+            Self::Url(authority) => authority.tls.clone(),
+            Self::Service(service) => {
+                let name = format!("{}.{}.svc", service.name, service.namespace);
+                ServerName::try_from(name).ok()
+            }
         }
     }
 }
@@ -300,8 +308,10 @@ pub struct Member {
     pub group: usize,
     /// Where to connect.
     pub address: SocketAddr,
-    /// The name to verify its certificate for, when it is spoken to by TLS.
-    pub tls: Option<ServerName<'static>>,
+    /// What is spoken with it.
+    pub protocol: Protocol,
+    /// How, when it is spoken to by TLS.
+    pub tls: Option<MemberTls>,
     /// The name that its sessions know it by.
     pub route: Option<Arc<str>>,
     /// The value of Gibbon's own cookie for it.

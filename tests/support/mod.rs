@@ -1,6 +1,8 @@
 //! A Gibbon on loopback, members that do as they are told, and clients that see every byte.
 #![allow(dead_code, clippy::format_push_string)]
 
+pub mod http2;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
