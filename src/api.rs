@@ -142,6 +142,11 @@ pub struct BalancerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
 
+    /// TLS with members: those of `https` URLs, and those whose `protocol` or Service's `appProtocol`
+    /// says so. Default: verified against the system's authorities.
+    #[serde(default, rename = "upstreamTLS", skip_serializing_if = "Option::is_none")]
+    pub upstream_tls: Option<UpstreamTls>,
+
     /// TLS with clients. None: requests come with or without it, if another Balancer of the host
     /// brings a certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -687,6 +692,40 @@ pub struct Tls {
     /// Tells browsers to come with TLS only (`Strict-Transport-Security`). None: nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hsts: Option<Hsts>,
+}
+
+/// TLS with members.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.caSecret) || !has(self.insecureSkipVerify) \
+        || !self.insecureSkipVerify")
+        .message("must not be beside caSecret: either members are verified, or not")
+        .field_path(".insecureSkipVerify"),
+)]
+pub struct UpstreamTls {
+    /// A Secret in the Balancer's namespace whose `ca.crt` holds the authorities, in PEM, that
+    /// members' certificates must come from. Default: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub ca_secret: Option<String>,
+
+    /// The name that members are asked for and that their certificates must be for: a host name or
+    /// an address. Default: the host of the URL, or `NAME.NAMESPACE.svc` of the Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::server_name")]
+    pub server_name: Option<String>,
+
+    /// A Secret of type `kubernetes.io/tls` in the Balancer's namespace: the certificate that
+    /// members see that ask for one. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub certificate_secret: Option<String>,
+
+    /// Takes anybody for the member: whoever is in between can read and change what is sent.
+    /// Default: false.
+    #[serde(default)]
+    pub insecure_skip_verify: bool,
 }
 
 /// `Strict-Transport-Security` (RFC 6797).

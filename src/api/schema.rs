@@ -32,6 +32,11 @@ pub(crate) const OBJECT_NAME: Rule<'static> = (
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
     "must be the name of an object: small letters, digits, - and .",
 );
+pub(crate) const SERVER_NAME: Rule<'static> = (
+    "isIP(self) || self.matches('^[0-9A-Za-z]([-0-9A-Za-z]{0,61}[0-9A-Za-z])?\
+     ([.][0-9A-Za-z]([-0-9A-Za-z]{0,61}[0-9A-Za-z])?)*$')",
+    "must be a host name such as app.internal, or an address",
+);
 pub(crate) const DOMAIN: Rule<'static> = (
     "self.matches('^[.]?[0-9A-Za-z]([-.0-9A-Za-z]*[0-9A-Za-z])?$')",
     "must be a domain such as www.site.com",
@@ -182,6 +187,10 @@ pub(super) fn service_name(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
     text(253, &[OBJECT_NAME])
+}
+
+pub(super) fn server_name(_: &mut SchemaGenerator) -> Schema {
+    text(253, &[SERVER_NAME])
 }
 
 pub(super) fn route(_: &mut SchemaGenerator) -> Schema {

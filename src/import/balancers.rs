@@ -282,6 +282,7 @@ impl Maker<'_> {
             limits: None,
             reverse: Some(reverse).filter(|r| *r != api::Reverse::default()),
             access: None,
+            upstream_tls: None,
             tls: None,
         }
     }
@@ -428,6 +429,7 @@ fn refusal(mapping: &Mapping, hosts: Vec<String>) -> api::BalancerSpec {
         reverse: None,
         headers: None,
         access: None,
+        upstream_tls: None,
         tls: None,
     }
 }

@@ -182,7 +182,10 @@ impl Attempts<'_> {
             self.refused = Some(pick);
         }
         self.tried.add(pick.member);
-        self.last = if unseen { Error::NoMember } else { Error::Member(failed.failure) };
+        // Who is no member of this site is not merely away.
+        let unverified = failed.failure == Failure::Tls;
+        self.last =
+            if unseen && !unverified { Error::NoMember } else { Error::Member(failed.failure) };
         let left = self.tried.count() < self.route.rule.failover.attempts;
         if left && (unseen || (may_resend && self.spend())) { Ok(()) } else { Err(self.last) }
     }

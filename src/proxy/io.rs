@@ -385,6 +385,11 @@ pub struct MemberStream {
     pub news: Option<Arc<Notify>>,
 }
 
+/// Whether it is TLS that failed, and not what is below or above it.
+pub fn is_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
 /// With or without TLS.
 #[derive(Debug)]
 pub enum Way {

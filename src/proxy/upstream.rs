@@ -8,6 +8,7 @@ mod http2;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use tokio::time::timeout_at;
 
 use super::body::Upload;
 use super::headers;
-use super::io::Alarm;
+use super::io::{Alarm, is_tls};
 use crate::table::Member;
 use crate::table::load::Failure;
 use crate::table::upstream::{Handshakes, Protocol, Trusted};
@@ -468,11 +469,18 @@ fn idle_time(headers: &HeaderMap) -> Duration {
     }
 }
 
+/// What is behind an error.
+fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
+    error.source()?.downcast_ref()
+}
+
 fn classify(error: &hyper::Error) -> Failure {
     if error.is_parse() {
         Failure::Protocol
     } else if error.is_timeout() {
         Failure::Timeout
+    } else if cause::<std::io::Error>(error).is_some_and(is_tls) {
+        Failure::Tls
     } else {
         Failure::Reset
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
+use rustls::pki_types::ServerName;
 
 use crate::api;
 use crate::api::schema;
@@ -20,7 +21,7 @@ use crate::table::balance::Method;
 use crate::table::edit::{self, Edits};
 use crate::table::path::{HostPattern, Prefix};
 use crate::table::tls::{SecretId, Tls};
-use crate::table::upstream::UpstreamTls;
+use crate::table::upstream::{Trust, UpstreamTls};
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
 pub use members::no_urls;
 use problems::Problems;
@@ -84,6 +85,8 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
     let response_headers = edits(headers.response.as_ref(), "spec.headers.response", problems);
     let access = access(spec.access.as_ref(), problems);
     let tls = spec.tls.as_ref().map(|tls| self::tls(tls, &id.namespace, problems));
+    let upstream_tls = spec.upstream_tls.clone().unwrap_or_default();
+    let upstream_tls = self::upstream_tls(&upstream_tls, &id.namespace, problems);
     let balancing = spec.balancing.clone().unwrap_or_default();
     Some(Rule {
         id,
@@ -108,7 +111,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
         response_headers,
         access,
         tls,
-        upstream_tls: UpstreamTls::default(),
+        upstream_tls,
     })
 }
 
@@ -275,6 +278,38 @@ fn tls(tls: &api::Tls, namespace: &Arc<str>, problems: &mut Problems) -> Tls {
         HeaderValue::try_from(value).ok()
     });
     Tls { secret: tls.secret_name.as_ref().map(name), redirect: tls.redirect, hsts }
+}
+
+fn upstream_tls(
+    tls: &api::UpstreamTls,
+    namespace: &Arc<str>,
+    problems: &mut Problems,
+) -> UpstreamTls {
+    let mut secret = |field: &str, name: &Option<String>| {
+        let name = name.as_ref()?;
+        problems.text(&format!("spec.upstreamTLS.{field}"), name, checks::OBJECT_NAME);
+        Some(SecretId { namespace: Arc::clone(namespace), name: name.as_str().into() })
+    };
+    let trust = Trust {
+        authorities: secret("caSecret", &tls.ca_secret),
+        certificate: secret("certificateSecret", &tls.certificate_secret),
+        anybody: tls.insecure_skip_verify,
+    };
+    if trust.anybody && trust.authorities.is_some() {
+        problems.add(
+            "spec.upstreamTLS.insecureSkipVerify",
+            "must not be beside caSecret: either members are verified, or not",
+        );
+    }
+    let server_name = tls.server_name.as_ref().and_then(|name| {
+        let field = "spec.upstreamTLS.serverName";
+        let parse = |name: &str| {
+            let name = ServerName::try_from(name.to_ascii_lowercase());
+            name.map_err(|_| schema::SERVER_NAME.1.to_owned())
+        };
+        problems.read(field, name, checks::SERVER_NAME, parse)
+    });
+    UpstreamTls { trust, server_name }
 }
 
 fn access(access: Option<&api::Access>, problems: &mut Problems) -> Access {

@@ -22,7 +22,8 @@ use crate::table::tls::{Certificate, SecretId};
 pub const CERTIFICATE: &str = "tls.crt";
 /// The key of a Secret under which its private key is.
 pub const KEY: &str = "tls.key";
-const MISSING: &str = "it does not exist";
+/// What is wrong with a Secret that is not there.
+pub const MISSING: &str = "it does not exist";
 /// Protocols that clients may choose, the better first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -33,6 +34,8 @@ pub struct Content {
     pub certificate: Option<Vec<u8>>,
     /// The private key.
     pub key: Option<Vec<u8>>,
+    /// Certificates of authorities.
+    pub authorities: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Content {
@@ -136,6 +139,22 @@ pub fn named<'r>(rules: impl IntoIterator<Item = &'r Arc<Rule>>) -> BTreeSet<Sec
 /// # Errors
 /// What is wrong with it, and with which of its keys.
 pub fn read(secret: SecretId, content: &Content, now: i64) -> Result<Certificate, String> {
+    let (certified, not_after) = certified(content, now)?;
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Only(Arc::new(certified))));
+    config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
+    if let Some(tickets) = tickets() {
+        config.ticketer = tickets;
+    }
+    Ok(Certificate { secret, not_after, config: Arc::new(config) })
+}
+
+/// A Secret's certificate, chain and key, and when the certificate ends.
+///
+/// # Errors
+/// What is wrong with it, and with which of its keys.
+pub fn certified(content: &Content, now: i64) -> Result<(CertifiedKey, i64), String> {
     let (certificate, key) = (content.certificate.as_deref(), content.key.as_deref());
     let certificate = certificate.ok_or_else(|| format!("it has no {CERTIFICATE}"))?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
@@ -161,14 +180,7 @@ pub fn read(secret: SecretId, content: &Content, now: i64) -> Result<Certificate
         rustls::Error::InconsistentKeys(_) => format!("its {KEY} is not that of its {CERTIFICATE}"),
         _ => format!("its {KEY} is of a kind that cannot be used; RSA, ECDSA and Ed25519 can"),
     })?;
-    let mut config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Only(Arc::new(certified))));
-    config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
-    if let Some(tickets) = tickets() {
-        config.ticketer = tickets;
-    }
-    Ok(Certificate { secret, not_after, config: Arc::new(config) })
+    Ok((certified, not_after))
 }
 
 /// Which of the hosts a certificate is not for.
@@ -234,7 +246,7 @@ mod tests {
 
     fn tried(certificate: Option<&str>, key: Option<&str>) -> Result<Certificate, String> {
         let (certificate, key) = (certificate.map(Into::into), key.map(Into::into));
-        read(id(), &Content { certificate, key }, NOW)
+        read(id(), &Content { certificate, key, authorities: None }, NOW)
     }
 
     #[test]
@@ -294,6 +306,7 @@ mod tests {
         let content = |to: i32| Content {
             certificate: Some(made(&key, &["www.site.com"], 2024, to).into()),
             key: Some(key.serialize_pem().into()),
+            authorities: None,
         };
         let named = BTreeSet::from([id()]);
         let mut keeper = Keeper::default();

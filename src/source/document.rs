@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::certificate::{self, Content};
+use super::trust;
 use crate::api::{Balancer, BalancerSpec};
 use crate::table::tls::SecretId;
 use tree::{Node, Value};
@@ -23,6 +24,7 @@ const API_VERSION: &str = "gibbon.dev/v1alpha1";
 const KIND: &str = "Balancer";
 const SECRET: &str = "Secret";
 const TLS: &str = "kubernetes.io/tls";
+const OPAQUE: &str = "Opaque";
 const NAMESPACE: &str = "default";
 
 /// A Balancer and where its fields are.
@@ -220,8 +222,8 @@ fn read_secret(root: &Node) -> Result<Part, Vec<Fault>> {
     let secret = typed::read::<Secret>(root, &mut faults).ok_or_else(|| sorted(&faults))?;
     let places = root.places();
     let line = |field: &str| places.get(field).copied().unwrap_or(root.line);
-    if secret.type_.as_deref() != Some(TLS) {
-        let message = format!("expected `{TLS}`: other Secrets are of no use here");
+    if !matches!(secret.type_.as_deref(), None | Some(TLS | OPAQUE)) {
+        let message = format!("expected `{TLS}` or `{OPAQUE}`: other Secrets are of no use here");
         faults.push(Fault::new(line("type"), "type", message));
     }
     let name = secret.metadata.name.filter(|name| is_subdomain(name));
@@ -237,8 +239,11 @@ fn read_secret(root: &Node) -> Result<Part, Vec<Fault>> {
         let text = secret.string_data.get(key).map(|text| text.as_bytes().to_vec());
         text.or_else(|| secret.data.get(key).map(|bytes| bytes.0.clone()))
     };
-    let content =
-        Content { certificate: value(certificate::CERTIFICATE), key: value(certificate::KEY) };
+    let content = Content {
+        certificate: value(certificate::CERTIFICATE),
+        key: value(certificate::KEY),
+        authorities: value(trust::AUTHORITIES),
+    };
     Ok(Part::Secret(SecretId { namespace: namespace.into(), name: name.into() }, content))
 }
 
@@ -356,9 +361,13 @@ mod tests {
         assert_eq!(content.certificate.as_deref(), Some(&b"hi"[..]));
         assert_eq!(content.key.as_deref(), Some(&b"confidential"[..]));
         assert!(!format!("{parsed:?}").contains("conf"));
+        let parsed = read(&secret("stringData: {ca.crt: hi}"));
+        assert_eq!(parsed.secrets[0].1.authorities.as_deref(), Some(&b"hi"[..]));
         for (more, said) in [
-            ("type: Opaque\ndata: {tls.key: Y29uZg==}", "4: type: expected `kubernetes.io/tls`"),
-            ("data: {}", "1: type: expected `kubernetes.io/tls`"),
+            (
+                "type: kubernetes.io/basic-auth\ndata: {password: Y29uZg==}",
+                "4: type: expected `kubernetes.io/tls` or `Opaque`",
+            ),
             ("type: kubernetes.io/tls\ndata: {tls.key: 'conf!'}", "5: data.tls.key: "),
             ("type: kubernetes.io/tls\ndatum: {}", "5: datum: unknown field"),
         ] {

@@ -331,6 +331,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_spoken_at_a_port_is_what_the_service_says_or_else_a_slice() {
+        let said = |service_says: Value, slice_says: Value| {
+            let mut ports = json!([{"name": "http", "port": 80}]);
+            ports[0]["appProtocol"] = service_says;
+            let app = service(&json!({"ports": ports}));
+            let other =
+                slice(&json!([{"name": "admin", "port": 81, "appProtocol": "https"}]), &json!([]));
+            let mut ports = json!([{"name": "http", "port": 8080}]);
+            ports[0]["appProtocol"] = slice_says;
+            let slices = [other, slice(&ports, &json!([pod("10.0.0.1", true, true, false)]))];
+            match resolve(Some(&app), &slices, &named("http")) {
+                Resolution::Endpoints(backends, _) => backends.protocol,
+                found => panic!("{found:?}"),
+            }
+        };
+        assert_eq!(said(json!("kubernetes.io/h2c"), json!("https")), Some(Protocol::H2c));
+        assert_eq!(said(json!(null), json!("https")), Some(Protocol::Https));
+        assert_eq!(said(json!("mysql"), json!(null)), None);
+        let spec = json!({"type": "ExternalName", "externalName": "db.example.org",
+            "ports": [{"port": 443, "appProtocol": "https"}]});
+        let found = resolve(Some(&service(&spec)), &[], &PortRef::Number(443));
+        assert_eq!(
+            found,
+            Resolution::External("db.example.org".into(), 443, Some(Protocol::Https))
+        );
+    }
+
+    #[test]
     fn a_port_of_another_protocol_is_not_meant() {
         let app = service(&json!({"ports": [
             {"name": "h3", "port": 80, "protocol": "UDP"},

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::certificate::{self, Content, Found, Keeper};
 use super::document::{self, Fault, Parsed};
 use super::names::{Names, Resolver, names_of};
+use super::trust::Trusts;
 use super::{Publisher, balancer};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -131,6 +132,7 @@ pub struct Directory {
     publisher: Publisher,
     names: Names,
     certificates: Keeper,
+    trusts: Trusts,
     /// The Secret of the certificate for hosts that have none.
     default: Option<SecretId>,
 }
@@ -148,9 +150,9 @@ impl Directory {
         default: Option<SecretId>,
     ) -> Self {
         let (files, names) = (BTreeMap::new(), Names::new(resolver));
-        let certificates = Keeper::default();
+        let (certificates, trusts) = (Keeper::default(), Trusts::default());
         let gone = false;
-        Self { path, files, gone, health, metrics, publisher, names, certificates, default }
+        Self { path, files, gone, health, metrics, publisher, names, certificates, trusts, default }
     }
 
     /// Publishes what the directory holds, and from then on each change, for ever.
@@ -301,6 +303,7 @@ impl Directory {
             names: self.names.known().clone(),
             certificates,
             default_certificate: default,
+            trusts: self.trusts.handshakes(),
             ..Endpoints::default()
         };
         self.publisher.publish(&rules, &endpoints, None);
@@ -319,6 +322,7 @@ impl Directory {
         let now = Timestamp::now().as_second();
         let find = |id: &SecretId| held.get(id).map_or(Found::Nothing, |held| Found::Content(held));
         self.certificates.keep(&named, find, now);
+        self.trusts.keep(rules, find, now);
         let of_rules = rules.iter().filter_map(|rule| {
             let id = rule.tls.as_ref()?.secret.as_ref()?;
             let problem = self.certificates.problem(id, &rule.hosts, now)?;
@@ -328,7 +332,11 @@ impl Directory {
             let problem = self.certificates.problem(id, &[], now)?;
             Some(format!("--default-certificate: Secret {id}: {problem}"))
         });
-        let complaints: Vec<_> = of_rules.chain(of_default).collect();
+        let of_trusts = rules.iter().flat_map(|rule| {
+            let problems = self.trusts.problems(&rule.upstream_tls.trust, now).into_iter();
+            problems.map(|problem| format!("{}: {problem}", rule.id))
+        });
+        let complaints: Vec<_> = of_rules.chain(of_trusts).chain(of_default).collect();
         self.complain("certificates", &complaints);
     }
 }

@@ -26,12 +26,12 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::Publisher;
-use super::certificate;
 use super::endpoints::{Resolution, Slice};
 use super::names::{Name, Names, Resolver, names_of};
 use super::policy::Policy;
 use super::status::writer::{Wanted, Writer, is_alike};
 use super::status::{ClaimClock, Facts};
+use super::trust;
 use crate::api::Balancer;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -39,7 +39,7 @@ use crate::table::access::{Barred, Networks};
 use crate::table::owners::Owners;
 use crate::table::path::HostPattern;
 use crate::table::tls::SecretId;
-use crate::table::upstream::Protocol;
+use crate::table::upstream::{Protocol, Trust};
 use crate::table::{Backends, Endpoints, PortRef, Rule, RuleId, ServicePort, Table, Target};
 use lease::Election;
 use secrets::Secrets;
@@ -65,6 +65,10 @@ const REST: u32 = 9;
 /// Seconds after which a watch is begun anew: so long may one go unnoticed whose connection has died
 /// without a word.
 const WATCH: u32 = 30;
+/// Authorities may be in Secrets of any type; but these are many, and change often.
+const OF_NO_USE: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token";
+/// Why Secrets are not read.
+const NO_SECRETS: &str = "--listen-tls (the chart's tls.enabled) is not set";
 /// The Service of the API server.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
@@ -217,7 +221,7 @@ impl Cluster {
                 let number = named(&mut watches, "secrets", scope.as_ref());
                 // Their names and versions, and nothing of what is in them.
                 let api: Api<PartialObjectMeta<core::Secret>> = self.api(scope.as_ref());
-                let only = all().fields("type=kubernetes.io/tls");
+                let only = all().fields(OF_NO_USE);
                 let (ears, change) = (ears.clone(), Change::Secrets);
                 tokio::spawn(follow(number, (api, only), scope, ears, store::secret, change));
             }
@@ -499,7 +503,7 @@ impl State {
         if barred {
             self.bar();
         }
-        let certificates = self.options.tls && (dirty.rules || dirty.secrets);
+        let certificates = dirty.rules || (dirty.secrets && self.options.tls);
         if certificates {
             self.keep_certificates();
         }
@@ -641,14 +645,14 @@ impl State {
     /// Which Secrets are named, and what is known of them.
     fn keep_certificates(&mut self) {
         let newest = self.store.balancers().values().filter_map(|held| held.outcome.as_ref().ok());
-        let mut named = certificate::named(newest.chain(self.in_use.values()));
-        named.extend(self.options.default_certificate.clone());
+        let rules = newest.chain(self.in_use.values());
         let version = |id: &SecretId| {
             let key = (Arc::clone(&id.namespace), Arc::clone(&id.name));
             self.store.secret(&key).cloned()
         };
-        self.secrets.name(&named, version);
+        self.secrets.name(rules, self.options.default_certificate.as_ref(), version);
         self.endpoints.certificates = self.secrets.keeper.certificates();
+        self.endpoints.trusts = self.secrets.trusts.handshakes();
         let default = self.options.default_certificate.as_ref();
         self.endpoints.default_certificate =
             default.and_then(|id| self.endpoints.certificates.get(id).cloned());
@@ -733,9 +737,16 @@ impl State {
         };
         let certificate = |id: &SecretId, hosts: &[HostPattern]| {
             if !self.options.tls {
-                return Some("--listen-tls (the chart's tls.enabled) is not set".to_owned());
+                return Some(NO_SECRETS.to_owned());
             }
             self.secrets.keeper.problem(id, hosts, Timestamp::now().as_second())
+        };
+        let trust = |trust: &Trust| {
+            let named = trust::named_by(trust).next().is_some();
+            if named && !self.options.tls {
+                return vec![format!("spec.upstreamTLS: {NO_SECRETS}")];
+            }
+            self.secrets.trusts.problems(trust, Timestamp::now().as_second())
         };
         let mut clock = self.claims;
         let now = Timestamp::now();
@@ -760,6 +771,7 @@ impl State {
                 policy: &self.options.policy,
                 published: &published,
                 certificate: &certificate,
+                trust: &trust,
                 certificate_conflicts: &self.table.certificate_conflicts,
             };
             let status = facts.status(clock.next(now));

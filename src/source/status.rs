@@ -12,8 +12,10 @@ use crate::source::balancer::{self, Cause, Problem};
 use crate::source::endpoints::Resolution;
 use crate::source::kubernetes::store::{Held, Refusal};
 use crate::source::policy::Policy;
+use crate::source::trust;
 use crate::table::path::HostPattern;
 use crate::table::tls::{CertificateConflict, SecretId};
+use crate::table::upstream::Trust;
 use crate::table::{Entry, Holder, Host, Route, Rule, RuleId, ServicePort, State, Target, Verdict};
 
 /// The longest message of a condition; many problems are cut short.
@@ -44,13 +46,14 @@ pub enum Reason {
     AddressNotPermitted,
     InvalidCertificate,
     CertificateConflict,
+    MembersNotVerified,
     Programmed,
     NotAccepted,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Accepted,
         Self::PartiallyAccepted,
         Self::Conflicted,
@@ -72,6 +75,7 @@ impl Reason {
         Self::AddressNotPermitted,
         Self::InvalidCertificate,
         Self::CertificateConflict,
+        Self::MembersNotVerified,
         Self::Programmed,
         Self::NotAccepted,
     ];
@@ -92,7 +96,7 @@ impl Reason {
             | Self::Invalid
             | Self::AnyHostNotPermitted => "Accepted: False",
             Self::UrlMembersNotPermitted => "Accepted, ResolvedRefs: False",
-            Self::ResolvedRefs => "ResolvedRefs: True",
+            Self::ResolvedRefs | Self::MembersNotVerified => "ResolvedRefs: True",
             Self::ServiceNotFound
             | Self::PortNotFound
             | Self::NoEndpoints
@@ -138,10 +142,14 @@ impl Reason {
                 "A member's address is of the node itself, of Gibbon, or in `--deny-members`."
             }
             Self::InvalidCertificate => {
-                "The Secret of its certificate is missing or wrong, has expired, or is not for its \
-                 hosts; the last good one stays in use."
+                "The Secret of a certificate or of authorities is missing or wrong, has expired, or \
+                 is not for its hosts; the last good one stays in use."
             }
             Self::CertificateConflict => "An older Balancer brings another certificate for a host.",
+            Self::MembersNotVerified => {
+                "All members were found, but `spec.upstreamTLS.insecureSkipVerify` takes anybody for \
+                 them."
+            }
             Self::Programmed => "It is being served.",
             Self::NotAccepted => "It is not served, for the reason that `Accepted` gives.",
         }
@@ -181,6 +189,8 @@ pub struct Facts<'f> {
     pub published: &'f [String],
     /// What is wrong with the certificate of a Secret for these hosts.
     pub certificate: &'f dyn Fn(&SecretId, &[HostPattern]) -> Option<String>,
+    /// What is wrong with what is asked of TLS with members.
+    pub trust: &'f dyn Fn(&Trust) -> Vec<String>,
     /// Certificates that are not used.
     pub certificate_conflicts: &'f [CertificateConflict],
 }
@@ -312,8 +322,14 @@ impl Facts<'_> {
         };
         let members = rule.entries.iter().enumerate();
         let members = members.filter_map(|(at, entry)| self.fault(at, entry));
-        let faults: Vec<_> = members.chain(self.certificate_faults(rule)).collect();
+        let trust = &rule.upstream_tls.trust;
+        let wrong = (self.trust)(trust).into_iter();
+        let wrong = wrong.map(|message| (Reason::InvalidCertificate, message));
+        let faults: Vec<_> = members.chain(self.certificate_faults(rule)).chain(wrong).collect();
         match faults.first() {
+            None if trust.anybody => {
+                finding("True", Reason::MembersNotVerified, trust::ANYBODY.to_owned())
+            }
             None => finding("True", Reason::ResolvedRefs, "all members were found".to_owned()),
             Some((reason, _)) => {
                 finding("False", *reason, joined(faults.iter().map(|(_, message)| message)))
@@ -577,6 +593,10 @@ mod tests {
                 policy: &self.policy,
                 published: &["192.0.2.1".to_owned(), "lb.example.org".to_owned()],
                 certificate: &|_, _| Some("it has expired".to_owned()),
+                trust: &|trust| {
+                    let wrong = |id| format!("spec.upstreamTLS: Secret {id}: it is wrong");
+                    trust.authorities.iter().map(wrong).collect()
+                },
                 certificate_conflicts: &table.certificate_conflicts,
             };
             facts.status(Timestamp::from_second(now).unwrap())
@@ -693,6 +713,25 @@ mod tests {
         let url = setup(&[("app", url)], policy);
         resolved(&url, "NameNotResolved", "spec.members[0].url: nowhere.example has no address");
         assert_eq!(url.status("app", 1).ready, "0/1");
+    }
+
+    #[test]
+    fn what_is_wrong_with_tls_to_members_is_named_and_that_nobody_is_verified() {
+        let with = |tls: Value| {
+            let mut spec = service();
+            spec["upstreamTLS"] = tls;
+            let status = setup(&[("app", spec)], Policy::default()).status("app", 0);
+            let resolved = status.conditions.into_iter().find(|c| c.type_ == "ResolvedRefs");
+            let resolved = resolved.unwrap();
+            (resolved.status, resolved.reason, resolved.message)
+        };
+        let (status, reason, message) = with(json!({"caSecret": "ca"}));
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "InvalidCertificate"));
+        assert_eq!(message, "spec.upstreamTLS: Secret site/ca: it is wrong");
+        let (status, reason, message) = with(json!({"insecureSkipVerify": true}));
+        assert_eq!((status.as_str(), reason.as_str()), ("True", "MembersNotVerified"));
+        assert!(message.contains("can read and change"), "{message}");
+        assert_eq!(with(json!({"serverName": "app.internal"})).1, "ResolvedRefs");
     }
 
     #[test]

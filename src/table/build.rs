@@ -666,6 +666,72 @@ mod tests {
         }
     }
 
+    /// A table of one entry, with what its target says is spoken.
+    fn spoken(entry: &Entry, says: Option<Protocol>, trusts: &[Trust], tls: UpstreamTls) -> Table {
+        let Target::Service(port) = &entry.target else { panic!("a Service") };
+        let endpoints = ["10.0.0.1:8443".parse::<SocketAddr>().unwrap().into()].into();
+        let backends = Backends { port: Some(443), protocol: says, endpoints };
+        let rule = Rule {
+            entries: vec![Entry { protocol: entry.protocol, ..service_entry(port) }],
+            upstream_tls: tls,
+            ..rule("app", "/")
+        };
+        let config = || {
+            let roots = rustls::RootCertStore::empty();
+            rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+        };
+        let ready = |trust: &Trust| (trust.clone(), Arc::new(Handshakes::new(config())));
+        let endpoints = Endpoints {
+            services: [(port.clone(), Arc::new(backends))].into(),
+            trusts: trusts.iter().map(ready).collect(),
+            ..Endpoints::default()
+        };
+        Table::build(&[Arc::new(rule)], &endpoints, None, &Table::default(), Instant::now())
+    }
+
+    fn service_entry(port: &ServicePort) -> Entry {
+        Entry { target: Target::Service(port.clone()), ..entry("app", 1) }
+    }
+
+    fn app_port() -> ServicePort {
+        ServicePort { namespace: "site".into(), name: "app".into(), port: PortRef::Number(443) }
+    }
+
+    #[test]
+    fn what_is_spoken_is_what_the_entry_says_else_its_target() {
+        let own = UpstreamTls::default;
+        for (entry_says, target_says, expected) in [
+            (None, None, Protocol::Http1),
+            (None, Some(Protocol::H2c), Protocol::H2c),
+            (Some(Protocol::Http1), Some(Protocol::H2c), Protocol::Http1),
+            (Some(Protocol::Https), None, Protocol::Https),
+        ] {
+            let entry = Entry { protocol: entry_says, ..service_entry(&app_port()) };
+            let table = spoken(&entry, target_says, &[], own());
+            let member = &table.routes[0].members[0];
+            assert_eq!(member.protocol, expected);
+            let name = member.tls.as_ref().map(|tls| tls.name.to_str().into_owned());
+            assert_eq!(name, expected.is_tls().then(|| "app.site.svc".to_owned()));
+            let scheme = if expected.is_tls() { Scheme::Https } else { Scheme::Http };
+            assert_eq!(member.site.origin.scheme, scheme);
+        }
+    }
+
+    #[test]
+    fn a_trust_that_cannot_be_had_is_not_replaced_by_the_systems() {
+        let secret = SecretId { namespace: "site".into(), name: "ca".into() };
+        let trust = Trust { authorities: Some(secret), ..Trust::default() };
+        let entry = Entry { protocol: Some(Protocol::H2), ..service_entry(&app_port()) };
+        let trusted = |trusts: &[Trust], trust: Trust| {
+            let tls = UpstreamTls { trust, server_name: None };
+            let table = spoken(&entry, None, trusts, tls);
+            table.routes[0].members[0].tls.clone().unwrap().trusted
+        };
+        assert!(matches!(trusted(&[], Trust::default()), Trusted::System));
+        assert!(matches!(trusted(&[], trust.clone()), Trusted::Nobody));
+        assert!(matches!(trusted(std::slice::from_ref(&trust), trust.clone()), Trusted::Own(_)));
+    }
+
     #[test]
     fn the_most_specific_host_and_the_longest_prefix_win() {
         let table = table(vec![

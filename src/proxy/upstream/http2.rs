@@ -5,10 +5,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use tokio::sync::{Notify, watch};
 use super::Key;
 use crate::proxy::Local;
 use crate::proxy::body::Upload;
-use crate::proxy::io::MemberStream;
+use crate::proxy::io::{MemberStream, Way};
 use crate::table::load::Failure;
 
 /// Streams on one connection at most, whatever more the member allows.
@@ -83,8 +83,13 @@ fn limit(driver: &RefCell<Option<Driver>>) -> usize {
 pub async fn handshake(
     stream: MemberStream,
     heard: &AtomicU64,
-    news: &Notify,
+    news: &Arc<Notify>,
 ) -> Result<Rc<Multiplexed>, Failure> {
+    // Who has asked for a certificate looks at it when the handshake has ended for Gibbon.
+    let silent = match stream.way {
+        Way::Plain(_) => Failure::Reset,
+        Way::Tls(_) => Failure::Tls,
+    };
     let handshake = Builder::new(Local)
         .timer(TokioTimer::new())
         // So that no request is on its way before the limit is known.
@@ -96,13 +101,15 @@ pub async fn handshake(
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .handshake(TokioIo::new(stream));
-    let (sender, driver) = handshake.await.map_err(|_| Failure::Reset)?;
+    let (sender, driver) = handshake.await.map_err(|_| silent)?;
     let driver = Rc::new(RefCell::new(Some(driver)));
-    tokio::task::spawn_local(drive(Rc::clone(&driver)));
+    tokio::task::spawn_local(drive(Rc::clone(&driver), Arc::clone(news)));
     while limit(&driver) == 0 {
         if sender.is_closed() {
-            let silent = heard.load(Relaxed) == 0;
-            return Err(if silent { Failure::Reset } else { Failure::Protocol });
+            return Err(match heard.load(Relaxed) {
+                0 => silent,
+                _ => Failure::Protocol,
+            });
         }
         news.notified().await;
         // What was read is understood when others have had their turn.
@@ -118,7 +125,7 @@ pub async fn handshake(
 }
 
 /// Takes requests until the member or Gibbon has had enough; those under way go on.
-async fn drive(driver: Rc<RefCell<Option<Driver>>>) {
+async fn drive(driver: Rc<RefCell<Option<Driver>>>, news: Arc<Notify>) {
     std::future::poll_fn(|cx| match driver.borrow_mut().as_mut() {
         Some(driver) => Pin::new(driver).poll(cx).map(drop),
         None => Poll::Ready(()),
@@ -127,6 +134,7 @@ async fn drive(driver: Rc<RefCell<Option<Driver>>>) {
     // What waits in it is given back, which must find the cell free.
     let ended = driver.borrow_mut().take();
     drop(ended);
+    news.notify_one();
 }
 
 /// A place on a connection, held from the request to the end of its response.
@@ -288,7 +296,7 @@ pub fn translate_back(request: &mut Request<Upload>) {
 /// What an error says of the member, and whether the member has said that it did not begin with the
 /// request (RFC 9113, section 8.7).
 pub fn classify(error: &hyper::Error) -> (Failure, bool) {
-    let Some(cause) = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>()) else {
+    let Some(cause) = super::cause::<h2::Error>(error) else {
         let failure = if error.is_timeout() { Failure::Timeout } else { Failure::Reset };
         return (failure, false);
     };

@@ -1,6 +1,7 @@
 //! Secrets that Balancers name: each is asked for when its version changes, and no other is.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -9,7 +10,9 @@ use kube::{Api, Client};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
-use crate::source::certificate::{CERTIFICATE, Content, Found, KEY, Keeper};
+use crate::source::certificate::{self, CERTIFICATE, Content, Found, KEY, Keeper};
+use crate::source::trust::{self, AUTHORITIES, Trusts};
+use crate::table::Rule;
 use crate::table::tls::SecretId;
 
 /// How long the API server may take, and how long before one that failed is tried again.
@@ -34,6 +37,8 @@ pub struct Secrets {
     contents: HashMap<SecretId, Content>,
     /// The certificates of them.
     pub keeper: Keeper,
+    /// What of them is for TLS with members.
+    pub trusts: Trusts,
 }
 
 impl Secrets {
@@ -42,7 +47,8 @@ impl Secrets {
     pub fn new(client: Client) -> Self {
         let (sender, fetched) = unbounded_channel();
         let (versions, contents) = (HashMap::new(), HashMap::new());
-        Self { client, sender, fetched, versions, contents, keeper: Keeper::default() }
+        let (keeper, trusts) = (Keeper::default(), Trusts::default());
+        Self { client, sender, fetched, versions, contents, keeper, trusts }
     }
 
     /// The next one that was fetched; never ends.
@@ -64,15 +70,21 @@ impl Secrets {
         wanted
     }
 
-    /// These are named from now on; `version` knows which there are.
-    pub fn name(
+    /// Those that these rules name are wanted from now on, and the `default`; `version` knows which
+    /// there are.
+    pub fn name<'r>(
         &mut self,
-        named: &BTreeSet<SecretId>,
+        rules: impl Iterator<Item = &'r Arc<Rule>> + Clone,
+        default: Option<&SecretId>,
         version: impl Fn(&SecretId) -> Option<String>,
     ) {
+        let mut certificates = certificate::named(rules.clone());
+        certificates.extend(default.cloned());
+        let named: BTreeSet<_> =
+            certificates.union(&trust::named(rules.clone())).cloned().collect();
         self.versions.retain(|id, _| named.contains(id) && version(id).is_some());
         self.contents.retain(|id, _| self.versions.contains_key(id));
-        for id in named {
+        for id in &named {
             let Some(version) = version(id) else { continue };
             if self.versions.get(id) != Some(&version) {
                 self.versions.insert(id.clone(), version.clone());
@@ -85,7 +97,9 @@ impl Secrets {
             (None, true) => Found::Later,
             (None, false) => Found::Nothing,
         };
-        self.keeper.keep(named, find, Timestamp::now().as_second());
+        let now = Timestamp::now().as_second();
+        self.keeper.keep(&certificates, find, now);
+        self.trusts.keep(rules, find, now);
     }
 }
 
@@ -96,7 +110,11 @@ async fn fetch(client: Client, id: SecretId, version: String, to: UnboundedSende
             Ok(Ok(Some(secret))) => {
                 let mut data = secret.data.unwrap_or_default();
                 let mut value = |key: &str| data.remove(key).map(|bytes| bytes.0);
-                let content = Content { certificate: value(CERTIFICATE), key: value(KEY) };
+                let content = Content {
+                    certificate: value(CERTIFICATE),
+                    key: value(KEY),
+                    authorities: value(AUTHORITIES),
+                };
                 // Nobody listens any more at the end of the process.
                 let _ = to.send(Fetched { id, version, content });
                 return;
