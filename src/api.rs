@@ -542,6 +542,12 @@ pub struct Failover {
     #[schemars(length(max = 16), inner(range(min = 400, max = 599)))]
     pub statuses: Vec<u16>,
 
+    /// Statuses of gRPC from 1 to 16 that count as a member's failure, as a 5xx does elsewhere: in
+    /// the trailers, or in a head without a body. At most 16. Default: 4 (deadline exceeded), 8
+    /// (resource exhausted), 13 (internal) and 14 (unavailable).
+    #[schemars(length(max = 16), inner(range(min = 1, max = 16)))]
+    pub grpc_statuses: Vec<u8>,
+
     /// How long a member that failed is left out; this grows with each failure in a row, up to 12
     /// times as long. Default: `5s`.
     pub exclude_for: Duration,
@@ -561,16 +567,19 @@ pub struct Timeouts {
     pub connect: Duration,
 
     /// How long a member may be silent: until the response's head, and between two parts of its
-    /// body. Default: `60s`.
-    pub response: Duration,
+    /// body. Not for a body of server-sent events, which `idle` ends. Default: `60s`, and for gRPC
+    /// without limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<Duration>,
 
-    /// For the whole request, all attempts and the response's body included. Default: without
-    /// limit.
+    /// For the whole request, all attempts and the response's body included, unless that is of
+    /// server-sent events. A call of gRPC has no more than its `grpc-timeout` either. Default:
+    /// without limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Duration>,
 
-    /// How long an upgraded connection, such as a WebSocket, may be silent in both directions.
-    /// Default: `1h`.
+    /// How long an upgraded connection, such as a WebSocket, may be silent in both directions, and
+    /// server-sent events in theirs. Default: `1h`.
     pub idle: Duration,
 }
 
@@ -787,6 +796,7 @@ impl Default for Failover {
         Self {
             attempts: 8,
             statuses: Vec::new(),
+            grpc_statuses: vec![4, 8, 13, 14],
             exclude_for: Duration::from_secs(5),
             retry_share: 20,
         }
@@ -797,7 +807,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(2),
-            response: Duration::from_secs(60),
+            response: None,
             request: None,
             idle: Duration::from_secs(3600),
         }
@@ -896,7 +906,7 @@ mod tests {
     fn a_part_of_a_group_leaves_the_other_fields_at_their_defaults() {
         let spec =
             balancer(&json!({"timeouts": {"response": "5s"}, "sticky": {"cookie": "id"}})).spec;
-        let expected = Timeouts { response: Duration::from_secs(5), ..Timeouts::default() };
+        let expected = Timeouts { response: Some(Duration::from_secs(5)), ..Timeouts::default() };
         assert_eq!(spec.timeouts, Some(expected));
         assert!(spec.sticky.unwrap().failover);
     }

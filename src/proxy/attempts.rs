@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, StatusCode, Uri};
+use http::{Request, Response, StatusCode, Uri};
+use hyper::body::{Body, Incoming};
 
 use super::Worker;
-use super::body::Upload;
+use super::body::{Upload, Watch};
 use super::error::Error;
+use super::grpc;
 use super::headers::{self, Hop};
 use super::upstream::{self, Failed, Reply, Terms};
 use super::visit::{InFlight, Visit};
@@ -59,11 +61,12 @@ pub async fn forward(
         wish: route.wish(parts.uri.path(), parts.uri.query(), &parts.headers),
         terms: Terms {
             connect: rule.timeouts.connect,
-            response: rule.timeouts.response,
+            response: if visit.grpc { rule.timeouts.messages } else { rule.timeouts.response },
             deadline: deadline(route, visit),
             tunnel: ready.tunnel,
             system: &worker.shared.system,
         },
+        over: route.rule.timeouts.request.map(|whole| visit.begun() + whole),
         idempotent: headers::is_idempotent(&parts.method),
         tried: Tried::default(),
         last: Error::NoMember,
@@ -84,6 +87,8 @@ struct Attempts<'a> {
     ready: &'a Ready<'a>,
     wish: Wish<'a>,
     terms: Terms<'a>,
+    /// When the request's time is over as the rule has it, whatever the client says.
+    over: Option<Instant>,
     idempotent: bool,
     tried: Tried,
     /// What the client is told if nobody is left.
@@ -199,8 +204,10 @@ impl Attempts<'_> {
     /// Whether the request's time was spent on waiting for this member, not for the client or
     /// others before.
     fn took_most_of_it(&self, in_flight: &InFlight) -> bool {
+        let is_over = self.over.is_some_and(|over| over <= Instant::now());
         let whole = self.route.rule.timeouts.request.unwrap_or_default();
-        !self.ready.upload.waits_for_client() && in_flight.sent().elapsed() * 2 >= whole
+        let took = in_flight.sent().elapsed() * 2 >= whole;
+        is_over && took && !self.ready.upload.waits_for_client()
     }
 
     /// Whether the retry budget allows for one more.
@@ -226,7 +233,7 @@ impl Ready<'_> {
         let host =
             if entry.preserve_host { HeaderValue::try_from(self.authority).ok() } else { None };
         headers.insert(header::HOST, host.unwrap_or_else(|| entry.host.clone()));
-        let length = hyper::body::Body::size_hint(&self.upload);
+        let length = self.upload.size_hint();
         headers::frame(headers, &self.parts.method, &length);
         if self.tunnel {
             headers::switch(headers, self.hop.upgrade.as_ref());
@@ -258,10 +265,11 @@ impl Ready<'_> {
     }
 }
 
-/// When the request has taken all the time that its rule gives it.
+/// When the request has taken all the time that its rule and its client give it.
 #[must_use]
 pub fn deadline(route: &Route, visit: &Visit) -> Option<Instant> {
-    route.rule.timeouts.request.map(|whole| visit.begun() + whole)
+    let over = route.rule.timeouts.request.map(|whole| visit.begun() + whole);
+    over.into_iter().chain(visit.until).min()
 }
 
 /// How the session fared with this pick.
@@ -274,7 +282,7 @@ fn session(pick: Pick, wish: Wish<'_>) -> Session {
 pub fn judge(
     route: &Route,
     member: &Member,
-    status: StatusCode,
+    response: &Response<Incoming>,
     asked: Instant,
     visit: &mut Visit,
 ) {
@@ -284,6 +292,15 @@ pub fn judge(
     };
     let latency = now.saturating_duration_since(asked.max(in_flight.sent()));
     visit.latency = Some(latency);
+    let status = response.status();
+    if visit.grpc && status == StatusCode::OK && grpc::kind(response.headers()).is_some() {
+        visit.wait_for_trailers(latency);
+        // A head without a body stands for trailers.
+        if response.body().is_end_stream() {
+            visit.trailers(response.headers());
+        }
+        return;
+    }
     let failure = if route.rule.failover.statuses.contains(&status) {
         Failure::ExcludingStatus
     } else if status.is_server_error()

@@ -17,6 +17,7 @@ use hyper::upgrade::OnUpgrade;
 use super::attempts::{self, Ready};
 use super::body::{self, Body, Upload, UploadError, Within};
 use super::error::Error;
+use super::grpc;
 use super::headers::{self, Hop};
 use super::io::Activity;
 use super::log::Asked;
@@ -59,6 +60,11 @@ pub async fn serve(
     let asked = worker.shared.access_log.is_some().then(|| Box::new(asked(client.ip, &request)));
     let mut visit = Visit::begin(Rc::clone(&worker), asked, connection.activity.request());
     let accept = request.headers().get(header::ACCEPT).cloned();
+    let call = grpc::call(request.method(), request.headers()).cloned();
+    if call.is_some() {
+        visit.grpc = true;
+        visit.until = grpc::timeout(request.headers()).map(|time| visit.begun() + time);
+    }
     let version = request.version();
     visit.ends_by_close = version == Version::HTTP_10;
     visit.multiplexed = version >= Version::HTTP_2;
@@ -68,18 +74,21 @@ pub async fn serve(
     let journey = Journey { worker: &worker, peer, trusted, client, secret };
     match journey.travel(request, &mut visit).await {
         Ok(Outcome::Member(response, within)) => from_member(response, within, visit),
-        Ok(Outcome::Own(response)) => own(response, visit, None),
+        Ok(Outcome::Own(response)) => own(response, None, visit),
         Ok(Outcome::Upgraded(response, upgrade)) => upgraded(response, upgrade, connection, visit),
         Err(error) => {
             worker.shared.metrics.refused(error.reason());
             if !expects {
                 body::drain(visit.unread.take(), visit.upload.as_ref());
             }
-            let mut response = error.answer(accept.as_ref());
+            let mut response = match call {
+                Some(kind) => grpc::refusal(error, kind),
+                None => error.answer(accept.as_ref()),
+            };
             if version >= Version::HTTP_2 {
                 response.headers_mut().remove(header::CONNECTION);
             }
-            own(response, visit, Some(error.reason()))
+            own(response, Some(error), visit)
         }
     }
 }
@@ -101,8 +110,10 @@ fn asked(client: IpAddr, request: &Request<Incoming>) -> Asked {
     }
 }
 
-fn own(response: Response<Bytes>, mut visit: Visit, reason: Option<&'static str>) -> Answer {
-    visit.answered(response.status(), reason);
+fn own(response: Response<Bytes>, error: Option<Error>, mut visit: Visit) -> Answer {
+    // A call of gRPC has 200 whatever is wrong.
+    let status = error.map_or(response.status(), Error::status);
+    visit.answered(status, error.map(Error::reason));
     visit.complete();
     response.map(|bytes| Body::Own(Some(bytes), Some(visit)))
 }
@@ -280,7 +291,7 @@ impl Journey<'_> {
     ) -> Result<Outcome, Error> {
         let Reply { mut response, connection, asked } = reply;
         let member = &route.members[visit.member.unwrap_or_default()];
-        attempts::judge(route, member, response.status(), asked, visit);
+        attempts::judge(route, member, &response, asked, visit);
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let tunnel = match on_upgrade.filter(|_| ready.tunnel) {
             Some(client) if switching => Some(Upgrade {
@@ -311,13 +322,25 @@ impl Journey<'_> {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        let silence = route.rule.timeouts.response;
+        let within = self.within(route, ready, response.headers(), visit);
+        Ok(Outcome::Member(response, within))
+    }
+
+    /// How long a member's body may take.
+    fn within(&self, route: &Route, ready: &Ready<'_>, head: &HeaderMap, visit: &Visit) -> Within {
+        let timeouts = &route.rule.timeouts;
         let multiplexed = ready.parts.version >= Version::HTTP_2;
-        let stall = multiplexed.then_some(self.worker.shared.settings.patience.write);
-        Ok(Outcome::Member(
-            response,
-            Within { silence, deadline: attempts::deadline(route, visit), stall },
-        ))
+        let events = headers::is_event_stream(head);
+        Within {
+            silence: match (visit.grpc, events) {
+                (true, _) => timeouts.messages,
+                (false, true) => timeouts.idle,
+                (false, false) => timeouts.response,
+            },
+            deadline: attempts::deadline(route, visit).filter(|_| !events),
+            stall: multiplexed.then_some(self.worker.shared.settings.patience.write),
+            told: visit.grpc && multiplexed && grpc::kind(head).is_some(),
+        }
     }
 
     /// Changes the response's headers: reversal, the rule's edits, Gibbon's own cookie.

@@ -9,6 +9,7 @@ pub mod attempts;
 pub mod body;
 pub mod error;
 pub mod forward;
+pub mod grpc;
 pub mod headers;
 pub mod io;
 pub mod log;

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use hyper::body::Incoming;
 
 use super::Worker;
 use super::body::{DownloadError, Upload, Watch};
+use super::grpc;
 use super::io;
 use super::log::{Asked, Line};
 use super::upstream::Connection;
@@ -49,6 +50,11 @@ impl InFlight {
         self.probe = false;
         self.tally.failed(failure);
         self.load.failed(failure, self.sent, first, now)
+    }
+
+    /// The member has begun to answer; whether well, will be known later.
+    pub fn reached(&self) {
+        self.load.reached(self.sent);
     }
 
     /// When the attempt began.
@@ -96,6 +102,12 @@ pub struct Visit {
     pub attempts: usize,
     /// From the member's being asked to its response head.
     pub latency: Option<Duration>,
+    /// It is a call of gRPC.
+    pub grpc: bool,
+    /// When its client no longer waits for it.
+    pub until: Option<Instant>,
+    /// The latency of an answer of gRPC whose trailers will say how it was.
+    undecided: Option<Duration>,
     /// The client's body while nobody wants it.
     pub unread: Option<Incoming>,
     /// The client's body.
@@ -129,6 +141,9 @@ impl Visit {
             session: None,
             attempts: 0,
             latency: None,
+            grpc: false,
+            until: None,
+            undecided: None,
             unread: None,
             upload: None,
             in_flight: None,
@@ -168,6 +183,29 @@ impl Visit {
         }
     }
 
+    /// The head of an answer of gRPC says nothing of how it is.
+    pub fn wait_for_trailers(&mut self, latency: Duration) {
+        self.undecided = Some(latency);
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.reached();
+        }
+    }
+
+    /// How an answer of gRPC was: its status, or that it has none.
+    fn decide(&mut self, status: Option<u8>) {
+        let (Some(latency), Some(route)) = (self.undecided.take(), &self.route) else { return };
+        let failover = &route.rule.failover;
+        let failed = status.is_none_or(|status| failover.grpc_statuses.contains(&status));
+        if let Some(in_flight) = &mut self.in_flight {
+            let now = Instant::now();
+            if failed {
+                in_flight.failed(Failure::Status, failover.exclude_for, now);
+            } else {
+                in_flight.succeeded(latency, now);
+            }
+        }
+    }
+
     /// The request becomes a tunnel: it counts as one, and no more as in flight.
     pub fn open_tunnel(&mut self, member: &Member) {
         member.load.open_tunnel();
@@ -184,6 +222,7 @@ impl Visit {
 
     /// The response has no body, or one of Gibbon's own, which is not watched.
     pub fn complete(&mut self) {
+        self.decide(None);
         self.complete = true;
         self.in_flight = None;
         if self.multiplexed {
@@ -238,6 +277,10 @@ impl Visit {
 impl Watch for Visit {
     fn passed(&mut self, bytes: usize) {
         self.sent += bytes as u64;
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.decide(grpc::status(trailers));
     }
 
     fn ended(&mut self, result: Result<(), DownloadError>) {

@@ -32,6 +32,8 @@ const MAX_MAPPINGS: usize = 64;
 const MAX_EDITS: usize = 64;
 const MAX_NETWORKS: usize = 256;
 const MAX_STATUSES: usize = 16;
+/// How long a member may be silent if nothing is said.
+const RESPONSE: Duration = Duration::from_secs(60);
 /// What a timeout of 0 stands for: longer than anything lives, and short enough to add to a time.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -172,6 +174,13 @@ fn failover(failover: &api::Failover, problems: &mut Problems) -> Failover {
     if failover.retry_share > 100 {
         problems.add("spec.failover.retryShare", "must be from 0 to 100");
     }
+    let codes = failover.grpc_statuses.len();
+    problems.at_most("spec.failover.grpcStatuses", codes, MAX_STATUSES);
+    for (at, code) in failover.grpc_statuses.iter().enumerate() {
+        if !(1..=16).contains(code) {
+            problems.add(format!("spec.failover.grpcStatuses[{at}]"), "must be from 1 to 16");
+        }
+    }
     problems.at_most("spec.failover.statuses", failover.statuses.len(), MAX_STATUSES);
     let status = |(at, status): (usize, &u16)| {
         let code = StatusCode::from_u16(*status).ok().filter(|_| (400..=599).contains(status));
@@ -182,6 +191,7 @@ fn failover(failover: &api::Failover, problems: &mut Problems) -> Failover {
     };
     Failover {
         attempts: failover.attempts.into(),
+        grpc_statuses: failover.grpc_statuses.clone(),
         statuses: failover.statuses.iter().enumerate().filter_map(status).collect(),
         exclude_for: failover.exclude_for.get(),
         retry_percent: failover.retry_share.into(),
@@ -192,7 +202,8 @@ fn timeouts(timeouts: &api::Timeouts) -> Timeouts {
     let limit = |time: api::Duration| if time.get().is_zero() { FOREVER } else { time.get() };
     Timeouts {
         connect: limit(timeouts.connect),
-        response: limit(timeouts.response),
+        response: timeouts.response.map_or(RESPONSE, limit),
+        messages: timeouts.response.map_or(FOREVER, limit),
         request: timeouts.request.map(|whole| whole.get()).filter(|whole| !whole.is_zero()),
         idle: limit(timeouts.idle),
     }

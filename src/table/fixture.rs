@@ -33,12 +33,14 @@ pub fn rule(name: &str, path: &str) -> Rule {
         failover: Failover {
             attempts: 8,
             statuses: Vec::new(),
+            grpc_statuses: Vec::new(),
             exclude_for: Duration::from_secs(5),
             retry_percent: 20,
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
             response: Duration::from_secs(60),
+            messages: Duration::from_secs(3600),
             request: None,
             idle: Duration::from_secs(3600),
         },

@@ -195,11 +195,11 @@ impl Load {
         if self.failures.get().is_some_and(|(rate, _)| rate > 0.0) {
             self.failures.update(0.0, tick, FAILURE_TAU, 0.0);
         }
-        self.answered(sent);
+        self.reached(sent);
     }
 
-    /// The member answered, whatever it said: it is not out of reach.
-    fn answered(&self, sent: Instant) {
+    /// The member answered what it was asked at `sent`, whatever it said: it is not out of reach.
+    pub fn reached(&self, sent: Instant) {
         if self.in_a_row.load(Relaxed) != 0 {
             self.in_a_row.store(0, Relaxed);
         }
@@ -222,7 +222,7 @@ impl Load {
         }
         self.failures.update(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
         if matches!(failure, Failure::Status | Failure::StreamRefused) {
-            self.answered(sent);
+            self.reached(sent);
             return None;
         }
         let in_a_row = self.in_a_row.fetch_add(1, Relaxed).saturating_add(1);

@@ -278,6 +278,8 @@ pub struct Failover {
     pub attempts: usize,
     /// Statuses that exclude a member.
     pub statuses: Vec<StatusCode>,
+    /// Statuses of gRPC that are failures.
+    pub grpc_statuses: Vec<u8>,
     /// The first interval of exclusion; zero never excludes.
     pub exclude_for: Duration,
     /// How many requests in 100 may be sent again after a member has seen them.
@@ -291,6 +293,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For a member's response head, and for each part of its body.
     pub response: Duration,
+    /// The same for gRPC.
+    pub messages: Duration,
     /// For the whole of a request, if limited.
     pub request: Option<Duration>,
     /// For either side of a tunnel (WebSocket) to say something.
