@@ -122,7 +122,7 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
         settings: config.settings,
         metrics: Arc::clone(&metrics),
         access_log: config.access_log,
-        system: Handshakes::new(config.tls.map_or_else(system_roots, Ok)?),
+        system: Handshakes::new(&config.tls.map_or_else(system_roots, Ok)?),
         began: Instant::now(),
     });
     let proxy = Proxy::start(listeners, &shared)?;

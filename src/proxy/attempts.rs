@@ -61,7 +61,10 @@ pub async fn forward(
         wish: route.wish(parts.uri.path(), parts.uri.query(), &parts.headers),
         terms: Terms {
             connect: rule.timeouts.connect,
-            response: if visit.grpc { rule.timeouts.messages } else { rule.timeouts.response },
+            response: match visit.call {
+                Some(_) => rule.timeouts.messages,
+                None => rule.timeouts.response,
+            },
             deadline: deadline(route, visit),
             tunnel: ready.tunnel,
             system: &worker.shared.system,
@@ -269,7 +272,7 @@ impl Ready<'_> {
 #[must_use]
 pub fn deadline(route: &Route, visit: &Visit) -> Option<Instant> {
     let over = route.rule.timeouts.request.map(|whole| visit.begun() + whole);
-    over.into_iter().chain(visit.until).min()
+    over.into_iter().chain(visit.call.and_then(|call| call.until)).min()
 }
 
 /// How the session fared with this pick.
@@ -293,7 +296,8 @@ pub fn judge(
     let latency = now.saturating_duration_since(asked.max(in_flight.sent()));
     visit.latency = Some(latency);
     let status = response.status();
-    if visit.grpc && status == StatusCode::OK && grpc::kind(response.headers()).is_some() {
+    if visit.call.is_some() && status == StatusCode::OK && grpc::kind(response.headers()).is_some()
+    {
         visit.wait_for_trailers(latency);
         // A head without a body stands for trailers.
         if response.body().is_end_stream() {

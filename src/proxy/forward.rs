@@ -22,7 +22,7 @@ use super::headers::{self, Hop};
 use super::io::Activity;
 use super::log::Asked;
 use super::upstream::Reply;
-use super::visit::Visit;
+use super::visit::{Call, Visit};
 use super::{Counted, Worker, tunnel};
 use crate::table::load::Failure;
 use crate::table::path::{self, RequestPath};
@@ -62,8 +62,8 @@ pub async fn serve(
     let accept = request.headers().get(header::ACCEPT).cloned();
     let call = grpc::call(request.method(), request.headers()).cloned();
     if call.is_some() {
-        visit.grpc = true;
-        visit.until = grpc::timeout(request.headers()).map(|time| visit.begun() + time);
+        let until = grpc::timeout(request.headers()).map(|time| visit.begun() + time);
+        visit.call = Some(Call { until });
     }
     let version = request.version();
     visit.ends_by_close = version == Version::HTTP_10;
@@ -332,14 +332,14 @@ impl Journey<'_> {
         let multiplexed = ready.parts.version >= Version::HTTP_2;
         let events = headers::is_event_stream(head);
         Within {
-            silence: match (visit.grpc, events) {
+            silence: match (visit.call.is_some(), events) {
                 (true, _) => timeouts.messages,
                 (false, true) => timeouts.idle,
                 (false, false) => timeouts.response,
             },
             deadline: attempts::deadline(route, visit).filter(|_| !events),
             stall: multiplexed.then_some(self.worker.shared.settings.patience.write),
-            told: visit.grpc && multiplexed && grpc::kind(head).is_some(),
+            told: visit.call.is_some() && multiplexed && grpc::kind(head).is_some(),
         }
     }
 

@@ -386,8 +386,10 @@ pub struct MemberStream {
 }
 
 /// Whether it is TLS that failed, and not what is below or above it.
+#[must_use]
 pub fn is_tls(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    inner.is_some()
 }
 
 /// With or without TLS.

@@ -42,7 +42,7 @@ const IDLE_MARGIN: Duration = Duration::from_secs(1);
 /// Idle connections kept to one member by one worker.
 const IDLE_PER_MEMBER: usize = 64;
 /// Bytes of a response's head.
-const MAX_HEAD: usize = 128 * 1024;
+const MAX_HEAD: u32 = 128 * 1024;
 /// How often a request may come back from shared connections that end.
 const RETURNS: usize = 3;
 
@@ -409,7 +409,7 @@ async fn share(
 /// Why there is no response.
 enum Unanswered {
     Failure(Failure),
-    Error(TrySendError<Request<Upload>>),
+    Error(Box<TrySendError<Request<Upload>>>),
 }
 
 /// Waits for the response's head.
@@ -433,7 +433,7 @@ where
             Err(Unanswered::Failure(Failure::Protocol))
         }
         Some(Ok(response)) => Ok(response),
-        Some(Err(error)) => Err(Unanswered::Error(error)),
+        Some(Err(error)) => Err(Unanswered::Error(Box::new(error))),
     }
 }
 

@@ -86,6 +86,13 @@ impl Drop for Tunnel {
     }
 }
 
+/// What a call of gRPC is more than another request.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// When its client no longer waits for it.
+    pub until: Option<Instant>,
+}
+
 /// What is known of a request while it is served.
 #[derive(Debug)]
 pub struct Visit {
@@ -103,9 +110,7 @@ pub struct Visit {
     /// From the member's being asked to its response head.
     pub latency: Option<Duration>,
     /// It is a call of gRPC.
-    pub grpc: bool,
-    /// When its client no longer waits for it.
-    pub until: Option<Instant>,
+    pub call: Option<Call>,
     /// The latency of an answer of gRPC whose trailers will say how it was.
     undecided: Option<Duration>,
     /// The client's body while nobody wants it.
@@ -141,8 +146,7 @@ impl Visit {
             session: None,
             attempts: 0,
             latency: None,
-            grpc: false,
-            until: None,
+            call: None,
             undecided: None,
             unread: None,
             upload: None,

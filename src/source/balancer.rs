@@ -335,3 +335,21 @@ fn access(access: Option<&api::Access>, problems: &mut Problems) -> Access {
     };
     Access { allow: networks("allow", &access.allow), deny: networks("deny", &access.deny) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_has_no_time_limit_between_messages_unless_one_is_asked_for() {
+        let read = |response: Option<u64>| {
+            let response = response.map(api::Duration::from_secs);
+            let timeouts = timeouts(&api::Timeouts { response, ..api::Timeouts::default() });
+            (timeouts.response, timeouts.messages)
+        };
+        assert_eq!(read(None), (RESPONSE, FOREVER));
+        let five = Duration::from_secs(5);
+        assert_eq!(read(Some(5)), (five, five));
+        assert_eq!(read(Some(0)), (FOREVER, FOREVER));
+    }
+}

@@ -114,7 +114,7 @@ impl Kept {
         }
         match read(trust, &contents, now) {
             Ok((config, ends)) => {
-                self.handshakes = Some(Arc::new(Handshakes::new(config)));
+                self.handshakes = Some(Arc::new(Handshakes::new(&config)));
                 (self.ends, self.problems) = (ends, Vec::new());
             }
             Err(problems) => self.problems = problems,

@@ -680,7 +680,7 @@ mod tests {
             let roots = rustls::RootCertStore::empty();
             rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
         };
-        let ready = |trust: &Trust| (trust.clone(), Arc::new(Handshakes::new(config())));
+        let ready = |trust: &Trust| (trust.clone(), Arc::new(Handshakes::new(&config())));
         let endpoints = Endpoints {
             services: [(port.clone(), Arc::new(backends))].into(),
             trusts: trusts.iter().map(ready).collect(),

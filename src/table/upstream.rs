@@ -96,7 +96,7 @@ pub struct Handshakes {
 impl Handshakes {
     /// Of a configuration whose protocols do not matter.
     #[must_use]
-    pub fn new(config: ClientConfig) -> Self {
+    pub fn new(config: &ClientConfig) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let offering = |protocols: &[&[u8]]| {
             let mut config = config.clone();

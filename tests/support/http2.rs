@@ -64,7 +64,7 @@ pub fn goaway(last: u32, reason: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[last.to_be_bytes(), reason.to_be_bytes()].concat())
 }
 
-/// SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113, section 6.5.2).
+/// `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113, section 6.5.2).
 pub fn max_streams(streams: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[&[0, 3], &streams.to_be_bytes()[..]].concat())
 }

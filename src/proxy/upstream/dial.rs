@@ -145,8 +145,8 @@ fn connect_failure(error: &io::Error) -> Failure {
 async fn http1(stream: MemberStream) -> Result<SendRequest<Upload>, Failure> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEAD)
-        .max_buf_size(MAX_HEAD)
+        .max_header_size(MAX_HEAD as usize)
+        .max_buf_size(MAX_HEAD as usize)
         .writev(false)
         .handshake(TokioIo::new(stream))
         .await

@@ -96,7 +96,7 @@ pub async fn handshake(
         .initial_max_send_streams(0)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(super::MAX_HEAD as u32)
+        .max_header_list_size(super::MAX_HEAD)
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
