@@ -227,10 +227,10 @@ fn what_gibbon_refuses_is_a_status_of_grpc() {
     }
 }
 
-fn failures(gibbon: &Gibbon) -> f64 {
+fn failures(gibbon: &Gibbon) -> u64 {
     let page = gibbon.page("/metrics").text();
     let lines = page.lines().filter(|line| line.starts_with("gibbon_member_failures_total{"));
-    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn statuses_in_heads_and_in_trailers_count_as_configured() {
                 // Trailers, after a head with 200 and a message.
                 let status = client.server(&format!("a,fail {code}")).await.unwrap_err();
                 assert_eq!(status.code() as i32, code);
-                let expected = if code == counted { 2.0 } else { 0.0 };
+                let expected = if code == counted { 2 } else { 0 };
                 assert_eq!(failures(&gibbon) - before, expected, "{more} {code}");
             }
             assert_eq!(client.unary("well").await.unwrap().get_ref().text, "well");
@@ -300,7 +300,7 @@ fn the_clients_deadline_ends_a_call_and_is_not_the_members_fault() {
     let begun = begins(|_| Vec::new());
     let gibbon_of_begun = gibbon(begun.address, "");
     runtime().block_on(async {
-        let began = Instant::now();
+        let start = Instant::now();
         for _ in 0..5 {
             let (head, trailers) = call(&gibbon_of_silent, Some("100m")).await;
             assert_eq!(head["grpc-status"], "4");
@@ -310,9 +310,9 @@ fn the_clients_deadline_ends_a_call_and_is_not_the_members_fault() {
         let (head, trailers) = call(&gibbon_of_begun, Some("100000u")).await;
         assert_eq!(head.get("grpc-status"), None);
         assert_eq!(trailers["grpc-status"], "4");
-        assert!(began.elapsed() > Duration::from_millis(600));
+        assert!(start.elapsed() > Duration::from_millis(600));
     });
-    assert_eq!(failures(&gibbon_of_silent) + failures(&gibbon_of_begun), 0.0);
+    assert_eq!(failures(&gibbon_of_silent) + failures(&gibbon_of_begun), 0);
 }
 
 #[test]
@@ -321,13 +321,13 @@ fn a_call_that_breaks_off_ends_with_a_status_and_counts() {
     let gibbon = gibbon(member.address, "");
     let (_, trailers) = runtime().block_on(call(&gibbon, None));
     assert_eq!(trailers["grpc-status"], "14");
-    assert_eq!(failures(&gibbon), 1.0);
+    assert_eq!(failures(&gibbon), 1);
     // An end without trailers is no good end either.
     let member = begins(|stream| frame(DATA, END_STREAM, stream, &[]));
     let gibbon = self::gibbon(member.address, "");
     let (_, trailers) = runtime().block_on(call(&gibbon, None));
     assert!(trailers.is_empty());
-    eventually(|| (failures(&gibbon) == 1.0).then_some(()));
+    eventually(|| (failures(&gibbon) == 1).then_some(()));
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn silence_between_messages_ends_a_call_only_if_a_limit_is_asked_for() {
     let gibbon = gibbon(member.address, "timeouts: {response: 200ms}");
     let (_, trailers) = runtime().block_on(call(&gibbon, None));
     assert_eq!(trailers["grpc-status"], "14");
-    assert_eq!(failures(&gibbon), 1.0);
+    assert_eq!(failures(&gibbon), 1);
 }
 
 /// Answers with the trailers of the request.

@@ -38,11 +38,11 @@ fn gibbon(members: &[String]) -> Gibbon {
 }
 
 /// Connections to members, by protocol.
-fn connections(gibbon: &Gibbon, protocol: &str) -> f64 {
+fn connections(gibbon: &Gibbon, protocol: &str) -> u64 {
     let page = gibbon.page("/metrics").text();
     let lines = page.lines().filter(|line| line.starts_with("gibbon_member_connections_total{"));
     let lines = lines.filter(|line| line.contains(&format!("protocol=\"{protocol}\"")));
-    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn requests_one_after_the_other_share_a_connection() {
         assert_eq!((seen.status, seen.text().as_str()), (200, "0"));
     }
     assert_eq!(gibbon.post(HOST, "/", b"body").text(), "0");
-    assert_eq!((connections(&gibbon, "http2"), connections(&gibbon, "http1")), (1.0, 0.0));
+    assert_eq!((connections(&gibbon, "http2"), connections(&gibbon, "http1")), (1, 0));
 }
 
 /// A member that holds its answers back until it has so many requests at once.

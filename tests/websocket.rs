@@ -1,4 +1,4 @@
-//! WebSockets, by tokio-tungstenite on both sides.
+//! `WebSocket`s, by tokio-tungstenite on both sides.
 
 mod support;
 

@@ -262,7 +262,8 @@ async fn alone(
         }
     }
     let made = match terms.dial(member, protocol) {
-        Ok(dial) => dial.connect(terms.deadline).await,
+        // Apart, as most requests need none.
+        Ok(dial) => Box::pin(dial.connect(terms.deadline)).await,
         Err(failure) => Err(failure),
     };
     match made {
@@ -271,7 +272,7 @@ async fn alone(
             let stream = Stream::on(&connection);
             pool.shared.add(key, connection);
             http2::translate(&mut request, protocol.is_tls(), &member.address.to_string());
-            share(stream, request, true, terms).await
+            Box::pin(share(stream, request, true, terms)).await
         }
         Err(failure) => Err(unsent(failure, request)),
     }
