@@ -271,7 +271,7 @@ async fn alone(
         Ok(Made::Http2(connection)) => {
             let stream = Stream::on(&connection);
             pool.shared.add(key, connection);
-            http2::translate(&mut request, protocol.is_tls(), &member.address.to_string());
+            http2::translate(&mut request, protocol.is_tls(), member.address);
             Box::pin(share(stream, request, true, terms)).await
         }
         Err(failure) => Err(unsent(failure, request)),
@@ -299,7 +299,7 @@ async fn together(
             if stream.is_alone() {
                 yield_now().await;
             }
-            http2::translate(&mut request, protocol.is_tls(), &member.address.to_string());
+            http2::translate(&mut request, protocol.is_tls(), member.address);
             match share(stream, request, fresh, terms).await {
                 Err(Failed { request: Some(back), .. }) if returned < RETURNS => request = *back,
                 done => return done,

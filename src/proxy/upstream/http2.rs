@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -262,8 +263,8 @@ impl Shared {
     }
 }
 
-/// Turns a request of HTTP/1.1 into one of HTTP/2.
-pub fn translate(request: &mut Request<Upload>, tls: bool, or_else: &str) {
+/// Turns a request of HTTP/1.1 into one of HTTP/2; one without a Host is for the `address`.
+pub fn translate(request: &mut Request<Upload>, tls: bool, address: SocketAddr) {
     if request.version() == Version::HTTP_2 {
         return;
     }
@@ -274,7 +275,7 @@ pub fn translate(request: &mut Request<Upload>, tls: bool, or_else: &str) {
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = authority.or_else(|| or_else.parse().ok());
+    parts.authority = authority.or_else(|| address.to_string().parse().ok());
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
