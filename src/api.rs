@@ -143,6 +143,11 @@ pub struct BalancerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
 
+    /// TLS with members: those of `https` URLs, and those whose `protocol` or Service's `appProtocol`
+    /// says so. Default: verified against the system's authorities.
+    #[serde(default, rename = "upstreamTLS", skip_serializing_if = "Option::is_none")]
+    pub upstream_tls: Option<UpstreamTls>,
+
     /// TLS with clients. None: requests come with or without it, if another Balancer of the host
     /// brings a certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -236,6 +241,12 @@ pub struct Address {
     validation = Rule::new("!has(self.route) || !has(self.routeFrom)")
         .message("must not be beside routeFrom: a member has one route")
         .field_path(".route"),
+    validation = Rule::new(
+        "!has(self.protocol) || !has(self.url) \
+         || self.url.lowerAscii().startsWith('https:') == (self.protocol in ['HTTPS', 'HTTPS1', 'H2'])"
+    )
+        .message(schema::PROTOCOL_OF_URL)
+        .field_path(".protocol"),
 )]
 pub struct Member {
     /// The name in metrics, logs and status. Unique in the Balancer, at most 63 characters.
@@ -260,6 +271,15 @@ pub struct Member {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::path")]
     pub path: Option<String>,
+
+    /// What is spoken with this member. `HTTP1`: HTTP/1.1. `H2C`: HTTP/2, as gRPC needs it.
+    /// `HTTPS`: TLS, and HTTP/2 where the member agrees to it, else HTTP/1.1. `HTTPS1`: TLS and
+    /// HTTP/1.1. `H2`: TLS and HTTP/2. The last three go with an `https` URL, the others with an
+    /// `http` one. Default: `HTTPS` for an `https` URL, what the `appProtocol` of the Service's port
+    /// says (`http`, `https`, `grpc`, `kubernetes.io/h2c`, `kubernetes.io/ws`, `kubernetes.io/wss`),
+    /// else `HTTP1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
 
     /// What sessions of this member carry as their route, such as `app1`. Default: none, so no
     /// session names this member.
@@ -296,6 +316,25 @@ pub struct Member {
     /// Default: `Active`.
     #[serde(default)]
     pub state: State,
+}
+
+/// What is spoken with a member.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[serde(rename = "HTTP1")]
+    Http1,
+    /// HTTP/2 without TLS.
+    #[serde(rename = "H2C")]
+    H2c,
+    /// TLS, and HTTP/2 or HTTP/1.1 as the member likes.
+    #[serde(rename = "HTTPS")]
+    Https,
+    /// TLS and HTTP/1.1.
+    #[serde(rename = "HTTPS1")]
+    Https1,
+    /// TLS and HTTP/2.
+    H2,
 }
 
 /// A port of a Service.
@@ -515,6 +554,12 @@ pub struct Failover {
     #[schemars(length(max = 16), inner(range(min = 400, max = 599)))]
     pub statuses: Vec<u16>,
 
+    /// Statuses of gRPC from 1 to 16 that count as a member's failure, as a 5xx does elsewhere: in
+    /// the trailers, or in a head without a body. At most 16. Default: 4 (deadline exceeded), 8
+    /// (resource exhausted), 13 (internal) and 14 (unavailable).
+    #[schemars(length(max = 16), inner(range(min = 1, max = 16)))]
+    pub grpc_statuses: Vec<u8>,
+
     /// How long a member that failed is left out; this grows with each failure in a row, up to 12
     /// times as long. Default: `5s`.
     pub exclude_for: Duration,
@@ -541,16 +586,19 @@ pub struct Timeouts {
     pub connect: Duration,
 
     /// How long a member may be silent: until the response's head, and between two parts of its
-    /// body. Default: `60s`.
-    pub response: Duration,
+    /// body. Not for a body of server-sent events, which `idle` ends. Default: `60s`, and for gRPC
+    /// without limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<Duration>,
 
-    /// For the whole request, all attempts and the response's body included. Default: without
-    /// limit.
+    /// For the whole request, all attempts and the response's body included, unless that is of
+    /// server-sent events. A call of gRPC has no more than its `grpc-timeout` either. Default:
+    /// without limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Duration>,
 
-    /// How long an upgraded connection, such as a WebSocket, may be silent in both directions.
-    /// Default: `1h`.
+    /// How long an upgraded connection, such as a WebSocket, may be silent in both directions, and
+    /// server-sent events in theirs. Default: `1h`.
     pub idle: Duration,
 }
 
@@ -704,6 +752,40 @@ pub enum ClientCertificate {
     Optional,
 }
 
+/// TLS with members.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.caSecret) || !has(self.insecureSkipVerify) \
+        || !self.insecureSkipVerify")
+        .message("must not be beside caSecret: either members are verified, or not")
+        .field_path(".insecureSkipVerify"),
+)]
+pub struct UpstreamTls {
+    /// A Secret in the Balancer's namespace whose `ca.crt` holds the authorities, in PEM, that
+    /// members' certificates must come from. Default: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub ca_secret: Option<String>,
+
+    /// The name that members are asked for and that their certificates must be for: a host name or
+    /// an address. Default: the host of the URL, or `NAME.NAMESPACE.svc` of the Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::server_name")]
+    pub server_name: Option<String>,
+
+    /// A Secret of type `kubernetes.io/tls` in the Balancer's namespace: the certificate that
+    /// members see that ask for one. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub certificate_secret: Option<String>,
+
+    /// Takes anybody for the member: whoever is in between can read and change what is sent.
+    /// Default: false.
+    #[serde(default)]
+    pub insecure_skip_verify: bool,
+}
+
 /// `Strict-Transport-Security` (RFC 6797).
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -767,6 +849,7 @@ impl Default for Failover {
         Self {
             attempts: 8,
             statuses: Vec::new(),
+            grpc_statuses: vec![4, 8, 13, 14],
             exclude_for: Duration::from_secs(5),
             excluded_share: 50,
             retry_share: 20,
@@ -778,7 +861,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(2),
-            response: Duration::from_secs(60),
+            response: None,
             request: None,
             idle: Duration::from_secs(3600),
         }
@@ -877,7 +960,7 @@ mod tests {
     fn a_part_of_a_group_leaves_the_other_fields_at_their_defaults() {
         let spec =
             balancer(&json!({"timeouts": {"response": "5s"}, "sticky": {"cookie": "id"}})).spec;
-        let expected = Timeouts { response: Duration::from_secs(5), ..Timeouts::default() };
+        let expected = Timeouts { response: Some(Duration::from_secs(5)), ..Timeouts::default() };
         assert_eq!(spec.timeouts, Some(expected));
         assert!(spec.sticky.unwrap().failover);
     }

@@ -26,6 +26,7 @@ use crate::source::kubernetes::{Cluster, Options};
 use crate::source::names::Resolver;
 use crate::table::Table;
 use crate::table::tls::SecretId;
+use crate::table::upstream::ClientConfigs;
 
 /// How long the API server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -113,7 +114,7 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
         settings: config.settings,
         metrics: Arc::clone(&metrics),
         access_log: config.access_log,
-        tls: Arc::new(config.tls.map_or_else(system_roots, Ok)?),
+        system: ClientConfigs::new(&config.tls.map_or_else(system_roots, Ok)?),
         kept: Arc::clone(&kept),
         began: Instant::now(),
     });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::source::files::{read, repeated, yaml_files};
+use crate::source::trust::ANYBODY;
 use crate::table::{Endpoints, Holder, Rule, Table};
 
 /// Reads files and directories; writes `file:line: field: message` for each fault. Returns how many
@@ -24,6 +25,7 @@ pub fn run(paths: &[PathBuf], out: &mut dyn Write) -> std::io::Result<usize> {
                     writeln!(out, "{}:{}", path.display(), fault)?;
                 }
                 faults += reading.faults.len();
+                warn(&path, &reading.rules, out)?;
                 files.push((path, reading.rules));
             }
             Err(error) => {
@@ -40,6 +42,14 @@ pub fn run(paths: &[PathBuf], out: &mut dyn Write) -> std::io::Result<usize> {
     }
     writeln!(out, "Balancers without a fault: {balancers}; faults: {faults}")?;
     Ok(faults)
+}
+
+/// Says what is no fault, but should be known.
+fn warn(path: &Path, rules: &[Arc<Rule>], out: &mut dyn Write) -> std::io::Result<()> {
+    for rule in rules.iter().filter(|rule| rule.upstream_tls.trust.anybody) {
+        writeln!(out, "{}: {}: warning: {ANYBODY}", path.display(), rule.id)?;
+    }
+    Ok(())
 }
 
 /// What is wrong between Balancers that are each good.

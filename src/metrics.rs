@@ -254,7 +254,11 @@ const FAMILIES: [(&str, MetricType, &str); 20] = [
     ),
     ("gibbon_member_requests_total", MetricType::COUNTER, "Attempts at a member"),
     ("gibbon_member_failures_total", MetricType::COUNTER, "Failed attempts at a member, by reason"),
-    ("gibbon_member_connections_total", MetricType::COUNTER, "Connections opened to a member"),
+    (
+        "gibbon_member_connections_total",
+        MetricType::COUNTER,
+        "Connections opened to a member, by protocol",
+    ),
     ("gibbon_member_in_flight", MetricType::GAUGE, "Requests under way at a member"),
     (
         "gibbon_member_latency_seconds",
@@ -376,7 +380,10 @@ impl Families {
             let [a, b, c, d] = labels;
             self.count(9, &[a, b, c, d, ("reason", failure.reason())], tally.failures(failure));
         }
-        self.count(10, &labels, tally.connections.get());
+        for (protocol, count) in tally.connections() {
+            let [a, b, c, d] = labels;
+            self.count(10, &[a, b, c, d, ("protocol", protocol)], count);
+        }
         self.gauge(11, &labels, f64::from(member.load.in_flight()));
         self.gauge(12, &labels, member.load.latency(mean, now));
         self.gauge(13, &labels, member.load.failure_rate(now));

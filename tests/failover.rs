@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Act, Gibbon, Member, Options, balancer, eventually, member, ok, response};
 
@@ -430,4 +430,34 @@ fn a_member_that_has_begun_to_answer_is_not_replaced() {
         assert_eq!((first.count(), second.count()), (2, 0), "{begun}");
         assert!(gibbon.metric("gibbon_member_failures_total{") > Some(0.0));
     }
+}
+
+#[test]
+fn server_sent_events_end_by_the_idle_time_only() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 18\r\n\r\n";
+    let wait = Duration::from_millis(500);
+    let events = |wait| {
+        let first = format!("{head}data: 1\n\n").into_bytes();
+        Member::new(Act::Slowly(first, wait, b"data: 2\n\n".to_vec()))
+    };
+    let app = events(wait);
+    let short = "timeouts: {response: 150ms, request: 250ms}";
+    let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], short));
+    let mut client = gibbon.client();
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    let mut seen = vec![0; head.len()];
+    // The first event is there before the second is.
+    let began = Instant::now();
+    while !seen.ends_with(b"data: 1\n\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte);
+        seen.push(byte[0]);
+    }
+    assert!(began.elapsed() < wait);
+    let mut rest = [0; 9];
+    client.read_exact(&mut rest);
+    assert_eq!(&rest, b"data: 2\n\n");
+    let app = events(Duration::from_secs(10));
+    let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], "timeouts: {idle: 200ms}"));
+    assert!(!gibbon.get(HOST, "/").complete);
 }

@@ -412,6 +412,8 @@ fn check_accepts_each_good_balancer_and_every_example() {
             continue;
         }
         assert_eq!(output.status.code(), Some(0), "{text}");
+        let warns = text.contains("warning: spec.upstreamTLS.insecureSkipVerify: nobody verifies");
+        assert_eq!(warns, path.ends_with("upstream-tls-anybody.yaml"), "{text}");
         assert!(text.contains("; faults: 0"), "{text}");
     }
 }

@@ -11,6 +11,7 @@ use gibbon::table::balance::{self, Ask, Method, Tried};
 use gibbon::table::edit::Edits;
 use gibbon::table::load::{Admission, Failure, Load};
 use gibbon::table::path::{HostPattern, Prefix};
+use gibbon::table::upstream::UpstreamTls;
 use gibbon::table::{
     Authority, Endpoints, Entry, Failover, Host, RouteName, Rule, RuleId, State, Table, Target,
     Timeouts,
@@ -485,6 +486,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
             tls: None,
         }),
         path: "/".into(),
+        protocol: None,
         preserve_host: false,
         host: HeaderValue::from_static("member"),
         route: RouteName::None,
@@ -508,6 +510,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         failover: Failover {
             attempts: 3,
             statuses: Vec::new(),
+            grpc_statuses: Vec::new(),
             exclude_for: Gibbon::FIRST_EXCLUSION,
             retry_percent: 20,
             excluded_percent: 50,
@@ -515,6 +518,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
             response: Duration::from_secs(60),
+            messages: Duration::from_secs(3600),
             request: None,
             idle: Duration::from_secs(3600),
         },
@@ -524,6 +528,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         response_headers: Edits::default(),
         access: Access::default(),
         tls: None,
+        upstream_tls: UpstreamTls::default(),
     }
 }
 

@@ -56,6 +56,7 @@ fn member(rule: &Rule, member: &Member, mean: f64, now: Instant) -> Value {
         "address": member.address.to_string(),
         "url": entry.target.to_string(),
         "path": *entry.path,
+        "protocol": member.protocol.label(),
         "route": member.route.as_deref(),
         "weight": member.weight,
         "share": entry.share,

@@ -32,6 +32,11 @@ pub(crate) const OBJECT_NAME: Rule<'static> = (
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
     "must be the name of an object: small letters, digits, - and .",
 );
+pub(crate) const SERVER_NAME: Rule<'static> = (
+    "isIP(self) || self.matches('^[0-9A-Za-z]([-0-9A-Za-z]{0,61}[0-9A-Za-z])?\
+     ([.][0-9A-Za-z]([-0-9A-Za-z]{0,61}[0-9A-Za-z])?)*$')",
+    "must be a host name such as app.internal, or an address",
+);
 pub(crate) const DOMAIN: Rule<'static> = (
     "self.matches('^[.]?[0-9A-Za-z]([-.0-9A-Za-z]*[0-9A-Za-z])?$')",
     "must be a domain such as www.site.com",
@@ -156,6 +161,10 @@ pub(super) fn cookie_path(_: &mut SchemaGenerator) -> Schema {
     text(1024, &[ROOTED, PATH_CHARACTERS])
 }
 
+/// What a member's protocol must go with.
+pub(crate) const PROTOCOL_OF_URL: &str =
+    "must be HTTPS, HTTPS1 or H2 for an https URL, and HTTP1 or H2C for an http one";
+
 pub(super) fn member_url(_: &mut SchemaGenerator) -> Schema {
     text(2048, &[HTTP_URL, NO_USER, NO_QUERY, URL_CHARACTERS, NO_DOTS])
 }
@@ -178,6 +187,10 @@ pub(super) fn service_name(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
     text(253, &[OBJECT_NAME])
+}
+
+pub(super) fn server_name(_: &mut SchemaGenerator) -> Schema {
+    text(253, &[SERVER_NAME])
 }
 
 pub(super) fn route(_: &mut SchemaGenerator) -> Schema {

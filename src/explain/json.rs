@@ -149,6 +149,7 @@ fn answer(e: &Explanation) -> Value {
     let (member, address) = answer.member.clone().unzip();
     json!({
         "status": answer.status,
+        "grpcStatus": answer.grpc_status,
         "reason": answer.reason,
         "member": member.as_deref(),
         "address": address,

@@ -301,6 +301,8 @@ pub struct Rewritten {
 pub struct Answer {
     /// The status; none if the client went away first.
     pub status: Option<u16>,
+    /// The status of a call of gRPC.
+    pub grpc_status: Option<u8>,
     /// Why Gibbon answered itself, or cut the answer off.
     pub reason: Option<&'static str>,
     /// The member that served it, or was asked last.

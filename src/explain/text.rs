@@ -80,9 +80,11 @@ fn beginning(text: &mut String, e: &Explanation) {
             (Some((name, address)), None) => format!(" by {name} {address}"),
             (None, None) => String::new(),
         };
+        let grpc = answer.grpc_status.map(|status| format!(" (grpc-status {status})"));
+        let grpc = grpc.unwrap_or_default();
         let cut = if answer.cut { "; it was cut off" } else { "" };
         let (took, sent) = (time(answer.duration), answer.sent);
-        line!(text, "answered {status}{from}, {sent} bytes of body in {took}{cut}");
+        line!(text, "answered {status}{grpc}{from}, {sent} bytes of body in {took}{cut}");
     }
 }
 

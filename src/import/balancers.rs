@@ -254,8 +254,7 @@ impl Maker<'_> {
         });
         let mut timeouts = api::Timeouts::default();
         timeouts.connect = parts.connect.unwrap_or(timeouts.connect);
-        timeouts.response =
-            parts.response.or_else(|| seconds(settings, report)).unwrap_or(timeouts.response);
+        timeouts.response = parts.response.or_else(|| seconds(settings, report));
         let reverse = reverse(settings, report);
         for id in &settings.ids {
             report.say(*id, Verdict::Converted, "");
@@ -282,6 +281,7 @@ impl Maker<'_> {
             limits: None,
             reverse: Some(reverse).filter(|r| *r != api::Reverse::default()),
             access: None,
+            upstream_tls: None,
             tls: None,
         }
     }
@@ -428,6 +428,7 @@ fn refusal(mapping: &Mapping, hosts: Vec<String>) -> api::BalancerSpec {
         reverse: None,
         headers: None,
         access: None,
+        upstream_tls: None,
         tls: None,
     }
 }

@@ -252,6 +252,7 @@ impl Draft {
             path: None,
             route: None,
             route_from: None,
+            protocol: None,
             weight: 1,
             share: None,
             max_in_flight: None,

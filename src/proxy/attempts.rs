@@ -8,22 +8,24 @@ use std::time::{Duration, Instant};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, StatusCode, Uri};
+use http::{Request, Response, StatusCode, Uri};
+use hyper::body::{Body, Incoming};
 
 use super::Worker;
-use super::body::Upload;
+use super::body::{Upload, Watch};
 use super::error::Error;
-use super::explain;
 use super::headers::{self, Hop};
 use super::upstream::{self, Failed, Reply, Terms};
 use super::visit::{InFlight, Visit};
 use super::waiting::Waiting;
+use super::{explain, grpc};
 use crate::explain::{Because, Outcome};
 use crate::table::balance::{self, Ask, NoMember, Pick, Tried};
 use crate::table::gate;
 use crate::table::load::Failure;
 use crate::table::path;
 use crate::table::tally::Session;
+use crate::table::upstream::Protocol;
 use crate::table::{Member, Route, Wish};
 
 /// A request ready for members: what is the same for each of them.
@@ -62,14 +64,20 @@ pub async fn forward(
         wish: route.wish(parts.uri.path(), parts.uri.query(), &parts.headers),
         terms: Terms {
             connect: rule.timeouts.connect,
-            response: rule.timeouts.response,
+            response: match visit.call {
+                Some(_) => rule.timeouts.messages,
+                None => rule.timeouts.response,
+            },
             deadline: deadline(route, visit),
-            tls: &worker.shared.tls,
+            tunnel: ready.tunnel,
+            system: &worker.shared.system,
         },
+        over: route.rule.timeouts.request.map(|whole| visit.begun() + whole),
         idempotent: gate::is_idempotent(&parts.method),
         tried: Tried::default(),
         last: Error::NoMember,
         again: None,
+        refused: None,
         excluded: None,
     };
     loop {
@@ -86,12 +94,16 @@ struct Attempts<'a> {
     ready: &'a Ready<'a>,
     wish: Wish<'a>,
     terms: Terms<'a>,
+    /// When the request's time is over as the rule has it, whatever the client says.
+    over: Option<Instant>,
     idempotent: bool,
     tried: Tried,
     /// What the client is told if nobody is left.
     last: Error,
     /// A member whose kept connection turned out closed: it gets the request on a fresh one.
     again: Option<Pick>,
+    /// The last member that had no place for the request.
+    refused: Option<Pick>,
     /// How long the last failure excludes its member, if that is news.
     excluded: Option<Duration>,
 }
@@ -128,6 +140,7 @@ impl Attempts<'_> {
         loop {
             let again = self.again.take();
             match again.map_or_else(|| self.pick(visit), Ok) {
+                Ok(pick) if self.cannot_carry(pick) => self.pass_over(pick),
                 Ok(pick) => {
                     let in_flight = InFlight::begin(self.route, pick, Instant::now());
                     // Else another was quicker.
@@ -145,6 +158,21 @@ impl Attempts<'_> {
         }
     }
 
+    /// Whether the request leaves HTTP, and the member cannot.
+    fn cannot_carry(&self, pick: Pick) -> bool {
+        let protocol = self.route.members[pick.member].protocol;
+        self.ready.tunnel && matches!(protocol, Protocol::H2 | Protocol::H2c)
+    }
+
+    /// Leaves a member alone that nothing was sent to.
+    fn pass_over(&mut self, pick: Pick) {
+        if pick.probe {
+            self.route.members[pick.member].load.end_probe();
+        }
+        self.tried.add(pick.member);
+        self.last = Error::NoUpgrade;
+    }
+
     fn pick(&mut self, visit: &mut Visit) -> Result<Pick, Error> {
         let ask = self.ask();
         explain::survey(visit, self.route, &ask);
@@ -153,13 +181,14 @@ impl Attempts<'_> {
             let member = &self.route.members[member];
             member.tally.session(member.load.age(ask.now));
         }
-        pick.map_err(|none| match none {
+        pick.or_else(|none| match none {
             NoMember::Session => {
                 visit.session = Some(Session::Refused);
-                Error::SessionMember
+                Err(Error::SessionMember)
             }
-            NoMember::Busy => Error::Busy,
-            NoMember::None => self.last,
+            NoMember::Busy => Err(Error::Busy),
+            // Who had no place for the request may have one now.
+            NoMember::None => self.refused.take().ok_or(self.last),
         })
     }
 
@@ -212,16 +241,23 @@ impl Attempts<'_> {
         }
         // A member that has said anything has begun to serve the request.
         let broke = failed.failure == Failure::Reset && !failed.answered;
-        let may_resend = self.idempotent && self.ready.upload.is_whole() && broke;
+        let whole = self.ready.upload.is_whole();
+        let may_resend = self.idempotent && whole && broke;
+        let unseen = failed.request.is_some() || (failed.unprocessed && whole);
         if failed.reused && broke {
             // The member closed a kept connection, as it may: no failure of its.
             self.again = Some(pick);
-            return if may_resend { Ok(()) } else { Err(Error::Member(failed.failure)) };
+            return if may_resend || unseen { Ok(()) } else { Err(Error::Member(failed.failure)) };
         }
         self.book(pick, &mut in_flight, failed.failure);
+        if failed.failure == Failure::StreamRefused && !self.tried.has(pick.member) {
+            self.refused = Some(pick);
+        }
         self.tried.add(pick.member);
-        let unseen = failed.request.is_some();
-        self.last = if unseen { Error::NoMember } else { Error::Member(failed.failure) };
+        // Who is no member of this site is not merely away.
+        let unverified = failed.failure == Failure::Tls;
+        self.last =
+            if unseen && !unverified { Error::NoMember } else { Error::Member(failed.failure) };
         let left = self.tried.count() < self.route.rule.failover.attempts;
         if left && (unseen || (may_resend && self.spend())) { Ok(()) } else { Err(self.last) }
     }
@@ -236,8 +272,10 @@ impl Attempts<'_> {
     /// Whether the request's time was spent on waiting for this member, not for the client or
     /// others before.
     fn took_most_of_it(&self, in_flight: &InFlight) -> bool {
+        let is_over = self.over.is_some_and(|over| over <= Instant::now());
         let whole = self.route.rule.timeouts.request.unwrap_or_default();
-        !self.ready.upload.waits_for_client() && in_flight.sent().elapsed() * 2 >= whole
+        let took = in_flight.sent().elapsed() * 2 >= whole;
+        is_over && took && !self.ready.upload.waits_for_client()
     }
 
     /// Whether the retry budget allows for one more.
@@ -263,7 +301,7 @@ impl Ready<'_> {
         let host =
             if entry.preserve_host { HeaderValue::try_from(self.authority).ok() } else { None };
         headers.insert(header::HOST, host.unwrap_or_else(|| entry.host.clone()));
-        let length = hyper::body::Body::size_hint(&self.upload);
+        let length = self.upload.size_hint();
         headers::frame(headers, &self.parts.method, &length);
         if self.tunnel {
             headers::switch(headers, self.hop.upgrade.as_ref());
@@ -295,10 +333,11 @@ impl Ready<'_> {
     }
 }
 
-/// When the request has taken all the time that its rule gives it.
+/// When the request has taken all the time that its rule and its client give it.
 #[must_use]
 pub fn deadline(route: &Route, visit: &Visit) -> Option<Instant> {
-    route.rule.timeouts.request.map(|whole| visit.begun() + whole)
+    let over = route.rule.timeouts.request.map(|whole| visit.begun() + whole);
+    over.into_iter().chain(visit.call.and_then(|call| call.until)).min()
 }
 
 /// How the session fared with this pick.
@@ -311,7 +350,7 @@ fn session(pick: Pick, wish: Wish<'_>) -> Session {
 pub fn judge(
     route: &Route,
     member: &Member,
-    status: StatusCode,
+    response: &Response<Incoming>,
     asked: Instant,
     visit: &mut Visit,
 ) -> Option<Duration> {
@@ -319,6 +358,16 @@ pub fn judge(
     let in_flight = visit.in_flight.as_mut()?;
     let latency = now.saturating_duration_since(asked.max(in_flight.sent()));
     visit.latency = Some(latency);
+    let status = response.status();
+    if visit.call.is_some() && status == StatusCode::OK && grpc::kind(response.headers()).is_some()
+    {
+        visit.wait_for_trailers(latency);
+        // A head without a body stands for trailers.
+        if response.body().is_end_stream() {
+            visit.trailers(response.headers());
+        }
+        return None;
+    }
     let failure = if route.rule.failover.statuses.contains(&status) {
         Failure::ExcludingStatus
     } else if status.is_server_error()

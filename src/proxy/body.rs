@@ -12,12 +12,14 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use http_body_util::BodyExt;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
+use super::grpc;
 use super::headers;
 use super::io::Alarm;
 
@@ -320,6 +322,8 @@ impl StdError for DownloadError {}
 pub trait Watch {
     /// Bytes have passed.
     fn passed(&mut self, bytes: usize);
+    /// Trailers have passed.
+    fn trailers(&mut self, trailers: &HeaderMap);
     /// The body is complete, or has failed. Not called when the client goes away first.
     fn ended(&mut self, result: Result<(), DownloadError>);
 }
@@ -334,6 +338,8 @@ pub struct Within {
     /// For the client to ask for more, where its connection does not show that it has stopped to
     /// read: one stream of HTTP/2 can stand still while others go on.
     pub stall: Option<Duration>,
+    /// The client learns by trailers of gRPC how it has ended, however it has.
+    pub told: bool,
 }
 
 /// The longest part that is given at once to a stream that may stand still, so that a slow client
@@ -406,7 +412,9 @@ impl<W: Watch> Download<W> {
             self.polled = Instant::now();
         }
         if let Some(error) = self.failed {
-            return Poll::Ready(Some(Err(error)));
+            let told = std::mem::take(&mut self.within.told) && error != DownloadError::Stalled;
+            let trailers = || Ok(Frame::trailers(grpc::broken_off(error)));
+            return Poll::Ready(Some(if told { trailers() } else { Err(error) }));
         }
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.part())));
@@ -427,10 +435,15 @@ impl<W: Watch> Download<W> {
                         self.rest = data;
                         self.part()
                     }
-                    Err(trailers) => {
+                    Err(frame) => {
+                        if let (Some(watch), Some(trailers)) =
+                            (&mut self.watch, frame.trailers_ref())
+                        {
+                            watch.trailers(trailers);
+                        }
                         // Nobody asks for more after them.
                         self.end(Ok(()));
-                        trailers
+                        frame
                     }
                 };
                 Poll::Ready(Some(Ok(frame)))

@@ -34,6 +34,8 @@ pub enum Error {
     Loop,
     /// The client's body ended early.
     Upload(UploadError),
+    /// It asks for another protocol, and the members speak HTTP/2 only.
+    NoUpgrade,
     /// Every member was tried, is switched off or has no address.
     NoMember,
     /// The session's member cannot serve, and no other may.
@@ -63,6 +65,7 @@ impl Error {
             Self::Refused(status) => status,
             Self::Forbidden | Self::ClientCertificate => StatusCode::FORBIDDEN,
             Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::NoUpgrade => StatusCode::NOT_IMPLEMENTED,
             Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadError::Timeout) => StatusCode::REQUEST_TIMEOUT,
             Self::NoMember | Self::SessionMember | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -91,6 +94,7 @@ impl Error {
             Self::Upload(UploadError::Broken) => "body_broken",
             Self::Upload(UploadError::TooLarge) => "body_too_large",
             Self::Upload(UploadError::Timeout) => "body_timeout",
+            Self::NoUpgrade => "no_upgrade",
             Self::NoMember => "no_member",
             Self::SessionMember => "session_member",
             Self::Busy => "busy",
@@ -116,6 +120,7 @@ impl Error {
             Self::Upload(UploadError::Broken) => "the request's body broke off or is malformed",
             Self::Upload(UploadError::TooLarge) => "the request's body is too large",
             Self::Upload(UploadError::Timeout) => "the request's body did not arrive in time",
+            Self::NoUpgrade => "this site's servers take no WebSocket or other protocol",
             Self::NoMember => "no server is available",
             Self::SessionMember => "this session's server is not available",
             Self::Busy => "the server has too much to do: try again in a moment",

@@ -17,13 +17,14 @@ use hyper::upgrade::OnUpgrade;
 use super::attempts::{self, Ready};
 use super::body::{self, Body, Upload, UploadError, Within};
 use super::error::Error;
+use super::grpc;
 use super::headers::{self, Hop};
 use super::identity::Elsewhere;
 use super::io::Activity;
 use super::log::Asked;
 use super::tls::Seen;
 use super::upstream::Reply;
-use super::visit::Visit;
+use super::visit::{Call, Visit};
 use super::{Counted, Worker, explain, trace, tunnel};
 use crate::explain::Because;
 use crate::table::gate::{ACME, Gate};
@@ -65,6 +66,11 @@ pub async fn serve(
     let asked = worker.shared.access_log.is_some().then(|| Box::new(asked(client.ip, &request)));
     let mut visit = Visit::begin(Rc::clone(&worker), id, asked, connection.activity.request());
     let accept = request.headers().get(header::ACCEPT).cloned();
+    let call = grpc::call(request.method(), request.headers()).cloned();
+    if call.is_some() {
+        let until = grpc::timeout(request.headers()).map(|time| visit.begun() + time);
+        visit.call = Some(Call { until });
+    }
     let version = request.version();
     visit.ends_by_close = version == Version::HTTP_10;
     visit.multiplexed = version >= Version::HTTP_2;
@@ -82,18 +88,25 @@ pub async fn serve(
     explain::asked(&mut visit, &parts, &journey.client, outcome.as_ref().err());
     match outcome {
         Ok(Outcome::Member(response, within)) => from_member(response, within, visit),
-        Ok(Outcome::Own(response)) => own(response, visit, None),
+        Ok(Outcome::Own(response)) => own(response, None, visit),
         Ok(Outcome::Upgraded(response, upgrade)) => upgraded(response, upgrade, connection, visit),
         Err(error) => {
             worker.shared.metrics.refused(error.reason());
             if !expects {
                 body::drain(visit.unread.take(), visit.upload.as_ref());
             }
-            let mut response = error.answer(accept.as_ref());
+            let mut response = match call {
+                Some(kind) => {
+                    let response = grpc::refusal(error, kind);
+                    visit.grpc_status = grpc::status(response.headers());
+                    response
+                }
+                None => error.answer(accept.as_ref()),
+            };
             if version >= Version::HTTP_2 {
                 response.headers_mut().remove(header::CONNECTION);
             }
-            own(response, visit, Some(error.reason()))
+            own(response, Some(error), visit)
         }
     }
 }
@@ -116,9 +129,11 @@ fn asked(client: IpAddr, request: &Request<Incoming>) -> Asked {
     }
 }
 
-fn own(mut response: Response<Bytes>, mut visit: Visit, reason: Option<&'static str>) -> Answer {
+fn own(mut response: Response<Bytes>, error: Option<Error>, mut visit: Visit) -> Answer {
     response.headers_mut().insert(&trace::X_REQUEST_ID, visit.id.clone());
-    visit.answered(response.status(), reason);
+    // A call of gRPC has 200 whatever is wrong.
+    let status = error.map_or(response.status(), Error::status);
+    visit.answered(status, error.map(Error::reason));
     visit.complete();
     response.map(|bytes| Body::Own(Some(bytes), Some(visit)))
 }
@@ -342,7 +357,7 @@ impl Journey<'_> {
         let Reply { mut response, connection, asked } = reply;
         let member = &route.members[visit.pick.map_or(0, |pick| pick.member)];
         let status = response.status();
-        let excluded = attempts::judge(route, member, status, asked, visit);
+        let excluded = attempts::judge(route, member, &response, asked, visit);
         if visit.explanation.is_some() || excluded.is_some() {
             explain::answered(visit, route, member, status.as_u16(), excluded);
         }
@@ -378,13 +393,25 @@ impl Journey<'_> {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        let silence = route.rule.timeouts.response;
+        let within = self.within(route, ready, response.headers(), visit);
+        Ok(Outcome::Member(response, within))
+    }
+
+    /// How long a member's body may take.
+    fn within(&self, route: &Route, ready: &Ready<'_>, head: &HeaderMap, visit: &Visit) -> Within {
+        let timeouts = &route.rule.timeouts;
         let multiplexed = ready.parts.version >= Version::HTTP_2;
-        let stall = multiplexed.then_some(self.worker.shared.settings.patience.write);
-        Ok(Outcome::Member(
-            response,
-            Within { silence, deadline: attempts::deadline(route, visit), stall },
-        ))
+        let events = headers::is_event_stream(head);
+        Within {
+            silence: match (visit.call.is_some(), events) {
+                (true, _) => timeouts.messages,
+                (false, true) => timeouts.idle,
+                (false, false) => timeouts.response,
+            },
+            deadline: attempts::deadline(route, visit).filter(|_| !events),
+            stall: multiplexed.then_some(self.worker.shared.settings.patience.write),
+            told: visit.call.is_some() && multiplexed && grpc::kind(head).is_some(),
+        }
     }
 
     /// Changes the response's headers: reversal, the rule's edits, Gibbon's own cookie.

@@ -271,6 +271,15 @@ pub fn frame(headers: &mut HeaderMap, method: &Method, body: &SizeHint) {
     }
 }
 
+/// Whether a response is of server-sent events, which come when they come.
+#[must_use]
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let (kind, rest) = kind.split_at(kind.len().min(EVENTS.len()));
+    kind.eq_ignore_ascii_case(EVENTS) && matches!(rest.first(), None | Some(b';' | b' '))
+}
+
 /// Whether the client waits to be told to send its body (RFC 9110, section 10.1.1).
 #[must_use]
 pub fn expects_continue(headers: &HeaderMap) -> bool {

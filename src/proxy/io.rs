@@ -406,6 +406,15 @@ pub struct MemberStream {
     pub way: Way,
     /// Counts the bytes that came.
     pub heard: Arc<AtomicU64>,
+    /// Is told of each read, if anybody waits for what the member says first.
+    pub news: Option<Arc<Notify>>,
+}
+
+/// Whether it is TLS that failed, and not what is below or above it.
+#[must_use]
+pub fn is_tls(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    inner.is_some()
 }
 
 /// With or without TLS.
@@ -492,6 +501,11 @@ impl AsyncRead for MemberStream {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.way).poll_read(cx, buf);
         self.heard.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        if let Some(news) = &self.news
+            && result.is_ready()
+        {
+            news.notify_one();
+        }
         result
     }
 }

@@ -10,6 +10,7 @@ pub mod body;
 pub mod error;
 pub mod explain;
 pub mod forward;
+pub mod grpc;
 pub mod handshakes;
 pub mod headers;
 pub mod identity;
@@ -45,6 +46,7 @@ use crate::explain::kept::Kept;
 use crate::metrics::Metrics;
 use crate::table::Table;
 use crate::table::access::Networks;
+use crate::table::upstream::ClientConfigs;
 use error::Error;
 use forward::Connection;
 use handshakes::Handshakes;
@@ -140,8 +142,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where requests are logged, if they are.
     pub access_log: Option<AccessLog>,
-    /// How members that want TLS are spoken to.
-    pub tls: Arc<rustls::ClientConfig>,
+    /// How TLS is spoken with members whose rules ask for nothing.
+    pub system: ClientConfigs,
     /// The requests that can be explained.
     pub kept: Arc<Kept>,
     /// When it all began.

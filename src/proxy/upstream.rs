@@ -3,9 +3,13 @@
 //! Whether a member has seen a request decides whether another may get it, so that is what this
 //! module tells apart. Each worker has its own connections; nothing here is shared.
 
+mod dial;
+mod http2;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
+use std::error::Error;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,16 +18,19 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::SendRequest;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout_at;
 
 use super::body::Upload;
 use super::headers;
-use super::io::{Alarm, MemberStream, Way};
+use super::io::{Alarm, is_tls};
 use crate::table::Member;
 use crate::table::load::Failure;
+use crate::table::upstream::{ClientConfigs, Protocol, Trusted};
+use dial::{Dial, Made};
+use http2::{Shared, Stream};
 
 /// An idle connection is not used after this time, unless the member promises more: popular
 /// servers close at five seconds, and a request on its way then would be lost.
@@ -34,12 +41,10 @@ const IDLE_MOST: Duration = Duration::from_secs(60);
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
 /// Idle connections kept to one member by one worker.
 const IDLE_PER_MEMBER: usize = 64;
-/// Fields a member's response may have, and bytes of its head.
-const MAX_HEADERS: usize = 128;
-const MAX_HEAD: usize = 128 * 1024;
-
-/// What the system says when it has no more sockets: ENFILE, EMFILE and ENOBUFS of Linux.
-const OUT_OF_SOCKETS: [i32; 3] = [23, 24, 105];
+/// Bytes of a response's head.
+const MAX_HEAD: u32 = 128 * 1024;
+/// How often a request may come back from shared connections that end.
+const RETURNS: usize = 3;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -50,6 +55,8 @@ pub struct Failed {
     pub failure: Failure,
     /// The request itself, if the member has certainly not seen it.
     pub request: Option<Box<Request<Upload>>>,
+    /// The member has said that it did not begin with the request.
+    pub unprocessed: bool,
     /// It went out on a connection that was kept from before: the member may just have closed it.
     pub reused: bool,
     /// The member has begun to answer, or said something before its answer.
@@ -69,20 +76,48 @@ pub struct Reply {
 
 /// A connection to a member that is in use.
 #[derive(Debug)]
-pub struct Connection {
+pub enum Connection {
+    /// For this request alone.
+    Own(Own),
+    /// With others.
+    Shared(Stream),
+}
+
+/// A connection for one request at a time.
+#[derive(Debug)]
+pub struct Own {
     wire: Wire,
     pool: Rc<Pool>,
-    member: u64,
+    key: Key,
     idle: Duration,
 }
 
 impl Connection {
     /// Keeps the connection for the next request.
     pub fn give_back(self) {
-        if !self.idle.is_zero() {
-            let until = Instant::now() + self.idle;
-            self.pool.keep(self.member, Idle { wire: self.wire, until });
+        if let Self::Own(own) = self
+            && !own.idle.is_zero()
+        {
+            let until = Instant::now() + own.idle;
+            own.pool.keep(own.key, Idle { wire: own.wire, until });
         }
+    }
+}
+
+/// What connections are kept for: the backend, with its protocol, and whom its TLS trusts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    backend: u64,
+    trusted: u64,
+}
+
+impl Key {
+    fn of(member: &Member) -> Self {
+        let trusted = match member.tls.as_ref().map(|tls| &tls.trusted) {
+            Some(Trusted::Own(own)) => own.number(),
+            Some(Trusted::System | Trusted::Nobody) | None => 0,
+        };
+        Self { backend: member.load.id(), trusted }
     }
 }
 
@@ -104,35 +139,61 @@ struct Idle {
 /// A worker's kept connections, newest last. One may still be busy with the end of its request, and
 /// is left alone until it is really free.
 #[derive(Debug, Default)]
-pub struct Pool(RefCell<HashMap<u64, Vec<Idle>>>);
+pub struct Pool {
+    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    shared: Shared,
+}
 
 impl Pool {
-    fn keep(&self, member: u64, idle: Idle) {
-        let mut pool = self.0.borrow_mut();
-        let kept = pool.entry(member).or_default();
+    fn keep(&self, key: Key, idle: Idle) {
+        let mut pool = self.idle.borrow_mut();
+        let kept = pool.entry(key).or_default();
         if kept.len() >= IDLE_PER_MEMBER {
             kept.remove(0);
         }
         kept.push(idle);
     }
 
-    fn take(&self, member: u64, now: Instant) -> Option<Wire> {
-        let mut pool = self.0.borrow_mut();
-        let kept = pool.get_mut(&member)?;
+    fn take(&self, key: Key, now: Instant) -> Option<Wire> {
+        let mut pool = self.idle.borrow_mut();
+        let kept = pool.get_mut(&key)?;
         let free = kept.iter().rposition(|idle| idle.until > now && idle.wire.sender.is_ready());
         free.map(|at| kept.remove(at).wire)
     }
 
     /// Closes what has been idle for too long.
     pub fn sweep(&self, now: Instant) {
-        self.0.borrow_mut().retain(|_, kept| {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|_, kept| {
             kept.retain(|idle| idle.until > now && !idle.wire.sender.is_closed());
             !kept.is_empty()
         });
+        self.shared.sweep(now, |key| idle.contains_key(key));
+    }
+
+    /// Makes a shared connection, unless one is being made; whoever waits for it may go away.
+    fn open(self: &Rc<Self>, key: Key, dial: Dial) -> http2::Opening {
+        if let Some(opening) = self.shared.opening(key) {
+            return opening;
+        }
+        let (tell, told) = self.shared.begin(key);
+        let pool = Rc::clone(self);
+        spawn_local(async move {
+            let made = dial.connect(None).await;
+            pool.shared.end(key);
+            tell.send_replace(Some(made.map(|made| match made {
+                Made::Http2(connection) => pool.shared.add(key, connection),
+                Made::Http1(wire) => {
+                    pool.shared.note_http1(key);
+                    pool.keep(key, Idle { wire, until: Instant::now() + IDLE });
+                }
+            })));
+        });
+        told
     }
 }
 
-/// How long to wait for what, and how TLS is spoken.
+/// How long to wait for what, and what is needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
     /// For the connection.
@@ -141,8 +202,16 @@ pub struct Terms<'a> {
     pub response: Duration,
     /// When the whole request has failed.
     pub deadline: Option<Instant>,
-    /// How members that want TLS are spoken to.
-    pub tls: &'a Arc<rustls::ClientConfig>,
+    /// The request is to leave HTTP, which takes a connection of its own.
+    pub tunnel: bool,
+    /// How TLS is spoken with members whose rules ask for nothing.
+    pub system: &'a ClientConfigs,
+}
+
+impl Terms<'_> {
+    fn dial(&self, member: &Member, protocol: Protocol) -> Result<Dial, Failure> {
+        Dial::new(member, protocol, self.system, self.connect)
+    }
 }
 
 /// Sends a request to a member, once: on a kept connection if there is one (`fresh` forbids it).
@@ -153,66 +222,219 @@ pub struct Terms<'a> {
 pub async fn send(
     pool: &Rc<Pool>,
     member: &Member,
+    request: Request<Upload>,
+    fresh: bool,
+    terms: &Terms<'_>,
+) -> Result<Reply, Failed> {
+    let key = Key::of(member);
+    let protocol = match member.protocol {
+        Protocol::Https if terms.tunnel => Protocol::Https1,
+        protocol => protocol,
+    };
+    match protocol {
+        Protocol::Http1 | Protocol::Https1 => {
+            alone(pool, member, key, protocol, request, fresh, terms).await
+        }
+        // Apart, for it is larger than what most requests need.
+        Protocol::Https | Protocol::H2 | Protocol::H2c => {
+            Box::pin(together(pool, member, key, request, fresh, terms)).await
+        }
+    }
+}
+
+/// Sends on a connection that carries nothing else.
+async fn alone(
+    pool: &Rc<Pool>,
+    member: &Member,
+    key: Key,
+    protocol: Protocol,
     mut request: Request<Upload>,
     fresh: bool,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
-    let key = member.load.id();
     while !fresh && let Some(wire) = pool.take(key, Instant::now()) {
         // Lets the connection see what the member has sent or closed meanwhile: stale bytes must
         // not be taken for the answer, and a closed connection must not swallow the request.
-        tokio::task::yield_now().await;
+        yield_now().await;
         match exchange(pool, key, wire, request, true, terms).await {
             Err(Failed { request: Some(back), .. }) => request = *back,
             done => return done,
         }
     }
-    let wire = match connect(member, terms).await {
-        Ok(wire) => wire,
-        Err(failure) => {
-            let request = Some(Box::new(request));
-            return Err(Failed { failure, request, reused: false, answered: false });
-        }
+    let made = match terms.dial(member, protocol) {
+        // Apart, as most requests need none.
+        Ok(dial) => Box::pin(dial.connect(terms.deadline)).await,
+        Err(failure) => Err(failure),
     };
-    member.tally.connections.inc();
-    exchange(pool, key, wire, request, false, terms).await
+    match made {
+        Ok(Made::Http1(wire)) => exchange(pool, key, wire, request, false, terms).await,
+        Ok(Made::Http2(connection)) => {
+            let stream = Stream::on(&connection);
+            pool.shared.add(key, connection);
+            http2::translate(&mut request, protocol.is_tls(), member.address);
+            Box::pin(share(stream, request, true, terms)).await
+        }
+        Err(failure) => Err(unsent(failure, request)),
+    }
+}
+
+/// Sends on a connection that carries others' requests too, unless the member wants HTTP/1.1.
+async fn together(
+    pool: &Rc<Pool>,
+    member: &Member,
+    key: Key,
+    mut request: Request<Upload>,
+    fresh: bool,
+    terms: &Terms<'_>,
+) -> Result<Reply, Failed> {
+    let protocol = member.protocol;
+    let until = Instant::now() + terms.connect;
+    let mut returned = 0;
+    loop {
+        if let Some((stream, last)) = pool.shared.take(key) {
+            if last && let Ok(dial) = terms.dial(member, protocol) {
+                // The next request finds a place.
+                drop(pool.open(key, dial));
+            }
+            if stream.is_alone() {
+                yield_now().await;
+            }
+            http2::translate(&mut request, protocol.is_tls(), member.address);
+            match share(stream, request, fresh, terms).await {
+                Err(Failed { request: Some(back), .. }) if returned < RETURNS => request = *back,
+                done => return done,
+            }
+            returned += 1;
+        } else if pool.shared.speaks_http1(key) {
+            http2::translate_back(&mut request);
+            return alone(pool, member, key, protocol, request, fresh, terms).await;
+        } else if let Err(failure) = opened(pool, member, key, terms).await {
+            return Err(unsent(failure, request));
+        } else if !pool.shared.is_open(key) {
+            return Err(unsent(Failure::Reset, request));
+        } else if Instant::now() >= until {
+            // Others were quicker to take the places on each connection that was made.
+            return Err(unsent(Failure::ConnectTimeout, request));
+        }
+    }
+}
+
+/// Waits until a connection was made.
+async fn opened(
+    pool: &Rc<Pool>,
+    member: &Member,
+    key: Key,
+    terms: &Terms<'_>,
+) -> Result<(), Failure> {
+    let mut opening = pool.open(key, terms.dial(member, member.protocol)?);
+    let done = async {
+        let told = opening.wait_for(Option::is_some).await;
+        // Whoever makes it always says what came of it.
+        told.map_or(Err(Failure::Local), |told| told.unwrap_or(Err(Failure::Local)))
+    };
+    match terms.deadline {
+        Some(deadline) => {
+            let done = timeout_at(deadline.into(), done).await;
+            done.unwrap_or(Err(Failure::ConnectTimeout))
+        }
+        None => done.await,
+    }
+}
+
+fn unsent(failure: Failure, request: Request<Upload>) -> Failed {
+    let request = Some(Box::new(request));
+    Failed { failure, request, unprocessed: false, reused: false, answered: false }
 }
 
 async fn exchange(
     pool: &Rc<Pool>,
-    member: u64,
+    key: Key,
     mut wire: Wire,
     request: Request<Upload>,
     reused: bool,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
     let upload = request.body().clone();
-    upload.begin();
     let heard = Arc::clone(&wire.heard);
     let before = heard.load(Relaxed);
     let lost = |failure| {
         let answered = heard.load(Relaxed) > before;
-        Failed { failure, request: None, reused, answered }
+        Failed { failure, request: None, unprocessed: false, reused, answered }
     };
-    let mut sent = std::pin::pin!(wire.sender.try_send_request(request));
-    let answer = std::future::poll_fn(|cx| match sent.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending => poll_silence(&upload, terms, &mut wire.alarm, cx).map(|()| None),
-    });
-    let Some(answer) = answer.await else { return Err(lost(Failure::Timeout)) };
-    match answer {
-        Ok(response) if !headers::is_framed_once(response.headers()) => {
-            Err(lost(Failure::Protocol))
-        }
+    let sent = std::pin::pin!(wire.sender.try_send_request(request));
+    match answer(sent, &upload, terms, &mut wire.alarm).await {
         Ok(response) => {
             let idle = idle_time(response.headers());
-            let connection = Connection { wire, pool: Rc::clone(pool), member, idle };
+            let connection = Own { wire, pool: Rc::clone(pool), key, idle };
+            let connection = Connection::Own(connection);
             Ok(Reply { asked: upload.moved(), response, connection })
         }
-        Err(mut error) => {
+        Err(Unanswered::Failure(failure)) => Err(lost(failure)),
+        Err(Unanswered::Error(mut error)) => {
             let request = error.take_message().map(Box::new);
             Err(Failed { request, ..lost(classify(error.error())) })
         }
+    }
+}
+
+/// Sends on a stream.
+async fn share(
+    stream: Stream,
+    request: Request<Upload>,
+    fresh: bool,
+    terms: &Terms<'_>,
+) -> Result<Reply, Failed> {
+    let upload = request.body().clone();
+    if let Some(gate) = upload.gate() {
+        // hyper does not tell of a 100 (Continue) on a stream.
+        gate.open();
+    }
+    let reused = !stream.is_first() && !fresh;
+    let lost =
+        |failure| Failed { failure, request: None, unprocessed: false, reused, answered: false };
+    let sent = std::pin::pin!(stream.sender().try_send_request(request));
+    match answer(sent, &upload, terms, &mut Alarm::default()).await {
+        Ok(response) => {
+            let connection = Connection::Shared(stream);
+            Ok(Reply { asked: upload.moved(), response, connection })
+        }
+        Err(Unanswered::Failure(failure)) => Err(lost(failure)),
+        Err(Unanswered::Error(mut error)) => {
+            let request = error.take_message().map(Box::new);
+            let (failure, unprocessed) = http2::classify(error.error());
+            Err(Failed { request, unprocessed, ..lost(failure) })
+        }
+    }
+}
+
+/// Why there is no response.
+enum Unanswered {
+    Failure(Failure),
+    Error(Box<TrySendError<Request<Upload>>>),
+}
+
+/// Waits for the response's head.
+async fn answer<F>(
+    mut sent: Pin<&mut F>,
+    upload: &Upload,
+    terms: &Terms<'_>,
+    alarm: &mut Alarm,
+) -> Result<Response<Incoming>, Unanswered>
+where
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>>,
+{
+    upload.begin();
+    let answer = std::future::poll_fn(|cx| match sent.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => poll_silence(upload, terms, alarm, cx).map(|()| None),
+    });
+    match answer.await {
+        None => Err(Unanswered::Failure(Failure::Timeout)),
+        Some(Ok(response)) if !headers::is_framed_once(response.headers()) => {
+            Err(Unanswered::Failure(Failure::Protocol))
+        }
+        Some(Ok(response)) => Ok(response),
+        Some(Err(error)) => Err(Unanswered::Error(Box::new(error))),
     }
 }
 
@@ -248,61 +470,19 @@ fn idle_time(headers: &HeaderMap) -> Duration {
     }
 }
 
+/// What is behind an error.
+fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
+    error.source()?.downcast_ref()
+}
+
 fn classify(error: &hyper::Error) -> Failure {
     if error.is_parse() {
         Failure::Protocol
     } else if error.is_timeout() {
         Failure::Timeout
+    } else if cause::<std::io::Error>(error).is_some_and(is_tls) {
+        Failure::Tls
     } else {
         Failure::Reset
     }
-}
-
-async fn connect(member: &Member, terms: &Terms<'_>) -> Result<Wire, Failure> {
-    let within = Instant::now() + terms.connect;
-    let within = terms.deadline.map_or(within, |deadline| deadline.min(within)).into();
-    let stream = timeout_at(within, TcpStream::connect(member.address))
-        .await
-        .map_err(|_| Failure::ConnectTimeout)?
-        .map_err(|error| connect_failure(&error))?;
-    let _unimportant = stream.set_nodelay(true);
-    let way = match &member.tls {
-        None => Way::Plain(stream),
-        Some(name) => {
-            let connector = tokio_rustls::TlsConnector::from(Arc::clone(terms.tls));
-            let stream = timeout_at(within, connector.connect(name.clone(), stream))
-                .await
-                .map_err(|_| Failure::ConnectTimeout)?
-                .map_err(|_| Failure::Tls)?;
-            Way::Tls(Box::new(stream))
-        }
-    };
-    let heard = Arc::default();
-    let stream = MemberStream { way, heard: Arc::clone(&heard) };
-    Ok(Wire { sender: handshake(stream).await?, alarm: Alarm::default(), heard })
-}
-
-fn connect_failure(error: &io::Error) -> Failure {
-    match error.kind() {
-        ErrorKind::TimedOut => Failure::ConnectTimeout,
-        ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory => Failure::Local,
-        _ if error.raw_os_error().is_some_and(|code| OUT_OF_SOCKETS.contains(&code)) => {
-            Failure::Local
-        }
-        _ => Failure::Refused,
-    }
-}
-
-async fn handshake(stream: MemberStream) -> Result<SendRequest<Upload>, Failure> {
-    let (sender, connection) = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEAD)
-        .max_buf_size(MAX_HEAD)
-        .writev(false)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| Failure::Reset)?;
-    // Errors of the connection reach the request that is on it; an idle one may just end.
-    tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
-    Ok(sender)
 }

@@ -5,15 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
 
 use super::Worker;
 use super::body::{DownloadError, Upload, Watch};
-use super::explain;
 use super::io;
 use super::log::{Asked, Line};
 use super::upstream::Connection;
+use super::{explain, grpc};
 use crate::explain::{Answer, Because, Explanation};
 use crate::metrics::Open;
 use crate::table::balance::Pick;
@@ -76,6 +76,11 @@ impl InFlight {
         self.load.failed(failure, self.sent, first, now)
     }
 
+    /// The member has begun to answer; whether well, will be known later.
+    pub fn reached(&self) {
+        self.load.reached(self.sent);
+    }
+
     /// When the attempt began.
     #[must_use]
     pub const fn sent(&self) -> Instant {
@@ -111,6 +116,13 @@ impl Drop for Tunnel {
     }
 }
 
+/// What a call of gRPC is more than another request.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// When its client no longer waits for it.
+    pub until: Option<Instant>,
+}
+
 /// What is known of a request while it is served.
 #[derive(Debug)]
 pub struct Visit {
@@ -131,6 +143,12 @@ pub struct Visit {
     pub attempts: usize,
     /// From the member's being asked to its response head.
     pub latency: Option<Duration>,
+    /// It is a call of gRPC.
+    pub call: Option<Call>,
+    /// The latency of an answer of gRPC whose trailers will say how it was.
+    undecided: Option<Duration>,
+    /// The status of gRPC, once it is known.
+    pub grpc_status: Option<u8>,
     /// The client's body while nobody wants it.
     pub unread: Option<Incoming>,
     /// The client's body.
@@ -171,6 +189,9 @@ impl Visit {
             explanation: None,
             attempts: 0,
             latency: None,
+            call: None,
+            undecided: None,
+            grpc_status: None,
             unread: None,
             upload: None,
             in_flight: None,
@@ -222,6 +243,35 @@ impl Visit {
         }
     }
 
+    /// The head of an answer of gRPC says nothing of how it is.
+    pub fn wait_for_trailers(&mut self, latency: Duration) {
+        self.undecided = Some(latency);
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.reached();
+        }
+    }
+
+    /// How an answer of gRPC was: its status, or that it has none.
+    fn decide(&mut self, status: Option<u8>) {
+        let (Some(latency), Some((route, pick))) =
+            (self.undecided.take(), self.route.as_ref().zip(self.pick))
+        else {
+            return;
+        };
+        self.grpc_status = status;
+        let statuses = &route.rule.failover.grpc_statuses;
+        let failed = status.is_none_or(|status| statuses.contains(&status));
+        if let Some(in_flight) = &mut self.in_flight {
+            let now = Instant::now();
+            if failed {
+                let first = route.exclusion(&route.members[pick.member], Failure::Status, now);
+                in_flight.failed(Failure::Status, first, now);
+            } else {
+                in_flight.succeeded(latency, now);
+            }
+        }
+    }
+
     /// The request becomes a tunnel: it counts as one, and no more as in flight.
     pub fn open_tunnel(&mut self, member: &Member) {
         member.load.open_tunnel();
@@ -238,6 +288,7 @@ impl Visit {
 
     /// The response has no body, or one of Gibbon's own, which is not watched.
     pub fn complete(&mut self) {
+        self.decide(None);
         self.complete = true;
         self.in_flight = None;
         if self.multiplexed {
@@ -281,6 +332,7 @@ impl Visit {
         let member = self.member();
         Answer {
             status: self.status.map(|status| status.as_u16()),
+            grpc_status: self.grpc_status,
             reason: self.reason,
             member: member.map(|member| (Arc::clone(&member.name), member.address)),
             attempts: self.attempts,
@@ -316,6 +368,10 @@ impl Visit {
 impl Watch for Visit {
     fn passed(&mut self, bytes: usize) {
         self.sent += bytes as u64;
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.decide(grpc::status(trailers));
     }
 
     fn ended(&mut self, result: Result<(), DownloadError>) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
+use rustls::pki_types::ServerName;
 
 use crate::api;
 use crate::api::schema;
@@ -20,6 +21,7 @@ use crate::table::balance::Method;
 use crate::table::edit::{self, Edits};
 use crate::table::path::{HostPattern, Prefix};
 use crate::table::tls::{Clients, SecretId, Tls};
+use crate::table::upstream::{Trust, UpstreamTls};
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
 pub use members::no_urls;
 use problems::Problems;
@@ -30,6 +32,8 @@ const MAX_MAPPINGS: usize = 64;
 const MAX_EDITS: usize = 64;
 const MAX_NETWORKS: usize = 256;
 const MAX_STATUSES: usize = 16;
+/// How long a member may be silent if nothing is said.
+const RESPONSE: Duration = Duration::from_secs(60);
 /// What a timeout of 0 stands for: longer than anything lives, and short enough to add to a time.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -83,6 +87,8 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
     let response_headers = edits(headers.response.as_ref(), "spec.headers.response", problems);
     let access = access(spec.access.as_ref(), problems);
     let tls = spec.tls.as_ref().map(|tls| self::tls(tls, &id.namespace, problems));
+    let upstream_tls = spec.upstream_tls.clone().unwrap_or_default();
+    let upstream_tls = self::upstream_tls(&upstream_tls, &id.namespace, problems);
     let balancing = spec.balancing.clone().unwrap_or_default();
     Some(Rule {
         id,
@@ -108,6 +114,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
         response_headers,
         access,
         tls,
+        upstream_tls,
     })
 }
 
@@ -171,6 +178,13 @@ fn failover(failover: &api::Failover, problems: &mut Problems) -> Failover {
     if failover.excluded_share > 100 {
         problems.add("spec.failover.excludedShare", "must be from 0 to 100");
     }
+    let codes = failover.grpc_statuses.len();
+    problems.at_most("spec.failover.grpcStatuses", codes, MAX_STATUSES);
+    for (at, code) in failover.grpc_statuses.iter().enumerate() {
+        if !(1..=16).contains(code) {
+            problems.add(format!("spec.failover.grpcStatuses[{at}]"), "must be from 1 to 16");
+        }
+    }
     problems.at_most("spec.failover.statuses", failover.statuses.len(), MAX_STATUSES);
     let status = |(at, status): (usize, &u16)| {
         let code = StatusCode::from_u16(*status).ok().filter(|_| (400..=599).contains(status));
@@ -181,6 +195,7 @@ fn failover(failover: &api::Failover, problems: &mut Problems) -> Failover {
     };
     Failover {
         attempts: failover.attempts.into(),
+        grpc_statuses: failover.grpc_statuses.clone(),
         statuses: failover.statuses.iter().enumerate().filter_map(status).collect(),
         exclude_for: failover.exclude_for.get(),
         excluded_percent: failover.excluded_share.into(),
@@ -192,7 +207,8 @@ fn timeouts(timeouts: &api::Timeouts) -> Timeouts {
     let limit = |time: api::Duration| if time.get().is_zero() { FOREVER } else { time.get() };
     Timeouts {
         connect: limit(timeouts.connect),
-        response: limit(timeouts.response),
+        response: timeouts.response.map_or(RESPONSE, limit),
+        messages: timeouts.response.map_or(FOREVER, limit),
         request: timeouts.request.map(|whole| whole.get()).filter(|whole| !whole.is_zero()),
         idle: limit(timeouts.idle),
     }
@@ -289,6 +305,38 @@ fn tls(tls: &api::Tls, namespace: &Arc<str>, problems: &mut Problems) -> Tls {
     Tls { secret: own, clients, redirect: tls.redirect, hsts }
 }
 
+fn upstream_tls(
+    tls: &api::UpstreamTls,
+    namespace: &Arc<str>,
+    problems: &mut Problems,
+) -> UpstreamTls {
+    let mut secret = |field: &str, name: &Option<String>| {
+        let name = name.as_ref()?;
+        problems.text(&format!("spec.upstreamTLS.{field}"), name, checks::OBJECT_NAME);
+        Some(SecretId { namespace: Arc::clone(namespace), name: name.as_str().into() })
+    };
+    let trust = Trust {
+        authorities: secret("caSecret", &tls.ca_secret),
+        certificate: secret("certificateSecret", &tls.certificate_secret),
+        anybody: tls.insecure_skip_verify,
+    };
+    if trust.anybody && trust.authorities.is_some() {
+        problems.add(
+            "spec.upstreamTLS.insecureSkipVerify",
+            "must not be beside caSecret: either members are verified, or not",
+        );
+    }
+    let server_name = tls.server_name.as_ref().and_then(|name| {
+        let field = "spec.upstreamTLS.serverName";
+        let parse = |name: &str| {
+            let name = ServerName::try_from(name.to_ascii_lowercase());
+            name.map_err(|_| schema::SERVER_NAME.1.to_owned())
+        };
+        problems.read(field, name, checks::SERVER_NAME, parse)
+    });
+    UpstreamTls { trust, server_name }
+}
+
 fn access(access: Option<&api::Access>, problems: &mut Problems) -> Access {
     let Some(access) = access else { return Access::default() };
     let mut networks = |name: &str, list: &[String]| {
@@ -300,4 +348,22 @@ fn access(access: Option<&api::Access>, problems: &mut Problems) -> Access {
         Networks::new(list.iter().enumerate().filter_map(parse).collect())
     };
     Access { allow: networks("allow", &access.allow), deny: networks("deny", &access.deny) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_has_no_time_limit_between_messages_unless_one_is_asked_for() {
+        let read = |response: Option<u64>| {
+            let response = response.map(api::Duration::from_secs);
+            let timeouts = timeouts(&api::Timeouts { response, ..api::Timeouts::default() });
+            (timeouts.response, timeouts.messages)
+        };
+        assert_eq!(read(None), (RESPONSE, FOREVER));
+        let five = Duration::from_secs(5);
+        assert_eq!(read(Some(5)), (five, five));
+        assert_eq!(read(Some(0)), (FOREVER, FOREVER));
+    }
 }

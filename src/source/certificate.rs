@@ -1,7 +1,7 @@
 //! Secrets → certificates and authorities of clients, or what is wrong with them. No message of this
 //! module holds anything of a key.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -17,17 +17,20 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::trust::{self, Trusts};
 use crate::table::Rule;
 use crate::table::path::HostPattern;
 use crate::table::tls::{Certificate, ClientCa, SecretId, Verification};
+use crate::table::upstream::{ClientConfigs, Trust};
 
 /// The key of a Secret under which its certificate and the chain are.
 pub const CERTIFICATE: &str = "tls.crt";
 /// The key of a Secret under which its private key is.
 pub const KEY: &str = "tls.key";
-/// The key of a Secret under which the authorities of clients' certificates are.
+/// The key of a Secret under which authorities are.
 pub const CA: &str = "ca.crt";
-const MISSING: &str = "it does not exist";
+/// What is wrong with a Secret that is not there.
+pub const MISSING: &str = "it does not exist";
 /// Protocols that clients may choose, the better first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// Sessions that are kept for clients with certificates, for those who cannot keep a ticket.
@@ -40,8 +43,22 @@ pub struct Content {
     pub certificate: Option<Vec<u8>>,
     /// The private key.
     pub key: Option<Vec<u8>>,
-    /// The authorities of clients' certificates.
+    /// Certificates of authorities.
     pub ca: Option<Vec<u8>>,
+}
+
+impl Content {
+    /// What belongs to a certificate.
+    #[must_use]
+    pub fn without_ca(&self) -> Self {
+        Self { ca: None, ..self.clone() }
+    }
+
+    /// The authorities.
+    #[must_use]
+    pub fn only_ca(&self) -> Self {
+        Self { ca: self.ca.clone(), ..Self::default() }
+    }
 }
 
 impl fmt::Debug for Content {
@@ -101,22 +118,29 @@ pub struct Named {
     pub certificates: BTreeSet<SecretId>,
     /// For authorities of clients.
     pub client_cas: BTreeSet<SecretId>,
+    /// For TLS with members.
+    pub trusts: HashSet<Trust>,
 }
 
 impl Named {
     /// By these rules.
     pub fn by<'r>(rules: impl IntoIterator<Item = &'r Arc<Rule>>) -> Self {
         let mut named = Self::default();
-        for tls in rules.into_iter().filter_map(|rule| rule.tls.as_ref()) {
-            named.certificates.extend(tls.secret.clone());
-            named.client_cas.extend(tls.clients.as_ref().map(|clients| clients.ca.clone()));
+        for rule in rules {
+            named.certificates.extend(rule.tls.as_ref().and_then(|tls| tls.secret.clone()));
+            named.client_cas.extend(rule.clients().map(|clients| clients.ca.clone()));
+            let trust = &rule.upstream_tls.trust;
+            if !trust.is_default() && !named.trusts.contains(trust) {
+                named.trusts.insert(trust.clone());
+            }
         }
         named
     }
 
     /// All of them.
     pub fn all(&self) -> BTreeSet<&SecretId> {
-        self.certificates.union(&self.client_cas).collect()
+        let of_trusts = self.trusts.iter().flat_map(trust::named_by);
+        self.certificates.iter().chain(&self.client_cas).chain(of_trusts).collect()
     }
 }
 
@@ -125,6 +149,7 @@ impl Named {
 pub struct Keeper {
     certificates: HashMap<SecretId, Kept<Certificate>>,
     client_cas: HashMap<SecretId, Kept<ClientCa>>,
+    trusts: Trusts,
 }
 
 impl Keeper {
@@ -135,18 +160,20 @@ impl Keeper {
         for id in &named.certificates {
             let kept = self.certificates.entry(id.clone()).or_default();
             if let Some(content) = known(find(id)) {
-                let content = content.cloned().map(|content| Content { ca: None, ..content });
-                kept.take(content, |content| read(id.clone(), content, now));
+                kept.take(content.map(Content::without_ca), |content| {
+                    read(id.clone(), content, now)
+                });
             }
         }
         for id in &named.client_cas {
             let kept = self.client_cas.entry(id.clone()).or_default();
             if let Some(content) = known(find(id)) {
-                let ca =
-                    |content: &Content| Content { ca: content.ca.clone(), ..Content::default() };
-                kept.take(content.map(ca), |content| read_ca(id.clone(), content, now));
+                kept.take(content.map(Content::only_ca), |content| {
+                    read_ca(id.clone(), content, now)
+                });
             }
         }
+        self.trusts.keep(&named.trusts, find, now);
     }
 
     /// The certificates that can be used.
@@ -159,6 +186,18 @@ impl Keeper {
     #[must_use]
     pub fn client_cas(&self) -> HashMap<SecretId, Arc<ClientCa>> {
         usable(&self.client_cas)
+    }
+
+    /// What TLS with members can be had.
+    #[must_use]
+    pub fn trusts(&self) -> HashMap<Trust, Arc<ClientConfigs>> {
+        self.trusts.configs()
+    }
+
+    /// What is wrong with what is asked of TLS with members, by field.
+    #[must_use]
+    pub fn trust_problems(&self, trust: &Trust, now: i64) -> Vec<String> {
+        self.trusts.problems(trust, now)
     }
 
     /// What is wrong with a Secret's certificate for these hosts.
@@ -213,6 +252,23 @@ fn usable<T>(kept: &HashMap<SecretId, Kept<T>>) -> HashMap<SecretId, Arc<T>> {
 /// # Errors
 /// What is wrong with it, and with which of its keys.
 pub fn read(secret: SecretId, content: &Content, now: i64) -> Result<Certificate, String> {
+    let (certified, not_after) = certified(content, now)?;
+    let resolver = Arc::new(Only(Arc::new(certified)));
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&resolver) as _);
+    config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
+    if let Some(tickets) = tickets() {
+        config.ticketer = tickets;
+    }
+    Ok(Certificate { secret, not_after, config: Arc::new(config), resolver })
+}
+
+/// A Secret's certificate, chain and key, and when the certificate ends.
+///
+/// # Errors
+/// What is wrong with it, and with which of its keys.
+pub fn certified(content: &Content, now: i64) -> Result<(CertifiedKey, i64), String> {
     let (certificate, key) = (content.certificate.as_deref(), content.key.as_deref());
     let certificate = certificate.ok_or_else(|| format!("it has no {CERTIFICATE}"))?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
@@ -241,15 +297,7 @@ pub fn read(secret: SecretId, content: &Content, now: i64) -> Result<Certificate
         rustls::Error::InconsistentKeys(_) => format!("its {KEY} is not that of its {CERTIFICATE}"),
         _ => format!("its {KEY} is of a kind that cannot be used; RSA, ECDSA and Ed25519 can"),
     })?;
-    let resolver = Arc::new(Only(Arc::new(certified)));
-    let mut config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::clone(&resolver) as _);
-    config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
-    if let Some(tickets) = tickets() {
-        config.ticketer = tickets;
-    }
-    Ok(Certificate { secret, not_after, config: Arc::new(config), resolver })
+    Ok((certified, not_after))
 }
 
 /// Whether a key in PEM needs a passphrase (RFC 7468, section 11; RFC 1421, section 4.6.1.1).
@@ -258,11 +306,11 @@ fn is_encrypted(key: &[u8]) -> bool {
     has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED")
 }
 
-/// Reads a Secret's authorities of clients; `now` is in seconds since 1970.
+/// A Secret's authorities, and when the last of them ends.
 ///
 /// # Errors
 /// What is wrong with them.
-pub fn read_ca(secret: SecretId, content: &Content, now: i64) -> Result<ClientCa, String> {
+pub fn authorities(content: &Content, now: i64) -> Result<(RootCertStore, i64), String> {
     let ca = content.ca.as_deref().ok_or_else(|| format!("it has no {CA}"))?;
     let mut roots = RootCertStore::empty();
     let mut not_after = i64::MIN;
@@ -279,6 +327,15 @@ pub fn read_ca(secret: SecretId, content: &Content, now: i64) -> Result<ClientCa
     if not_after <= now {
         return Err(format!("every certificate of its {CA} has expired"));
     }
+    Ok((roots, not_after))
+}
+
+/// Reads a Secret's authorities of clients; `now` is in seconds since 1970.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn read_ca(secret: SecretId, content: &Content, now: i64) -> Result<ClientCa, String> {
+    let (roots, not_after) = authorities(content, now)?;
     let roots = Arc::new(roots);
     let unusable = |error: VerifierBuilderError| format!("its {CA} cannot be used: {error}");
     let verification = |strict: bool| -> Result<_, String> {

@@ -23,6 +23,7 @@ const API_VERSION: &str = "gibbon.dev/v1alpha1";
 const KIND: &str = "Balancer";
 const SECRET: &str = "Secret";
 const TLS: &str = "kubernetes.io/tls";
+const OPAQUE: &str = "Opaque";
 const NAMESPACE: &str = "default";
 
 /// A Balancer and where its fields are.
@@ -220,11 +221,12 @@ fn read_secret(root: &Node) -> Result<Part, Vec<Fault>> {
     let secret = typed::read::<Secret>(root, &mut faults).ok_or_else(|| sorted(&faults))?;
     let places = root.places();
     let line = |field: &str| places.get(field).copied().unwrap_or(root.line);
-    let has_ca = secret.data.contains_key(certificate::CA)
+    let of_use = matches!(secret.type_.as_deref(), None | Some(TLS | OPAQUE))
+        || secret.data.contains_key(certificate::CA)
         || secret.string_data.contains_key(certificate::CA);
-    if secret.type_.as_deref() != Some(TLS) && !has_ca {
+    if !of_use {
         let message = format!(
-            "expected `{TLS}`: other Secrets are of no use here, but those with {}",
+            "expected `{TLS}` or `{OPAQUE}`: other Secrets are of no use here, but those with {}",
             certificate::CA
         );
         faults.push(Fault::new(line("type"), "type", message));
@@ -364,12 +366,16 @@ mod tests {
         assert_eq!(content.certificate.as_deref(), Some(&b"hi"[..]));
         assert_eq!(content.key.as_deref(), Some(&b"confidential"[..]));
         assert!(!format!("{parsed:?}").contains("conf"));
-        let parsed = read(&secret("type: Opaque\nstringData: {ca.crt: authorities}"));
-        assert_eq!(parsed.secrets[0].1.ca.as_deref(), Some(&b"authorities"[..]));
+        for ca in ["", "type: Opaque\n", "type: example.com/authorities\n"] {
+            let parsed = read(&secret(&format!("{ca}stringData: {{ca.crt: authorities}}")));
+            assert_eq!(parsed.secrets[0].1.ca.as_deref(), Some(&b"authorities"[..]), "{ca}");
+        }
         for (more, said) in [
-            ("type: Opaque\ndata: {tls.key: Y29uZg==}", "4: type: expected `kubernetes.io/tls`"),
+            (
+                "type: kubernetes.io/basic-auth\ndata: {password: Y29uZg==}",
+                "4: type: expected `kubernetes.io/tls` or `Opaque`",
+            ),
             ("type: Opaque\ndata: {ca.crt: 'conf!'}", "5: data.ca.crt: "),
-            ("data: {}", "1: type: expected `kubernetes.io/tls`"),
             ("type: kubernetes.io/tls\ndata: {tls.key: 'conf!'}", "5: data.tls.key: "),
             ("type: kubernetes.io/tls\ndatum: {}", "5: datum: unknown field"),
         ] {

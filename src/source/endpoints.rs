@@ -7,16 +7,38 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 
+use crate::table::upstream::Protocol;
 use crate::table::{Backends, Endpoint, PortRef};
 
 /// The label that says whose slice it is.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
+/// A port of a Service or a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name, if it has one.
+    pub name: Option<Arc<str>>,
+    /// Its number.
+    pub number: u16,
+    /// What it says is spoken at it, if that is known here.
+    pub protocol: Option<Protocol>,
+}
+
+impl Port {
+    fn new(name: Option<String>, number: i32, app_protocol: Option<&String>) -> Option<Self> {
+        Some(Self {
+            name: name.filter(|name| !name.is_empty()).map(Into::into),
+            number: u16::try_from(number).ok()?,
+            protocol: app_protocol.and_then(|protocol| Protocol::of_port(protocol)),
+        })
+    }
+}
+
 /// The part of a Service that matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// Its ports: name, if it has one, and number.
-    pub ports: Vec<(Option<Arc<str>>, u16)>,
+    /// Its ports.
+    pub ports: Vec<Port>,
     /// The name in DNS that it stands for, if it stands for one.
     pub external_name: Option<Arc<str>>,
     /// Whether IPv6 is its first family.
@@ -51,10 +73,7 @@ impl From<core::Service> for Service {
                 .unwrap_or_default()
                 .into_iter()
                 .filter(|port| is_tcp(port.protocol.as_ref()))
-                .filter_map(|port| {
-                    let name = port.name.filter(|name| !name.is_empty());
-                    Some((name.map(Into::into), u16::try_from(port.port).ok()?))
-                })
+                .filter_map(|port| Port::new(port.name, port.port, port.app_protocol.as_ref()))
                 .collect(),
             external_name: spec
                 .external_name
@@ -72,8 +91,8 @@ impl From<core::Service> for Service {
 /// The part of an `EndpointSlice` that matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
-    /// Its ports: name, if it has one, and number.
-    ports: Vec<(Option<Arc<str>>, u16)>,
+    /// Its ports.
+    ports: Vec<Port>,
     endpoints: Vec<SliceEndpoint>,
 }
 
@@ -90,8 +109,7 @@ struct SliceEndpoint {
 impl From<discovery::EndpointSlice> for Slice {
     fn from(slice: discovery::EndpointSlice) -> Self {
         let port = |port: discovery::EndpointPort| {
-            let name = port.name.filter(|name| !name.is_empty());
-            Some((name.map(Into::into), u16::try_from(port.port?).ok()?))
+            Port::new(port.name, port.port?, port.app_protocol.as_ref())
         };
         let endpoint = |endpoint: discovery::Endpoint| {
             let conditions = endpoint.conditions.unwrap_or_default();
@@ -153,8 +171,8 @@ impl Slice {
 pub enum Resolution {
     /// Endpoints, and how many there are in all, usable or not.
     Endpoints(Arc<Backends>, usize),
-    /// Another name for a name and a port in DNS.
-    External(Arc<str>, u16),
+    /// Another name for a name and a port in DNS, at which this is spoken.
+    External(Arc<str>, u16, Option<Protocol>),
     /// There is no such Service.
     NoService,
     /// It has no such port, but these.
@@ -169,22 +187,29 @@ pub fn resolve<'s>(
     port: &PortRef,
 ) -> Resolution {
     let Some(service) = service else { return Resolution::NoService };
-    let wanted = service.ports.iter().find(|(name, number)| match port {
-        PortRef::Number(wanted) => number == wanted,
-        PortRef::Name(wanted) => name.as_ref() == Some(wanted),
+    let wanted = service.ports.iter().find(|own| match port {
+        PortRef::Number(wanted) => own.number == *wanted,
+        PortRef::Name(wanted) => own.name.as_ref() == Some(wanted),
     });
     if let Some(name) = &service.external_name {
         // Such a Service need not list its ports.
         let number = match (wanted, port) {
-            (Some((_, number)), _) | (None, PortRef::Number(number)) => *number,
+            (Some(own), _) => own.number,
+            (None, PortRef::Number(number)) => *number,
             (None, PortRef::Name(_)) => return Resolution::NoPort(listed(service)),
         };
-        return Resolution::External(Arc::clone(name), number);
+        let protocol = wanted.and_then(|own| own.protocol);
+        return Resolution::External(Arc::clone(name), number, protocol);
     }
-    let Some((name, number)) = wanted else {
+    let Some(own) = wanted else {
         return Resolution::NoPort(listed(service));
     };
-    let found = gather(slices, name.as_ref(), service.prefers_ipv6);
+    let slices: Vec<_> = slices.into_iter().collect();
+    // Who writes the slices of a Service without a selector may say it there.
+    let ports = slices.iter().flat_map(|slice| &slice.ports);
+    let theirs = || ports.filter(|port| port.name == own.name).find_map(|port| port.protocol);
+    let protocol = own.protocol.or_else(theirs);
+    let found = gather(slices, own.name.as_ref(), service.prefers_ipv6);
     let total = found.len();
     let endpoints = found.into_iter().filter(|(_, endpoint)| endpoint.ready || endpoint.serving);
     let endpoints = endpoints.map(|(address, endpoint)| Endpoint {
@@ -193,15 +218,16 @@ pub fn resolve<'s>(
         hostname: endpoint.hostname.clone(),
         draining: !endpoint.ready,
     });
-    let backends = Backends { port: Some(*number), endpoints: endpoints.collect() };
+    let port = Some(own.number);
+    let backends = Backends { port, protocol, endpoints: endpoints.collect() };
     Resolution::Endpoints(Arc::new(backends), total)
 }
 
 /// The ports of a Service, for people.
 fn listed(service: &Service) -> String {
-    let ports = service.ports.iter().map(|(name, number)| match name {
-        Some(name) => format!("{name} ({number})"),
-        None => number.to_string(),
+    let ports = service.ports.iter().map(|port| match &port.name {
+        Some(name) => format!("{name} ({})", port.number),
+        None => port.number.to_string(),
     });
     ports.collect::<Vec<_>>().join(", ")
 }
@@ -214,8 +240,8 @@ fn gather<'s>(
 ) -> BTreeMap<SocketAddr, &'s SliceEndpoint> {
     let mut found: BTreeMap<SocketAddr, &SliceEndpoint> = BTreeMap::new();
     for slice in slices {
-        let number = slice.ports.iter().find(|(name, _)| name.as_ref() == port);
-        let Some((_, number)) = number else { continue };
+        let own = slice.ports.iter().find(|own| own.name.as_ref() == port);
+        let Some(Port { number, .. }) = own else { continue };
         for endpoint in &slice.endpoints {
             for ip in &endpoint.addresses {
                 let rank = |e: &SliceEndpoint| (e.ready, e.serving, !e.terminating);
@@ -305,6 +331,34 @@ mod tests {
         let missing = resolve(Some(&app), &slices, &PortRef::Number(8080));
         assert_eq!(missing, Resolution::NoPort("http (80), admin (81)".into()));
         assert_eq!(resolve(None, &slices, &named("http")), Resolution::NoService);
+    }
+
+    #[test]
+    fn what_is_spoken_at_a_port_is_what_the_service_says_or_else_a_slice() {
+        let said = |service_says: Value, slice_says: Value| {
+            let mut ports = json!([{"name": "http", "port": 80}]);
+            ports[0]["appProtocol"] = service_says;
+            let app = service(&json!({"ports": ports}));
+            let other =
+                slice(&json!([{"name": "admin", "port": 81, "appProtocol": "https"}]), &json!([]));
+            let mut ports = json!([{"name": "http", "port": 8080}]);
+            ports[0]["appProtocol"] = slice_says;
+            let slices = [other, slice(&ports, &json!([pod("10.0.0.1", true, true, false)]))];
+            match resolve(Some(&app), &slices, &named("http")) {
+                Resolution::Endpoints(backends, _) => backends.protocol,
+                found => panic!("{found:?}"),
+            }
+        };
+        assert_eq!(said(json!("kubernetes.io/h2c"), json!("https")), Some(Protocol::H2c));
+        assert_eq!(said(json!(null), json!("https")), Some(Protocol::Https));
+        assert_eq!(said(json!("mysql"), json!(null)), None);
+        let spec = json!({"type": "ExternalName", "externalName": "db.example.org",
+            "ports": [{"port": 443, "appProtocol": "https"}]});
+        let found = resolve(Some(&service(&spec)), &[], &PortRef::Number(443));
+        assert_eq!(
+            found,
+            Resolution::External("db.example.org".into(), 443, Some(Protocol::Https))
+        );
     }
 
     #[test]
@@ -414,7 +468,7 @@ mod tests {
     fn an_external_name_is_a_name_and_the_services_port() {
         let spec = json!({"type": "ExternalName", "externalName": "DB.example.org.", "ports": [{"name": "http", "port": 8080}]});
         let external = service(&spec);
-        let db = |port| Resolution::External("db.example.org".into(), port);
+        let db = |port| Resolution::External("db.example.org".into(), port, None);
         assert_eq!(resolve(Some(&external), [], &named("http")), db(8080));
         assert_eq!(resolve(Some(&external), [], &PortRef::Number(81)), db(81));
         let unknown = resolve(Some(&external), [], &named("https"));

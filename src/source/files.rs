@@ -148,8 +148,7 @@ impl Directory {
         default: Option<SecretId>,
     ) -> Self {
         let (files, names) = (BTreeMap::new(), Names::new(resolver));
-        let certificates = Keeper::default();
-        let gone = false;
+        let (certificates, gone) = (Keeper::default(), false);
         Self { path, files, gone, health, metrics, publisher, names, certificates, default }
     }
 
@@ -302,6 +301,7 @@ impl Directory {
             certificates,
             default_certificate: default,
             client_cas: self.certificates.client_cas(),
+            trusts: self.certificates.trusts(),
             ..Endpoints::default()
         };
         let table = self.publisher.publish(&rules, &endpoints, None);
@@ -323,7 +323,7 @@ impl Directory {
         self.certificates.keep(&named, find, now);
     }
 
-    /// Says what is wrong with certificates and authorities of clients.
+    /// Says what is wrong with certificates and authorities.
     fn report_certificates(&self, rules: &[Arc<Rule>], table: &Table) {
         let now = Timestamp::now().as_second();
         let of_rules = rules.iter().flat_map(|rule| {
@@ -337,7 +337,9 @@ impl Directory {
                 let problem = self.certificates.client_ca_problem(id, now)?;
                 Some(format!("{}: spec.tls.clientCASecret: Secret {id}: {problem}", rule.id))
             };
-            certificate().into_iter().chain(clients())
+            let members = self.certificates.trust_problems(&rule.upstream_tls.trust, now);
+            let members = members.into_iter().map(|problem| format!("{}: {problem}", rule.id));
+            certificate().into_iter().chain(clients()).chain(members)
         });
         let of_default = self.default.iter().filter_map(|id| {
             let problem = self.certificates.problem(id, &[], now)?;

@@ -33,6 +33,7 @@ use super::names::{Name, Names, Resolver, names_of};
 use super::policy::Policy;
 use super::status::writer::{Wanted, Writer, conditions_are_alike, is_alike};
 use super::status::{ClaimClock, Facts};
+use super::trust;
 use crate::api::BalancerStatus;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -40,7 +41,8 @@ use crate::table::access::{Barred, Networks};
 use crate::table::owners::Owners;
 use crate::table::path::HostPattern;
 use crate::table::tls::SecretId;
-use crate::table::{Endpoints, PortRef, Rule, RuleId, ServicePort, Table, Target};
+use crate::table::upstream::{Protocol, Trust};
+use crate::table::{Backends, Endpoints, PortRef, Rule, RuleId, ServicePort, Table, Target};
 use lease::Election;
 use object::Object;
 use secrets::Secrets;
@@ -69,6 +71,8 @@ const WATCH: u32 = 30;
 /// Secrets that may be named: all but those that Kubernetes and Helm have many of for themselves.
 const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
                        type!=kubernetes.io/dockerconfigjson,type!=bootstrap.kubernetes.io/token";
+/// Why Secrets are not read.
+const NO_SECRETS: &str = "--listen-tls (the chart's tls.enabled) is not set";
 /// The Service of the API server.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
@@ -509,7 +513,8 @@ impl State {
         }
         let moved = self.decide_owners(dirty);
         let barred = self.bar_again(&dirty.services);
-        let certificates = self.options.tls && (dirty.rules || dirty.secrets);
+        // Without Secrets, rules may still ask for TLS with members that needs none.
+        let certificates = dirty.rules || (dirty.secrets && self.options.tls);
         if certificates {
             self.keep_certificates();
         }
@@ -619,24 +624,31 @@ impl State {
     fn follow_names(&mut self) {
         let newest = self.store.balancers().values().filter_map(|held| held.outcome.as_ref().ok());
         let mut names = names_of(newest.chain(self.in_use.values()));
-        let external: Vec<(ServicePort, Name)> = self
+        let external: Vec<(ServicePort, Name, Option<Protocol>)> = self
             .resolutions
             .iter()
             .filter(|(port, _)| self.options.policy.url_members.contain(&port.namespace))
             .filter_map(|(port, resolution)| match resolution {
-                Resolution::External(name, number) => {
-                    Some((port.clone(), (Arc::clone(name), *number)))
+                Resolution::External(name, number, protocol) => {
+                    Some((port.clone(), (Arc::clone(name), *number), *protocol))
                 }
                 _ => None,
             })
             .collect();
-        names.extend(external.iter().map(|(_, name)| name.clone()));
+        names.extend(external.iter().map(|(_, name, _)| name.clone()));
         self.names.follow(&names);
         self.endpoints.names.clone_from(self.names.known());
-        for (port, name) in external {
-            match self.names.known().get(&name) {
-                Some(backends) => drop(self.endpoints.services.insert(port, Arc::clone(backends))),
-                None => drop(self.endpoints.services.remove(&port)),
+        for (port, name, protocol) in external {
+            let Some(found) = self.names.known().get(&name) else {
+                self.endpoints.services.remove(&port);
+                continue;
+            };
+            let said = || Arc::new(Backends { protocol, ..Backends::clone(found) });
+            let found = if protocol.is_some() { said() } else { Arc::clone(found) };
+            // The very same stays, so that its routes do.
+            let before = self.endpoints.services.get(&port);
+            if before.is_none_or(|before| *before != found) {
+                self.endpoints.services.insert(port, found);
             }
         }
     }
@@ -653,6 +665,7 @@ impl State {
         self.secrets.name(&named, version);
         self.endpoints.certificates = self.secrets.keeper.certificates();
         self.endpoints.client_cas = self.secrets.keeper.client_cas();
+        self.endpoints.trusts = self.secrets.keeper.trusts();
         let default = self.options.default_certificate.as_ref();
         self.endpoints.default_certificate =
             default.and_then(|id| self.endpoints.certificates.get(id).cloned());
@@ -759,16 +772,20 @@ impl State {
         let resolve = |port: &ServicePort| {
             self.resolutions.get(port).cloned().unwrap_or(Resolution::NoService)
         };
-        let no_tls = || {
-            let message = "--listen-tls (the chart's tls.enabled) is not set";
-            (!self.options.tls).then(|| message.to_owned())
-        };
+        let no_tls = || (!self.options.tls).then(|| NO_SECRETS.to_owned());
         let seconds = || Timestamp::now().as_second();
         let certificate = |id: &SecretId, hosts: &[HostPattern]| {
             no_tls().or_else(|| self.secrets.keeper.problem(id, hosts, seconds()))
         };
         let client_ca = |id: &SecretId| {
             no_tls().or_else(|| self.secrets.keeper.client_ca_problem(id, seconds()))
+        };
+        let trust = |trust: &Trust| {
+            let named = trust::named_by(trust).next().is_some();
+            if named && !self.options.tls {
+                return vec![format!("spec.upstreamTLS: {NO_SECRETS}")];
+            }
+            self.secrets.keeper.trust_problems(trust, seconds())
         };
         let mut clock = self.claims;
         let now = Timestamp::now();
@@ -794,6 +811,7 @@ impl State {
                 published: &published,
                 certificate: &certificate,
                 client_ca: &client_ca,
+                trust: &trust,
                 certificate_conflicts: &self.table.certificate_conflicts,
             };
             let status = facts.status(clock.next(now));

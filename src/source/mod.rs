@@ -9,6 +9,7 @@ pub mod kubernetes;
 pub mod names;
 pub mod policy;
 pub mod status;
+pub mod trust;
 
 use std::collections::HashSet;
 use std::sync::Arc;

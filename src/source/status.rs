@@ -12,8 +12,10 @@ use crate::source::balancer::{self, Cause, Problem};
 use crate::source::endpoints::Resolution;
 use crate::source::kubernetes::store::{Held, Refusal};
 use crate::source::policy::Policy;
+use crate::source::trust;
 use crate::table::path::HostPattern;
 use crate::table::tls::{CertificateConflict, Clients, SecretId};
+use crate::table::upstream::Trust;
 use crate::table::{
     ADDRESSES, Entry, Holder, Host, Route, Rule, RuleId, ServicePort, State, Target, Verdict,
 };
@@ -47,13 +49,14 @@ pub enum Reason {
     TooManyEndpoints,
     InvalidCertificate,
     CertificateConflict,
+    MembersNotVerified,
     Programmed,
     NotAccepted,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Accepted,
         Self::PartiallyAccepted,
         Self::Conflicted,
@@ -76,6 +79,7 @@ impl Reason {
         Self::TooManyEndpoints,
         Self::InvalidCertificate,
         Self::CertificateConflict,
+        Self::MembersNotVerified,
         Self::Programmed,
         Self::NotAccepted,
     ];
@@ -96,7 +100,7 @@ impl Reason {
             | Self::Invalid
             | Self::AnyHostNotPermitted => "Accepted: False",
             Self::UrlMembersNotPermitted => "Accepted, ResolvedRefs: False",
-            Self::ResolvedRefs => "ResolvedRefs: True",
+            Self::ResolvedRefs | Self::MembersNotVerified => "ResolvedRefs: True",
             Self::ServiceNotFound
             | Self::PortNotFound
             | Self::NoEndpoints
@@ -147,12 +151,16 @@ impl Reason {
                  gets no requests."
             }
             Self::InvalidCertificate => {
-                "The Secret of its certificate, or of its clients' authorities, is missing or wrong, \
-                 has expired, or is not for its hosts; the last good one stays in use."
+                "The Secret of a certificate or of authorities is missing or wrong, has expired, or \
+                 is not for its hosts; the last good one stays in use."
             }
             Self::CertificateConflict => {
                 "An older Balancer brings another certificate for a host, or other authorities for \
                  its clients."
+            }
+            Self::MembersNotVerified => {
+                "All members were found, but `spec.upstreamTLS.insecureSkipVerify` takes anybody for \
+                 them."
             }
             Self::Programmed => "It is being served.",
             Self::NotAccepted => "It is not served, for the reason that `Accepted` gives.",
@@ -198,6 +206,8 @@ pub struct Facts<'f> {
     pub certificate: &'f dyn Fn(&SecretId, &[HostPattern]) -> Option<String>,
     /// What is wrong with the clients' authorities of a Secret.
     pub client_ca: &'f dyn Fn(&SecretId) -> Option<String>,
+    /// What is wrong with what is asked of TLS with members.
+    pub trust: &'f dyn Fn(&Trust) -> Vec<String>,
     /// Certificates and authorities that are not used.
     pub certificate_conflicts: &'f [CertificateConflict],
 }
@@ -332,8 +342,14 @@ impl Facts<'_> {
         let members = members.filter_map(|(at, entry)| {
             self.fault(at, entry, counts.get(at).is_some_and(|count| *count > 0))
         });
-        let faults: Vec<_> = members.chain(self.certificate_faults(rule)).collect();
+        let trust = &rule.upstream_tls.trust;
+        let wrong = (self.trust)(trust).into_iter();
+        let wrong = wrong.map(|message| (Reason::InvalidCertificate, message));
+        let faults: Vec<_> = members.chain(self.certificate_faults(rule)).chain(wrong).collect();
         match faults.first() {
+            None if trust.anybody => {
+                finding("True", Reason::MembersNotVerified, trust::ANYBODY.to_owned())
+            }
             None => finding("True", Reason::ResolvedRefs, "all members were found".to_owned()),
             Some((reason, _)) => {
                 finding("False", *reason, joined(faults.iter().map(|(_, message)| message)))
@@ -425,7 +441,7 @@ impl Facts<'_> {
                 ),
             ),
             _ if has_members => return None,
-            Resolution::External(external, _) => {
+            Resolution::External(external, ..) => {
                 (Reason::NameNotResolved, format!("{field}.name: {external} has no usable address"))
             }
             Resolution::Endpoints(backends, _) if !backends.endpoints.is_empty() => (
@@ -582,7 +598,7 @@ mod tests {
             let backends = Arc::new(backends);
             let resolve = |port: &ServicePort| match (self.exists, &*port.name) {
                 (true, "app") => Resolution::Endpoints(Arc::clone(&backends), self.total),
-                (true, "db") => Resolution::External("db.example.org".into(), 80),
+                (true, "db") => Resolution::External("db.example.org".into(), 80, None),
                 (true, "portless") => Resolution::NoPort("web (80)".into()),
                 _ => Resolution::NoService,
             };
@@ -616,6 +632,10 @@ mod tests {
                 published: &["192.0.2.1".to_owned(), "lb.example.org".to_owned()],
                 certificate: &|_, _| Some("it has expired".to_owned()),
                 client_ca: &|_| Some("it has no ca.crt".to_owned()),
+                trust: &|trust| {
+                    let wrong = |id| format!("spec.upstreamTLS: Secret {id}: it is wrong");
+                    trust.authorities.iter().map(wrong).collect()
+                },
                 certificate_conflicts: &table.certificate_conflicts,
             };
             facts.status(Timestamp::from_second(now).unwrap())
@@ -751,6 +771,25 @@ mod tests {
         assert!(message.contains("spec.members[2].service (app): its 8192 addresses"), "{message}");
         assert!(message.contains("more than 16384,") && !message.contains("members[1]"));
         assert!(Reason::TooManyEndpoints.meaning().contains(&ADDRESSES.to_string()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_tls_to_members_is_named_and_that_nobody_is_verified() {
+        let with = |tls: Value| {
+            let mut spec = service();
+            spec["upstreamTLS"] = tls;
+            let status = setup(&[("app", spec)], Policy::default()).status("app", 0);
+            let resolved = status.conditions.into_iter().find(|c| c.type_ == "ResolvedRefs");
+            let resolved = resolved.unwrap();
+            (resolved.status, resolved.reason, resolved.message)
+        };
+        let (status, reason, message) = with(json!({"caSecret": "ca"}));
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "InvalidCertificate"));
+        assert_eq!(message, "spec.upstreamTLS: Secret site/ca: it is wrong");
+        let (status, reason, message) = with(json!({"insecureSkipVerify": true}));
+        assert_eq!((status.as_str(), reason.as_str()), ("True", "MembersNotVerified"));
+        assert!(message.contains("can read and change"), "{message}");
+        assert_eq!(with(json!({"serverName": "app.internal"})).1, "ResolvedRefs");
     }
 
     #[test]

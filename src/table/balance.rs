@@ -182,7 +182,9 @@ impl Tried {
         self.0.len()
     }
 
-    fn has(&self, member: usize) -> bool {
+    /// Whether the member of this index was tried.
+    #[must_use]
+    pub fn has(&self, member: usize) -> bool {
         self.0.contains(&member)
     }
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+use rustls::pki_types::ServerName;
+
 use super::access::Barred;
 use super::balance::{Dealer, Ledger};
 use super::load::Load;
@@ -20,6 +22,7 @@ use super::tally::{MemberTally, RuleTally};
 use super::tls::{
     Certificate, CertificateConflict, Certificates, ClientCa, ClientPolicies, SecretId,
 };
+use super::upstream::{ClientConfigs, MemberTls, Protocol, Trust, Trusted, UpstreamTls};
 use super::{
     Authority, Budget, Entry, Group, Host, Hosts, Member, Paths, Route, RouteName, Rule, RuleId,
     ServicePort, State, Table, Target,
@@ -47,6 +50,8 @@ pub struct Endpoints {
     /// Authorities for clients' certificates by the Secrets that they come from; those that cannot be
     /// used are left out.
     pub client_cas: HashMap<SecretId, Arc<ClientCa>>,
+    /// What rules ask of TLS with members; what cannot be had is left out.
+    pub trusts: HashMap<Trust, Arc<ClientConfigs>>,
 }
 
 /// What is behind a port of a Service.
@@ -54,6 +59,8 @@ pub struct Endpoints {
 pub struct Backends {
     /// The port's number at the Service itself.
     pub port: Option<u16>,
+    /// What the port says is spoken at it.
+    pub protocol: Option<Protocol>,
     /// Its endpoints, by address.
     pub endpoints: Vec<Endpoint>,
 }
@@ -79,7 +86,11 @@ impl From<SocketAddr> for Endpoint {
 
 impl FromIterator<SocketAddr> for Backends {
     fn from_iter<I: IntoIterator<Item = SocketAddr>>(addresses: I) -> Self {
-        Self { port: None, endpoints: addresses.into_iter().map(Endpoint::from).collect() }
+        Self {
+            port: None,
+            protocol: None,
+            endpoints: addresses.into_iter().map(Endpoint::from).collect(),
+        }
     }
 }
 
@@ -92,6 +103,14 @@ impl Endpoints {
             }
             Target::Url(Authority { host: Host::Address(_), .. }) => None,
             Target::Service(service) => self.services.get(service),
+        }
+    }
+
+    fn trusted(&self, trust: &Trust) -> Trusted {
+        match self.trusts.get(trust) {
+            Some(handshakes) => Trusted::Own(Arc::clone(handshakes)),
+            None if trust.is_default() => Trusted::System,
+            None => Trusted::Nobody,
         }
     }
 }
@@ -248,11 +267,21 @@ impl Hosts {
     }
 }
 
-/// What makes two members the same backend: where they come from, address, TLS.
+/// What makes two members the same backend: where they come from, address, protocol, TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Backend<'t> {
     target: &'t Target,
     address: SocketAddr,
+    protocol: Protocol,
+    tls: Option<(Option<&'t ServerName<'static>>, &'t Trust)>,
+}
+
+impl<'t> Backend<'t> {
+    fn of(rule: &'t Rule, entry: usize, address: SocketAddr, protocol: Protocol) -> Self {
+        let UpstreamTls { trust, server_name } = &rule.upstream_tls;
+        let tls = protocol.is_tls().then_some((server_name.as_ref(), trust));
+        Self { target: &rule.entries[entry].target, address, protocol, tls }
+    }
 }
 
 /// The loads that routes which changed may take over, and those that they share.
@@ -273,9 +302,9 @@ impl<'t> Loads<'t> {
                 continue;
             }
             for member in &route.members {
-                let target = &entries[member.entry].target;
-                if named.contains(target) {
-                    let backend = Backend { target, address: member.address };
+                if named.contains(&entries[member.entry].target) {
+                    let (entry, address) = (member.entry, member.address);
+                    let backend = Backend::of(&route.rule, entry, address, member.protocol);
                     known.entry(backend).or_insert_with(|| Arc::clone(&member.load));
                 }
             }
@@ -290,8 +319,8 @@ impl<'t> Loads<'t> {
         before: Option<&Arc<Route>>,
     ) -> Arc<Route> {
         let ramps = before.is_some_and(|before| !before.members.is_empty());
-        let mut load = |entry: usize, address: SocketAddr| {
-            let backend = Backend { target: &rule.entries[entry].target, address };
+        let mut load = |entry: usize, address: SocketAddr, protocol: Protocol| {
+            let backend = Backend::of(rule, entry, address, protocol);
             let load = || Arc::new(Load::new(self.now, ramps));
             Arc::clone(self.known.entry(backend).or_insert_with(load))
         };
@@ -304,12 +333,17 @@ impl<'t> Loads<'t> {
 pub(super) struct Found {
     backends: Vec<Option<Arc<Backends>>>,
     barred: Arc<Barred>,
+    trusted: Trusted,
 }
 
 impl Found {
     fn of(rule: &Rule, endpoints: &Endpoints) -> Self {
         let backends = rule.entries.iter().map(|entry| endpoints.of(&entry.target).cloned());
-        Self { backends: backends.collect(), barred: Arc::clone(&endpoints.barred) }
+        Self {
+            backends: backends.collect(),
+            barred: Arc::clone(&endpoints.barred),
+            trusted: endpoints.trusted(&rule.upstream_tls.trust),
+        }
     }
 
     /// Whether the very same is there, which is quick to see.
@@ -322,7 +356,26 @@ impl Found {
             (None, None) => true,
             _ => false,
         };
-        self.barred == endpoints.barred && rule.entries.iter().zip(&self.backends).all(same)
+        self.barred == endpoints.barred
+            && self.trusted.is(&endpoints.trusted(&rule.upstream_tls.trust))
+            && rule.entries.iter().zip(&self.backends).all(same)
+    }
+
+    /// What is spoken with the members of an entry.
+    fn protocol(&self, rule: &Rule, entry: usize) -> Protocol {
+        let of = &rule.entries[entry];
+        let said = || match &of.target {
+            Target::Url(authority) => authority.tls.as_ref().map(|_| Protocol::Https),
+            Target::Service(_) => self.backends[entry].as_ref()?.protocol,
+        };
+        of.protocol.or_else(said).unwrap_or_default()
+    }
+
+    /// How TLS is spoken with the members of an entry.
+    fn tls(&self, rule: &Rule, entry: usize) -> Option<MemberTls> {
+        let own = || rule.entries[entry].target.server_name();
+        let name = rule.upstream_tls.server_name.clone().or_else(own)?;
+        Some(MemberTls { name, trusted: self.trusted.clone() })
     }
 
     /// How many addresses an entry has, barred ones included.
@@ -365,10 +418,11 @@ impl Found {
         match &of.target {
             Target::Url(authority) => vec![site(authority, &of.path)],
             Target::Service(service) => {
+                let scheme = scheme(self.protocol(rule, entry));
                 let port = self.backends[entry].as_ref().and_then(|backends| backends.port);
-                let names = port.into_iter().flat_map(|port| service.sites(port, &of.path));
+                let names = port.into_iter().flat_map(|port| service.sites(scheme, port, &of.path));
                 let addresses = self.endpoints(rule, entry).into_iter();
-                names.chain(addresses.map(|e| address_site(e.address, &of.path))).collect()
+                names.chain(addresses.map(|e| address_site(scheme, e.address, &of.path))).collect()
             }
         }
     }
@@ -376,7 +430,7 @@ impl Found {
 
 impl ServicePort {
     /// The base URLs of the Service's names in DNS.
-    fn sites(&self, port: u16, path: &str) -> impl Iterator<Item = Site> {
+    fn sites(&self, scheme: Scheme, port: u16, path: &str) -> impl Iterator<Item = Site> {
         let (name, namespace) = (&self.name, &self.namespace);
         let hosts = [
             name.to_string(),
@@ -386,7 +440,7 @@ impl ServicePort {
         ];
         let path = path.to_owned();
         hosts.into_iter().map(move |host| {
-            let origin = Origin { scheme: Scheme::Http, host, port };
+            let origin = Origin { scheme, host, port };
             Site { origin, path: path.clone() }
         })
     }
@@ -459,7 +513,7 @@ impl Route {
         rule: &Arc<Rule>,
         found: Found,
         before: Option<&Self>,
-        load: &mut dyn FnMut(usize, SocketAddr) -> Arc<Load>,
+        load: &mut dyn FnMut(usize, SocketAddr, Protocol) -> Arc<Load>,
     ) -> Self {
         let mut members = Vec::new();
         let mut groups = Vec::new();
@@ -477,12 +531,15 @@ impl Route {
                 if endpoints.is_empty() {
                     unresolved.push(entry);
                 }
+                let protocol = found.protocol(rule, entry);
+                let tls = if protocol.is_tls() { found.tls(rule, entry) } else { None };
                 for endpoint in endpoints {
-                    let load = load(entry, endpoint.address);
+                    let load = load(entry, endpoint.address, protocol);
                     let own = kept.get(&load, &rule.entries[entry]).unwrap_or_else(|| {
                         (Arc::new(Ledger::joining(&cursor)), Arc::<MemberTally>::default())
                     });
-                    members.push(member(rule, entry, groups.len(), &endpoint, load, own));
+                    let way = (protocol, tls.clone());
+                    members.push(member(rule, entry, groups.len(), &endpoint, way, load, own));
                 }
             }
             let sums = running_sums(&members[from..]);
@@ -559,6 +616,7 @@ fn member(
     entry: usize,
     group: usize,
     endpoint: &Endpoint,
+    (protocol, tls): (Protocol, Option<MemberTls>),
     load: Arc<Load>,
     (ledger, tally): Kept,
 ) -> Member {
@@ -580,7 +638,8 @@ fn member(
         entry,
         group,
         address: endpoint.address,
-        tls: of.target.tls().cloned(),
+        protocol,
+        tls,
         route,
         token,
         weight: of.weight,
@@ -592,7 +651,7 @@ fn member(
         },
         site: match &of.target {
             Target::Url(authority) => site(authority, &of.path),
-            Target::Service(_) => address_site(endpoint.address, &of.path),
+            Target::Service(_) => address_site(scheme(protocol), endpoint.address, &of.path),
         },
         load,
         ledger,
@@ -621,10 +680,14 @@ fn site(authority: &Authority, path: &str) -> Site {
     Site { origin, path: path.to_owned() }
 }
 
+const fn scheme(protocol: Protocol) -> Scheme {
+    if protocol.is_tls() { Scheme::Https } else { Scheme::Http }
+}
+
 /// The base URL of an endpoint that knows no more than its address.
-fn address_site(address: SocketAddr, path: &str) -> Site {
+fn address_site(scheme: Scheme, address: SocketAddr, path: &str) -> Site {
     let host = bracketed(address.ip());
-    let origin = Origin { scheme: Scheme::Http, host, port: address.port() };
+    let origin = Origin { scheme, host, port: address.port() };
     Site { origin, path: path.to_owned() }
 }
 
@@ -688,6 +751,72 @@ mod tests {
             Answer::UnknownPath => "unknown path".into(),
             Answer::Undecided => "undecided".into(),
         }
+    }
+
+    /// A table of one entry, with what its target says is spoken.
+    fn spoken(entry: &Entry, says: Option<Protocol>, trusts: &[Trust], tls: UpstreamTls) -> Table {
+        let Target::Service(port) = &entry.target else { panic!("a Service") };
+        let endpoints = ["10.0.0.1:8443".parse::<SocketAddr>().unwrap().into()].into();
+        let backends = Backends { port: Some(443), protocol: says, endpoints };
+        let rule = Rule {
+            entries: vec![Entry { protocol: entry.protocol, ..service_entry(port) }],
+            upstream_tls: tls,
+            ..rule("app", "/")
+        };
+        let config = || {
+            let roots = rustls::RootCertStore::empty();
+            rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+        };
+        let ready = |trust: &Trust| (trust.clone(), Arc::new(ClientConfigs::new(&config())));
+        let endpoints = Endpoints {
+            services: [(port.clone(), Arc::new(backends))].into(),
+            trusts: trusts.iter().map(ready).collect(),
+            ..Endpoints::default()
+        };
+        Table::build(&[Arc::new(rule)], &endpoints, None, &Table::default(), Instant::now())
+    }
+
+    fn service_entry(port: &ServicePort) -> Entry {
+        Entry { target: Target::Service(port.clone()), ..entry("app", 1) }
+    }
+
+    fn app_port() -> ServicePort {
+        ServicePort { namespace: "site".into(), name: "app".into(), port: PortRef::Number(443) }
+    }
+
+    #[test]
+    fn what_is_spoken_is_what_the_entry_says_else_its_target() {
+        let own = UpstreamTls::default;
+        for (entry_says, target_says, expected) in [
+            (None, None, Protocol::Http1),
+            (None, Some(Protocol::H2c), Protocol::H2c),
+            (Some(Protocol::Http1), Some(Protocol::H2c), Protocol::Http1),
+            (Some(Protocol::Https), None, Protocol::Https),
+        ] {
+            let entry = Entry { protocol: entry_says, ..service_entry(&app_port()) };
+            let table = spoken(&entry, target_says, &[], own());
+            let member = &table.routes[0].members[0];
+            assert_eq!(member.protocol, expected);
+            let name = member.tls.as_ref().map(|tls| tls.name.to_str().into_owned());
+            assert_eq!(name, expected.is_tls().then(|| "app.site.svc".to_owned()));
+            let scheme = if expected.is_tls() { Scheme::Https } else { Scheme::Http };
+            assert_eq!(member.site.origin.scheme, scheme);
+        }
+    }
+
+    #[test]
+    fn a_trust_that_cannot_be_had_is_not_replaced_by_the_systems() {
+        let secret = SecretId { namespace: "site".into(), name: "ca".into() };
+        let trust = Trust { authorities: Some(secret), ..Trust::default() };
+        let entry = Entry { protocol: Some(Protocol::H2), ..service_entry(&app_port()) };
+        let trusted = |trusts: &[Trust], trust: Trust| {
+            let tls = UpstreamTls { trust, server_name: None };
+            let table = spoken(&entry, None, trusts, tls);
+            table.routes[0].members[0].tls.clone().unwrap().trusted
+        };
+        assert!(matches!(trusted(&[], Trust::default()), Trusted::System));
+        assert!(matches!(trusted(&[], trust.clone()), Trusted::Nobody));
+        assert!(matches!(trusted(std::slice::from_ref(&trust), trust.clone()), Trusted::Own(_)));
     }
 
     #[test]
@@ -884,7 +1013,8 @@ mod tests {
             hostname: hostname.map(Into::into),
             draining: *draining,
         });
-        let backends = Backends { port: Some(80), endpoints: endpoints.collect() };
+        let (port, protocol) = (Some(80), None);
+        let backends = Backends { port, protocol, endpoints: endpoints.collect() };
         let services = HashMap::from([(service.clone(), Arc::new(backends))]);
         Endpoints { services, ..Endpoints::default() }
     }

@@ -11,6 +11,7 @@ use super::balance::Method;
 use super::edit::Edits;
 use super::path::{HostPattern, Prefix};
 use super::reverse::Rules;
+use super::upstream::UpstreamTls;
 use super::{
     Authority, Endpoints, Entry, Failover, Host, Route, RouteName, Rule, RuleId, State, Table,
     Target, Timeouts,
@@ -33,6 +34,7 @@ pub fn rule(name: &str, path: &str) -> Rule {
         failover: Failover {
             attempts: 8,
             statuses: Vec::new(),
+            grpc_statuses: Vec::new(),
             exclude_for: Duration::from_secs(5),
             retry_percent: 20,
             excluded_percent: 50,
@@ -40,6 +42,7 @@ pub fn rule(name: &str, path: &str) -> Rule {
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
             response: Duration::from_secs(60),
+            messages: Duration::from_secs(3600),
             request: None,
             idle: Duration::from_secs(3600),
         },
@@ -49,6 +52,7 @@ pub fn rule(name: &str, path: &str) -> Rule {
         response_headers: Edits::default(),
         access: Access::default(),
         tls: None,
+        upstream_tls: UpstreamTls::default(),
     }
 }
 
@@ -58,6 +62,7 @@ pub fn entry(name: &str, number: u8) -> Entry {
         name: name.into(),
         target: url(Host::Address([127, 0, 1, number].into())),
         path: "/".into(),
+        protocol: None,
         preserve_host: false,
         host: HeaderValue::from_static("member"),
         route: RouteName::Fixed(name.into()),

@@ -62,13 +62,15 @@ pub enum Failure {
     Status,
     /// The member answered with one of `failover.statuses`.
     ExcludingStatus,
+    /// The member had no place for one stream more.
+    StreamRefused,
     /// This machine has no socket or port left: nothing is said of the member.
     Local,
 }
 
 impl Failure {
     /// All failures, in the order of [`Failure::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::ConnectTimeout,
         Self::Tls,
@@ -77,6 +79,7 @@ impl Failure {
         Self::Protocol,
         Self::Status,
         Self::ExcludingStatus,
+        Self::StreamRefused,
         Self::Local,
     ];
 
@@ -92,6 +95,7 @@ impl Failure {
             Self::Protocol => "protocol",
             Self::Status => "status",
             Self::ExcludingStatus => "excluding_status",
+            Self::StreamRefused => "stream_refused",
             Self::Local => "local",
         }
     }
@@ -240,11 +244,11 @@ impl Load {
         if self.failures.get().is_some_and(|(rate, _)| rate > 0.0) {
             self.failures.rate(0.0, tick, FAILURE_TAU, 0.0);
         }
-        self.answered(sent);
+        self.reached(sent);
     }
 
-    /// The member answered, whatever it said: it is not out of reach.
-    fn answered(&self, sent: Instant) {
+    /// The member answered what it was asked at `sent`, whatever it said: it is not out of reach.
+    pub fn reached(&self, sent: Instant) {
         if self.in_a_row.load(Relaxed) != 0 {
             self.in_a_row.store(0, Relaxed);
         }
@@ -269,8 +273,8 @@ impl Load {
             return None;
         }
         self.failures.rate(1.0, self.tick(now), FAILURE_TAU, FAILURE_GAIN);
-        if failure == Failure::Status {
-            self.answered(sent);
+        if matches!(failure, Failure::Status | Failure::StreamRefused) {
+            self.reached(sent);
             return None;
         }
         let in_a_row = self.in_a_row.fetch_add(1, Relaxed).saturating_add(1);

@@ -16,6 +16,7 @@ pub mod reverse;
 pub mod sticky;
 pub mod tally;
 pub mod tls;
+pub mod upstream;
 
 mod build;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use reverse::{Address, Reversal, Site};
 use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
 use tls::{CertificateConflict, Certificates, ClientPolicies, Clients, Tls};
+use upstream::{MemberTls, Protocol, UpstreamTls};
 
 pub use build::{ADDRESSES, Backends, Endpoint, Endpoints, Holder, Verdict};
 
@@ -102,6 +104,8 @@ pub struct Rule {
     pub access: Access,
     /// What it asks of TLS with clients.
     pub tls: Option<Tls>,
+    /// What it asks of TLS with its members.
+    pub upstream_tls: UpstreamTls,
 }
 
 impl Rule {
@@ -121,6 +125,8 @@ pub struct Entry {
     pub target: Target,
     /// The path under which it serves what is below the rule's prefix.
     pub path: Box<str>,
+    /// What is spoken with it, whatever its target says.
+    pub protocol: Option<Protocol>,
     /// Whether it is asked with the client's Host.
     pub preserve_host: bool,
     /// The Host it is asked for, if it does not get the client's.
@@ -210,12 +216,14 @@ impl fmt::Display for PortRef {
 }
 
 impl Target {
-    /// The name to verify its certificate for, when it is spoken to by TLS.
-    #[must_use]
-    pub const fn tls(&self) -> Option<&ServerName<'static>> {
+    /// The name to verify its certificate for by default.
+    fn server_name(&self) -> Option<ServerName<'static>> {
         match self {
-            Self::Url(authority) => authority.tls.as_ref(),
-            Self::Service(_) => None,
+            Self::Url(authority) => authority.tls.clone(),
+            Self::Service(service) => {
+                let name = format!("{}.{}.svc", service.name, service.namespace);
+                ServerName::try_from(name).ok()
+            }
         }
     }
 }
@@ -286,6 +294,8 @@ pub struct Failover {
     pub attempts: usize,
     /// Statuses that exclude a member.
     pub statuses: Vec<StatusCode>,
+    /// Statuses of gRPC that are failures.
+    pub grpc_statuses: Vec<u8>,
     /// The first interval of exclusion; zero never excludes.
     pub exclude_for: Duration,
     /// The percentage of members that may be excluded for what came over a connection.
@@ -301,6 +311,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For a member's response head, and for each part of its body.
     pub response: Duration,
+    /// The same for gRPC.
+    pub messages: Duration,
     /// For the whole of a request, if limited.
     pub request: Option<Duration>,
     /// For either side of a tunnel (WebSocket) to say something.
@@ -318,8 +330,10 @@ pub struct Member {
     pub group: usize,
     /// Where to connect.
     pub address: SocketAddr,
-    /// The name to verify its certificate for, when it is spoken to by TLS.
-    pub tls: Option<ServerName<'static>>,
+    /// What is spoken with it.
+    pub protocol: Protocol,
+    /// How, when it is spoken to by TLS.
+    pub tls: Option<MemberTls>,
     /// The name that its sessions know it by.
     pub route: Option<Arc<str>>,
     /// The value of Gibbon's own cookie for it.

@@ -155,8 +155,7 @@ impl RuleTally {
 pub struct MemberTally {
     /// Attempts, whatever came of them.
     pub requests: Counter,
-    /// Connections opened.
-    pub connections: Counter,
+    connections: [Counter; 2],
     /// Requests of sessions that belong to it.
     pub sessions: Counter,
     session_at: AtomicU64,
@@ -164,6 +163,17 @@ pub struct MemberTally {
 }
 
 impl MemberTally {
+    /// Books a connection that was opened for HTTP/1.1, or for HTTP/2.
+    pub fn connected(&self, http2: bool) {
+        self.connections[usize::from(http2)].inc();
+    }
+
+    /// Connections opened, with their protocols.
+    pub fn connections(&self) -> [(&'static str, u64); 2] {
+        let [http1, http2] = &self.connections;
+        [("http1", http1.get()), ("http2", http2.get())]
+    }
+
     /// Books a request of a session that belongs to the member, which has been known for so long.
     pub fn session(&self, age: Duration) {
         self.sessions.inc();

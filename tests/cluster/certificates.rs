@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = tests![
     a_host_is_served_with_the_certificate_of_its_secret,
     clients_are_verified_by_the_authorities_of_a_secret,
     secrets_that_nobody_names_are_not_asked_for,
+    what_is_spoken_with_members_is_found_from_the_port_and_trusted_by_a_secret,
 ];
 
 /// A certificate that is its own authority.
@@ -186,4 +187,49 @@ fn secrets_that_nobody_names_are_not_asked_for(control_plane: &ControlPlane) {
     eventually("it is served", || named.get(secure, "www.site.com").is_ok_and(|s| s.status == 302));
     until(&namespace, "app", "ResolvedRefs", "True", "ResolvedRefs");
     assert!(!gibbon.log().contains("forbidden"), "{}", gibbon.log());
+}
+
+fn what_is_spoken_with_members_is_found_from_the_port_and_trusted_by_a_secret(
+    control_plane: &ControlPlane,
+) {
+    let namespace = control_plane.namespace("upstream");
+    let ports = json!([
+        {"name": "http", "port": 80, "targetPort": 8080},
+        {"name": "tls", "port": 443, "targetPort": 8443, "appProtocol": "https"},
+        {"name": "grpc", "port": 81, "targetPort": 8081, "appProtocol": "kubernetes.io/h2c"},
+    ]);
+    let service =
+        json!({"metadata": {"name": "app"}, "spec": {"selector": {"app": "app"}, "ports": ports}});
+    control_plane.create(&namespace.path("services"), &service);
+    let _pod = namespace.pod("app-0", "app");
+    let gibbon = Gibbon::of(&namespace, &["--listen-tls", &free().to_string()]);
+    namespace.apply(
+        "apiVersion: gibbon.dev/v1alpha1\nkind: Balancer\nmetadata: {name: app}\nspec:\n  \
+         hosts: [www.site.com]\n  upstreamTLS: {caSecret: ca}\n  members:\n  \
+         - service: {name: app, port: http}\n  - service: {name: app, port: tls}\n  \
+         - service: {name: app, port: grpc}\n  - service: {name: app, port: 80}\n    \
+         protocol: HTTPS1\n",
+    );
+    let message = until(&namespace, "app", "ResolvedRefs", "False", "InvalidCertificate");
+    assert!(message.contains("spec.upstreamTLS.caSecret: Secret "), "{message}");
+    let table = gibbon.table();
+    let members = table["balancers"][0]["members"].as_array().unwrap();
+    let spoken: Vec<_> = members.iter().map(|m| m["protocol"].as_str().unwrap()).collect();
+    assert_eq!(spoken, ["HTTP1", "HTTPS", "H2C", "HTTPS1"]);
+    // Of any type.
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
+    let object = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ca"},
+        "stringData": {"ca.crt": certificate.pem()},
+    });
+    namespace.apply(&object.to_string());
+    until(&namespace, "app", "ResolvedRefs", "True", "ResolvedRefs");
+    namespace.apply(
+        "apiVersion: gibbon.dev/v1alpha1\nkind: Balancer\nmetadata: {name: app}\nspec:\n  \
+         hosts: [www.site.com]\n  upstreamTLS: {insecureSkipVerify: true}\n  members:\n  \
+         - service: {name: app, port: tls}\n",
+    );
+    let message = until(&namespace, "app", "ResolvedRefs", "True", "MembersNotVerified");
+    assert!(message.contains("nobody verifies who the members are"), "{message}");
 }

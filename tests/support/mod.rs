@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::format_push_string)]
 
 pub mod authority;
+pub mod http2;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,6 +1,8 @@
 //! The schema's rules on texts, for Balancers that no API server has seen: each pairs a rule of
 //! [`crate::api::schema`], for its message, with the same in Rust.
 
+use std::net::IpAddr;
+
 use http::Uri;
 use http::header::{HeaderName, HeaderValue};
 
@@ -56,8 +58,10 @@ pub const DOMAIN: Text = Text(253, &[(schema::DOMAIN, is_domain)]);
 pub const MEMBER_NAME: Text = Text(63, &[(schema::MEMBER_NAME, |text| has_ends(text, "-._"))]);
 /// `spec.members[].service.name`.
 pub const SERVICE_NAME: Text = Text(63, &[(schema::SERVICE_NAME, is_label)]);
-/// `spec.tls.secretName`.
+/// Names of Secrets.
 pub const OBJECT_NAME: Text = Text(253, &[(schema::OBJECT_NAME, is_object_name)]);
+/// `spec.upstreamTLS.serverName`.
+pub const SERVER_NAME: Text = Text(253, &[(schema::SERVER_NAME, is_server_name)]);
 /// `spec.members[].route`.
 pub const ROUTE: Text = Text(128, &[PRINTABLE]);
 /// `spec.sticky.separator`.
@@ -87,6 +91,11 @@ impl Text {
         let broken = checks.iter().filter(move |(_, keeps)| !keeps(text));
         long.into_iter().chain(broken.map(|((_, message), _)| (*message).to_owned()))
     }
+}
+
+fn is_server_name(text: &str) -> bool {
+    let is_name = || matches!(HostPattern::parse(text), Ok(HostPattern::Exact(_)));
+    text.parse::<IpAddr>().is_ok() || is_name()
 }
 
 fn is_printable(text: &str) -> bool {

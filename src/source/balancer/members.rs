@@ -11,7 +11,9 @@ use super::checks;
 use super::problems::Problems;
 use super::{Cause, Place};
 use crate::api;
+use crate::api::schema;
 use crate::table::path::HostPattern;
+use crate::table::upstream::Protocol;
 use crate::table::{Authority, Entry, Host, PortRef, RouteName, ServicePort, State, Target};
 
 const MAX_MEMBERS: usize = 512;
@@ -127,11 +129,18 @@ fn entry(
             return None;
         }
     };
+    let protocol = member.protocol.map(protocol);
+    if let (Some(protocol), Target::Url(authority)) = (protocol, &target)
+        && authority.tls.is_some() != protocol.is_tls()
+    {
+        problems.add(field("protocol"), schema::PROTOCOL_OF_URL);
+    }
     Some(Entry {
         name: member.name.clone().unwrap_or_else(|| host_name(&target)).into(),
         path,
+        protocol,
         preserve_host: false,
-        host: HeaderValue::try_from(host_field(&target)).ok()?,
+        host: HeaderValue::try_from(host_field(&target, protocol)).ok()?,
         route: match (&member.route, member.route_from) {
             (Some(route), _) => RouteName::Fixed(route.as_str().into()),
             (None, Some(api::RouteFrom::PodName)) => RouteName::PodName,
@@ -149,6 +158,16 @@ fn entry(
         },
         target,
     })
+}
+
+const fn protocol(protocol: api::Protocol) -> Protocol {
+    match protocol {
+        api::Protocol::Http1 => Protocol::Http1,
+        api::Protocol::H2c => Protocol::H2c,
+        api::Protocol::Https => Protocol::Https,
+        api::Protocol::Https1 => Protocol::Https1,
+        api::Protocol::H2 => Protocol::H2,
+    }
 }
 
 fn url(
@@ -291,7 +310,7 @@ fn port_of(target: &Target) -> String {
 }
 
 /// The Host field that a member expects: without the port that its scheme implies.
-fn host_field(target: &Target) -> String {
+fn host_field(target: &Target, protocol: Option<Protocol>) -> String {
     let (host, port, default) = match target {
         Target::Url(authority) => {
             let host = match &authority.host {
@@ -306,7 +325,8 @@ fn host_field(target: &Target) -> String {
                 PortRef::Number(number) => Some(*number),
                 PortRef::Name(_) => None,
             };
-            (format!("{name}.{namespace}.svc"), port, default_port(false))
+            let tls = protocol.is_some_and(Protocol::is_tls);
+            (format!("{name}.{namespace}.svc"), port, default_port(tls))
         }
     };
     match port.filter(|port| *port != default) {

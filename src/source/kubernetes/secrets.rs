@@ -42,7 +42,8 @@ impl Secrets {
     pub fn new(client: Client) -> Self {
         let (sender, fetched) = unbounded_channel();
         let (versions, contents) = (HashMap::new(), HashMap::new());
-        Self { client, sender, fetched, versions, contents, keeper: Keeper::default() }
+        let keeper = Keeper::default();
+        Self { client, sender, fetched, versions, contents, keeper }
     }
 
     /// The next one that was fetched; never ends.
@@ -82,7 +83,8 @@ impl Secrets {
             (None, true) => Found::Later,
             (None, false) => Found::Nothing,
         };
-        self.keeper.keep(named, find, Timestamp::now().as_second());
+        let now = Timestamp::now().as_second();
+        self.keeper.keep(named, find, now);
     }
 }
 
