@@ -90,6 +90,13 @@ pub struct BalancerSpec {
             "!self.exists(m, has(m.share)) || self.exists(m, has(m.share) && m.share > 0)"
         )
         .message("must have at least one share above 0"),
+        // As with the names. Routes of pods come and go.
+        validation = Rule::new(
+            "self.size() > 256 || self.exists(m, has(m.routeFrom)) \
+             || self.all(m, !has(m.failoverRoute) \
+             || self.exists(n, has(n.route) && n.route == m.failoverRoute))"
+        )
+        .message("must have a member with each failoverRoute as its route"),
     )]
     pub members: Vec<Member>,
 
@@ -235,6 +242,10 @@ pub struct Address {
     validation = Rule::new("!has(self.route) || !has(self.routeFrom)")
         .message("must not be beside routeFrom: a member has one route")
         .field_path(".route"),
+    validation = Rule::new("!has(self.failoverRoute) || !has(self.route) \
+        || self.failoverRoute != self.route")
+        .message("must be the route of another member, not its own")
+        .field_path(".failoverRoute"),
 )]
 pub struct Member {
     /// The name in metrics, logs and status. Unique in the Balancer, at most 63 characters.
@@ -284,11 +295,25 @@ pub struct Member {
     #[schemars(range(max = 10_000))]
     pub share: Option<u16>,
 
-    /// `Active`: gets requests. `Standby`: only while no active member is usable, and for its own
-    /// sessions. `Draining`: keeps its sessions, gets no new ones. `Disabled`: gets nothing.
-    /// Default: `Active`.
+    /// `Active`: gets requests. `Standby`: only while no active member of its tier is usable, and for
+    /// its own sessions. `Spare`: in place of an active member of its tier that is not usable, one
+    /// for each, and for its own sessions. `Draining`: keeps its sessions, gets no new ones.
+    /// `Disabled`: gets nothing. Default: `Active`.
     #[serde(default)]
     pub state: State,
+
+    /// Members of a tier get requests only while no member of a lower tier is usable, spares and
+    /// standbys included. From 0 to 99. Default: 0, the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = 99))]
+    pub tier: u8,
+
+    /// The `route` of another member to which the sessions of this one go while it is not usable or
+    /// `Disabled`; if that one is not usable either, to its `failoverRoute`. Default: none, so to any
+    /// member, unless `sticky.failover` is false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::route")]
+    pub failover_route: Option<String>,
 }
 
 /// A port of a Service.
@@ -321,6 +346,8 @@ pub enum State {
     Active,
     /// Gets requests while no active member is usable, and those of its own sessions.
     Standby,
+    /// Gets requests in place of an active member that is not usable, and those of its own sessions.
+    Spare,
     /// Gets the requests of its own sessions only.
     Draining,
     /// Gets nothing.
@@ -748,6 +775,11 @@ fn root() -> String {
 
 const fn one() -> u16 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 const fn permanent() -> u16 {

@@ -224,7 +224,7 @@ const FAMILIES: [(&str, MetricType, &str); 16] = [
     (
         "gibbon_members",
         MetricType::GAUGE,
-        "Members by state: usable, excluded, draining, standby, disabled, unresolved",
+        "Members by state: usable, excluded, probing, draining, standby, spare, disabled, unresolved",
     ),
     ("gibbon_member_requests_total", MetricType::COUNTER, "Attempts at a member"),
     ("gibbon_member_failures_total", MetricType::COUNTER, "Failed attempts at a member, by reason"),
@@ -402,11 +402,11 @@ pub fn condition(member: &Member, now: Instant) -> &'static str {
     }
 }
 
-fn census(route: &Route) -> [(&'static str, usize); 7] {
+fn census(route: &Route) -> [(&'static str, usize); 8] {
     let now = Instant::now();
-    let states = ["usable", "excluded", "probing", "draining", "standby", "disabled"];
+    let states = ["usable", "excluded", "probing", "draining", "standby", "spare", "disabled"];
     let count = |state| route.members.iter().filter(|m| condition(m, now) == state).count();
-    let mut census = [("unresolved", route.unresolved.len()); 7];
+    let mut census = [("unresolved", route.unresolved.len()); 8];
     for (place, state) in census.iter_mut().zip(states) {
         *place = (state, count(state));
     }

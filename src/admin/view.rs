@@ -57,6 +57,8 @@ fn member(route: &Route, member: &Member, now: Instant) -> Value {
         "weight": member.weight,
         "share": entry.share,
         "state": member.state.label(),
+        "tier": member.tier,
+        "failoverRoute": entry.failover_route.as_deref(),
         "condition": condition(member, now),
         "excludedForSeconds": match load.admission(now) {
             Admission::Excluded(time) => Some(time.as_secs_f64()),

@@ -428,20 +428,10 @@ pub const MEMBER_PARAMETERS: &[Known] = &[
         "status",
         "status=D",
         Converted,
-        "`state`: D and S are `Disabled`, H is `Standby`, N is `Draining`; R is nearly `Standby`; E and I are not kept",
+        "`state`: D and S are `Disabled`, H is `Standby`, R is `Spare`, N is `Draining`; E and I are not kept",
     ),
-    known(
-        "redirect",
-        "redirect=other",
-        Dropped,
-        "sessions of a member that is down go to any other",
-    ),
-    known(
-        "lbset",
-        "lbset=1",
-        Converted,
-        "sets beside the first are `Standby`; nearly so if there are more than two",
-    ),
+    known("redirect", "redirect=b", Converted, "`failoverRoute`"),
+    known("lbset", "lbset=1", Converted, "`tier`"),
     known(
         "retry",
         "retry=10",

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::load::Admission;
+use super::stage::Stage;
 use super::tally::Session;
 use super::{Group, Member, Route, State};
 
@@ -155,7 +156,8 @@ pub enum NoMember {
 /// # Errors
 /// When no member is left that could serve the request.
 pub fn pick(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, NoMember> {
-    if let Some(pick) = own_member(route, ask) {
+    let own = own_member(route, ask, ask.wanted, Session::Hit);
+    if let Some(pick) = own.or_else(|| successor(route, ask)) {
         return Ok(pick);
     }
     let session = match (ask.wanted, &route.rule.sticky) {
@@ -167,24 +169,44 @@ pub fn pick(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pic
     Ok(Pick { member, session, probe })
 }
 
-/// The usable one, least busy, of the members that the session belongs to.
-fn own_member(route: &Route, ask: &Ask<'_>) -> Option<Pick> {
+/// The usable one, least busy, of the members that a session may be on; standbys last.
+fn own_member(route: &Route, ask: &Ask<'_>, own: &[usize], session: Session) -> Option<Pick> {
     let usable = |member: &usize| {
         let m = &route.members[*member];
         m.state != State::Disabled && !ask.tried.has(*member) && admits(m, ask)
+    };
+    let rank = |member: &usize| {
+        let m = &route.members[*member];
+        (m.tier, matches!(m.state, State::Standby | State::Spare))
     };
     let busy = |member: &usize| {
         let m = &route.members[*member];
         f64::from(ask.at(m) + 1) / m.weight
     };
-    let own = ask.wanted.iter().copied().filter(usable);
-    let member = own.min_by(|a, b| busy(a).total_cmp(&busy(b)))?;
+    let own = own.iter().copied().filter(usable);
+    let member =
+        own.min_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| busy(a).total_cmp(&busy(b))))?;
     let m = &route.members[member];
     let group = &route.groups[m.group];
-    let pool = Pool::of(route, group, ask);
+    let pool = Pool::of(route, group, ask, stage(route, ask).as_ref());
     book(m, &group.cursor, &pool, ask.now);
     let probe = is_due(m, ask) && m.load.begin_probe(ask.now);
-    Some(Pick { member, session: Session::Hit, probe })
+    Some(Pick { member, session, probe })
+}
+
+/// A member of the route that the session's own members leave their sessions to; if none of it can,
+/// of the route that those leave them to.
+fn successor(route: &Route, ask: &Ask<'_>) -> Option<Pick> {
+    let mut own = ask.wanted;
+    // Routes may lead in a circle.
+    for _ in 0..route.rule.entries.len() {
+        own = route.successors(own)?;
+        let pick = own_member(route, ask, own, Session::Failover);
+        if pick.is_some() {
+            return pick;
+        }
+    }
+    None
 }
 
 fn admits(member: &Member, ask: &Ask<'_>) -> bool {
@@ -200,34 +222,50 @@ fn is_due(member: &Member, ask: &Ask<'_>) -> bool {
     }
 }
 
-/// Active members first, then standbys; when all are excluded, those rather than nobody.
+/// A member whose turn it is; when all are excluded, one of those rather than nobody.
 fn any_member(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Option<(usize, bool)> {
-    if let Some(member) = probe(route, ask) {
+    let now = stage(route, ask);
+    if let Some(member) = probe(route, ask, now.as_ref()) {
         return Some((member, true));
     }
-    let tiers = [
-        (State::Active, false),
-        (State::Standby, false),
-        (State::Active, true),
-        (State::Standby, true),
-    ];
-    tiers.into_iter().find_map(|(state, desperate)| {
-        let fits = |index: usize| {
-            let m = &route.members[index];
-            m.state == state
-                && !ask.tried.has(index)
-                && (desperate || m.load.admission(ask.now) == Admission::Usable)
-        };
-        let group = group(route, ask, &fits)?;
-        least(route, group, ask, &fits, rng).map(|member| (member, false))
-    })
+    let untried = |index: usize| !ask.tried.has(index);
+    let stage = now.or_else(|| first_stage(route, ask, &untried))?;
+    let fits = |index: usize| {
+        stage.has(route, index)
+            && if now.is_some() { is_usable(route, ask, index) } else { untried(index) }
+    };
+    let group = group(route, ask, &fits)?;
+    least(route, group, ask, &stage, &fits, rng).map(|member| (member, false))
+}
+
+fn is_usable(route: &Route, ask: &Ask<'_>, index: usize) -> bool {
+    !ask.tried.has(index) && route.members[index].load.admission(ask.now) == Admission::Usable
+}
+
+/// Whose turn it is, if anybody is usable.
+fn stage(route: &Route, ask: &Ask<'_>) -> Option<Stage> {
+    first_stage(route, ask, &|index| is_usable(route, ask, index))
+}
+
+fn first_stage(route: &Route, ask: &Ask<'_>, usable: &impl Fn(usize) -> bool) -> Option<Stage> {
+    let last = ask.tried.0.last().map(|member| route.members[*member].group);
+    let is_drawn = |index: usize| {
+        let group = route.members[index].group;
+        route.groups[group].share > 0.0 || Some(group) == last
+    };
+    let fits = |index: usize| usable(index) && is_drawn(index);
+    let able = |stage: &Stage| {
+        (0..route.members.len()).any(|index| stage.has(route, index) && fits(index))
+    };
+    Stage::all(route, usable).find(able)
 }
 
 /// A member whose exclusion has run out, if no other request is probing it.
-fn probe(route: &Route, ask: &Ask<'_>) -> Option<usize> {
+fn probe(route: &Route, ask: &Ask<'_>, now: Option<&Stage>) -> Option<usize> {
     let due = |index: &usize| {
         let m = &route.members[*index];
-        m.state == State::Active
+        matches!(m.state, State::Active | State::Standby | State::Spare)
+            && now.is_none_or(|stage| stage.reaches(route, *index))
             && !ask.tried.has(*index)
             && is_due(m, ask)
             && m.load.begin_probe(ask.now)
@@ -265,11 +303,12 @@ fn least(
     route: &Route,
     group: usize,
     ask: &Ask<'_>,
+    stage: &Stage,
     fits: &impl Fn(usize) -> bool,
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
     let group = &route.groups[group];
-    let pool = Pool::of(route, group, ask);
+    let pool = Pool::of(route, group, ask, Some(stage));
     let clock = group.cursor.get();
     let score = |index: &usize| {
         let m = &route.members[*index];
@@ -321,8 +360,8 @@ struct Pool {
 }
 
 impl Pool {
-    /// Of the group's active members that take requests. A large group is measured on a part.
-    fn of(route: &Route, group: &Group, ask: &Ask<'_>) -> Self {
+    /// Of the group's members whose turn it is. A large group is measured on a part.
+    fn of(route: &Route, group: &Group, ask: &Ask<'_>, stage: Option<&Stage>) -> Self {
         let range = &group.range;
         let mut pool = Self {
             method: route.rule.method,
@@ -331,17 +370,19 @@ impl Pool {
             fastest: f64::INFINITY,
             total: 0.0,
         };
-        let usable = |m: &&Member| {
-            m.state == State::Active && m.load.admission(ask.now) == Admission::Usable
+        let usable = |index: &usize| {
+            let admission = || route.members[*index].load.admission(ask.now);
+            stage.is_some_and(|stage| stage.has(route, *index)) && admission() == Admission::Usable
         };
         let step = range.len().div_ceil(SCAN).max(1);
-        let members = || route.members[range.clone()].iter().step_by(step).filter(usable);
+        let sample = || range.clone().step_by(step);
+        let members = || sample().filter(usable).map(|index| &route.members[index]);
         if pool.method == Method::Latency {
             pool.mean = mean(members());
             let latencies = members().map(|m| m.load.latency(pool.mean, ask.now));
             pool.fastest = latencies.fold(f64::INFINITY, f64::min);
         }
-        let seen: f64 = route.members[range.clone()].iter().step_by(step).map(|m| m.weight).sum();
+        let seen: f64 = sample().map(|index| route.members[index].weight).sum();
         let effective: f64 = members().map(|m| pool.weight(m, ask.now)).sum();
         pool.total = effective * group.weight() / seen;
         pool

@@ -1,6 +1,6 @@
 //! Rules and addresses become a table: members, groups, matching order, conflicts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -419,7 +419,8 @@ impl Route {
             groups.push(Group { range: from..members.len(), share, cursor, sums });
         }
         last_resort(rule, &mut members);
-        let named = index(&members, |m| m.route.clone());
+        let mut named = index(&members, |m| m.route.clone());
+        leave(rule, &unresolved, &mut named);
         let issued = index(&members, |m| m.token.clone());
         Self {
             rule: Arc::clone(rule),
@@ -429,6 +430,8 @@ impl Route {
             dealer: before.map_or_else(Arc::<Dealer>::default, |b| Arc::clone(&b.dealer)),
             tally: before.map_or_else(Arc::<RuleTally>::default, |b| Arc::clone(&b.tally)),
             budget: before.map_or_else(Arc::<Budget>::default, |b| Arc::clone(&b.budget)),
+            tiers: members.iter().map(|m| m.tier).collect::<BTreeSet<_>>().into_iter().collect(),
+            has_spares: members.iter().any(|m| m.state == State::Spare),
             found,
             named,
             issued,
@@ -504,6 +507,7 @@ fn member(
             _ if endpoint.draining => State::Draining,
             state => state,
         },
+        tier: of.tier,
         site: match &of.target {
             Target::Url(authority) => site(authority, &of.path),
             Target::Service(_) => address_site(endpoint.address, &of.path),
@@ -516,11 +520,31 @@ fn member(
 
 /// Where nothing else is left, those that are about to end get new sessions too.
 fn last_resort(rule: &Rule, members: &mut [Member]) {
-    let is_left = |member: &Member| matches!(member.state, State::Active | State::Standby);
+    let is_left = |m: &Member| matches!(m.state, State::Active | State::Standby | State::Spare);
     if !members.iter().any(is_left) {
         for member in members {
             member.state = rule.entries[member.entry].state;
         }
+    }
+}
+
+/// The sessions of an entry without addresses go where it leaves them.
+fn leave(rule: &Rule, unresolved: &[usize], named: &mut HashMap<Arc<str>, Vec<usize>>) {
+    let route_of = |entry: &Entry| match &entry.route {
+        RouteName::Fixed(route) => Some(Arc::clone(route)),
+        _ => None,
+    };
+    let mut left: Vec<_> = unresolved
+        .iter()
+        .map(|entry| &rule.entries[*entry])
+        .filter_map(|entry| Some((route_of(entry)?, entry.failover_route.as_ref()?)))
+        .filter(|(route, _)| !named.contains_key(route))
+        .collect();
+    // Each round follows routes by one step.
+    while let Some(at) = left.iter().position(|(_, heir)| named.contains_key(*heir)) {
+        let (route, heir) = left.swap_remove(at);
+        let heirs = named[heir].clone();
+        named.entry(route).or_insert(heirs);
     }
 }
 

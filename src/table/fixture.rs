@@ -62,6 +62,8 @@ pub fn entry(name: &str, number: u8) -> Entry {
         weight: 1.0,
         share: None,
         state: State::Active,
+        tier: 0,
+        failover_route: None,
     }
 }
 

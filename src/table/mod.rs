@@ -17,6 +17,7 @@ pub mod tls;
 mod build;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod stage;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -119,6 +120,10 @@ pub struct Entry {
     pub share: Option<f64>,
     /// What it is used for.
     pub state: State,
+    /// Members of a tier serve only while nobody of the tiers below can.
+    pub tier: u8,
+    /// The route that its sessions go to while it is unusable.
+    pub failover_route: Option<Arc<str>>,
 }
 
 /// What the sessions of an entry's members carry as their route.
@@ -233,6 +238,8 @@ pub enum State {
     Active,
     /// Its own sessions; others only when no active member is usable.
     Standby,
+    /// Its own sessions; others in place of a member that is not usable.
+    Spare,
     /// Its own sessions only.
     Draining,
     /// Nothing.
@@ -246,6 +253,7 @@ impl State {
         match self {
             Self::Active => "active",
             Self::Standby => "standby",
+            Self::Spare => "spare",
             Self::Draining => "draining",
             Self::Disabled => "disabled",
         }
@@ -310,6 +318,8 @@ pub struct Member {
     pub weight: f64,
     /// What it is used for.
     pub state: State,
+    /// Its entry's tier.
+    pub tier: u8,
     /// Its own base URL, for reversal.
     pub site: Site,
     /// What is known of its backend.
@@ -365,6 +375,9 @@ pub struct Route {
     pub tally: Arc<RuleTally>,
     /// What may be sent again.
     pub budget: Arc<Budget>,
+    /// The tiers of its members, from the first on.
+    tiers: Vec<u8>,
+    has_spares: bool,
     found: build::Found,
     named: HashMap<Arc<str>, Vec<usize>>,
     issued: HashMap<Box<str>, Vec<usize>>,
@@ -400,6 +413,15 @@ impl Route {
             }
         }
         wish
+    }
+
+    /// The members of the route that these leave their sessions to.
+    fn successors(&self, members: &[usize]) -> Option<&[usize]> {
+        let heir = |member: &usize| {
+            let entry = &self.rule.entries[self.members[*member].entry];
+            self.named.get(entry.failover_route.as_ref()?).map(Vec::as_slice)
+        };
+        members.iter().find_map(heir)
     }
 
     /// The estimate of a member's latency as it counts now, in seconds.
