@@ -581,6 +581,17 @@ pub struct Reverse {
     /// rules below apply. Default: true.
     pub enabled: bool,
 
+    /// The scheme that clients use: `Http` or `Https`. Default: that of the request, or what a
+    /// trusted proxy says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+
+    /// The host that clients use, with a port if they need one, such as `www.site.com:8443`. Default:
+    /// the `Host` of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::authority")]
+    pub host: Option<String>,
+
     /// More URLs to reverse, such as `{from: "http://old.site.com/", to: "/"}`: compared as URLs,
     /// and what follows is kept. `from` is an absolute URL or a path, `to` likewise; a path stands
     /// for the host of the request. At most 64.
@@ -599,6 +610,15 @@ pub struct Reverse {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::cookie_paths")]
     pub cookie_paths: Vec<Mapping>,
+}
+
+/// The scheme of a site's URLs.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// With TLS.
+    Https,
 }
 
 /// One text that takes the place of another.
@@ -762,6 +782,8 @@ impl Default for Reverse {
     fn default() -> Self {
         Self {
             enabled: true,
+            scheme: None,
+            host: None,
             locations: Vec::new(),
             cookie_domains: Vec::new(),
             cookie_paths: Vec::new(),

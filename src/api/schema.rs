@@ -20,6 +20,10 @@ pub(crate) const HOST: Rule<'static> = (
     "must be a host name such as www.site.com, or a wildcard such as *.site.com, without scheme, \
      port and path",
 );
+pub(crate) const AUTHORITY: Rule<'static> = (
+    "self.matches('^[0-9A-Za-z]([-.0-9A-Za-z]*[0-9A-Za-z])?(:[1-9][0-9]{0,4})?$')",
+    "must be a host such as www.site.com, with a port if it has one",
+);
 pub(crate) const HOSTS_ONCE: Rule<'static> = (
     "self.all(h, self.exists_one(g, g.lowerAscii() == h.lowerAscii()))",
     "must have each host once",
@@ -142,6 +146,10 @@ pub(super) fn hosts(_: &mut SchemaGenerator) -> Schema {
     let mut hosts = list(64, &text(253, &[HOST]));
     require(&mut hosts, HOSTS_ONCE);
     hosts
+}
+
+pub(super) fn authority(_: &mut SchemaGenerator) -> Schema {
+    text(253, &[AUTHORITY])
 }
 
 pub(super) fn class_name(_: &mut SchemaGenerator) -> Schema {

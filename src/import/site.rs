@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::access::Guard;
 use super::known;
 use super::pattern::Plain;
 use super::read::Directive;
+use super::redirect::{self, Answer, Answered, Redirect};
 use super::report::{Id, Report, Verdict};
+use super::secure::{self, Secure};
 use super::syntax::Error;
 use crate::api;
 
@@ -24,6 +27,18 @@ pub struct Site {
     pub pools: BTreeMap<String, Pool>,
     /// Parameters of members by URL, from `<Proxy http://…>` and `ProxySet http://…`.
     pub workers: Vec<(String, Vec<Param>)>,
+    /// What is answered without a member where nothing is proxied.
+    pub answers: Vec<Mapping>,
+    /// Who may come in, from `<Proxy *>`.
+    pub guard: Guard,
+    /// TLS with clients.
+    pub secure: Secure,
+    /// `https` in ServerName.
+    pub https: bool,
+    /// `UseCanonicalName`.
+    pub canonical: Option<(Id, bool)>,
+    /// ServerName as it was written, without scheme.
+    pub authority: Option<String>,
 }
 
 /// A path and where it leads.
@@ -48,6 +63,10 @@ pub enum To {
     Pool(String, String),
     /// To a URL.
     Url(String),
+    /// To another URL, which the client is told.
+    Elsewhere(Redirect),
+    /// To an error.
+    Refused(u16),
 }
 
 /// `key=value` of a directive.
@@ -72,6 +91,8 @@ pub struct Pool {
     pub params: Vec<Param>,
     /// The directives that only hold others.
     pub ids: Vec<Id>,
+    /// Who may come in.
+    pub guard: Guard,
 }
 
 /// A member of a balancer.
@@ -112,6 +133,10 @@ pub struct Settings {
     pub response: Vec<(Id, Edit)>,
     /// The recipe for stickiness: a cookie with the member's route.
     pub issue: Option<(Id, api::Issue)>,
+    /// Who may come in.
+    pub guard: Guard,
+    /// `LimitRequestBody`.
+    pub body: Option<(Id, String)>,
 }
 
 /// A change of headers.
@@ -130,8 +155,10 @@ pub enum Edit {
 struct Scope<'s> {
     /// The location they are in.
     location: Option<&'s str>,
-    /// Conditions that stand before the next `RewriteRule`.
-    conditions: bool,
+    /// The pattern of that location, if it is one.
+    pattern: Option<&'s str>,
+    /// Conditions that stand before the next `RewriteRule`: whether they ask for no TLS, and no more.
+    conditions: Option<bool>,
 }
 
 /// Reads the sites of a configuration: the server itself first, then the virtual hosts.
@@ -141,7 +168,7 @@ struct Scope<'s> {
 pub fn sites(directives: &[Directive], report: &mut Report) -> Result<Vec<Site>, Error> {
     let mut sites = vec![Site::default()];
     let mut server = Site::default();
-    server.read(directives, None, report, &mut sites)?;
+    server.read(directives, (None, None), report, &mut sites)?;
     sites[0] = server;
     Ok(sites)
 }
@@ -150,21 +177,21 @@ impl Site {
     fn read(
         &mut self,
         directives: &[Directive],
-        location: Option<&str>,
+        (location, pattern): (Option<&str>, Option<&str>),
         report: &mut Report,
         sites: &mut Vec<Site>,
     ) -> Result<(), Error> {
-        let mut scope = Scope { location, conditions: false };
+        let mut scope = Scope { location, pattern, conditions: None };
         for directive in directives {
             match directive.name.as_str() {
                 "<virtualhost" => {
                     let first = sites.len() == 1;
                     let mut site = Site::default();
-                    site.read(&directive.inner, None, report, sites)?;
+                    site.read(&directive.inner, (None, None), report, sites)?;
                     site.virtual_host(directive, first, report);
                     sites.push(site);
                 }
-                "<location" => self.location(directive, report, sites)?,
+                "<location" | "<locationmatch" => self.location(directive, report, sites)?,
                 "<proxy" => self.proxy(directive, report)?,
                 _ => self.directive(directive, &mut scope, report)?,
             }
@@ -211,19 +238,30 @@ impl Site {
         report: &mut Report,
         sites: &mut Vec<Site>,
     ) -> Result<(), Error> {
-        match directive.args.as_slice() {
+        let is_match = directive.name == "<locationmatch";
+        let pattern = match directive.args.as_slice() {
+            [pattern] if is_match => pattern,
+            [tilde, pattern] if tilde == "~" => pattern,
             [path] if path.starts_with('/') => {
                 let path = path.clone();
                 self.settings(Some(&path)).ids.push(directive.id);
-                self.read(&directive.inner, Some(&path), report, sites)
+                return self.read(&directive.inner, (Some(&path), None), report, sites);
             }
-            [tilde, pattern] if tilde == "~" => {
-                let why = format!("`{pattern}` is a pattern: write a <Location> of a path");
+            _ => return Err(directive.error("<Location> needs a path that begins with /")),
+        };
+        match Plain::read(pattern, "!") {
+            Ok(plain) => {
+                report.say(directive.id, plain.verdict(), plain.differs.unwrap_or_default());
+                self.settings(Some(&plain.prefix)).ids.push(directive.id);
+                let place = (Some(plain.prefix.as_str()), Some(pattern.as_str()));
+                self.read(&directive.inner, place, report, sites)
+            }
+            Err(why) => {
+                let why = format!("{why}: write a <Location> of a path");
                 report.say(directive.id, Verdict::Dropped, why);
                 drop_all(&directive.inner, report);
                 Ok(())
             }
-            _ => Err(directive.error("<Location> needs a path that begins with /")),
         }
     }
 
@@ -233,8 +271,14 @@ impl Site {
         };
         let Some((name, _)) = balancer(target) else {
             if target == "*" {
-                report.say(directive.id, Verdict::Dropped, "nothing in it is for a Balancer");
-                drop_all(&directive.inner, report);
+                report.say(directive.id, Verdict::Converted, "");
+                for inner in &directive.inner {
+                    if Guard::has(&inner.name) {
+                        self.guard.add(inner, report);
+                    } else {
+                        unknown(inner, report);
+                    }
+                }
                 return Ok(());
             }
             let mut params = Vec::new();
@@ -266,6 +310,7 @@ impl Site {
                     pool.ids.push(inner.id);
                     pool.params.extend(self::params(inner, &inner.args));
                 }
+                name if Guard::has(name) => pool.guard.add(inner, report),
                 _ => unknown(inner, report),
             }
         }
@@ -282,11 +327,10 @@ impl Site {
         let args = directive.args.as_slice();
         match (directive.name.as_str(), args) {
             ("servername", [name]) => {
-                if name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://")) {
-                    let note = "redirects are https only if a trusted proxy says \
-                                X-Forwarded-Proto: `gibbon serve --trusted-proxies`";
-                    report.say(id, Verdict::Approximated, note);
-                }
+                self.https =
+                    name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"));
+                let bare = name.split_once("://").map_or(name.as_str(), |(_, rest)| rest);
+                self.authority = Some(bare.to_ascii_lowercase());
                 self.names.push((id, host(name)));
             }
             ("serveralias", names) => {
@@ -294,13 +338,25 @@ impl Site {
             }
             ("proxypass", _) => self.proxy_pass(directive, scope, report)?,
             ("proxypassmatch", _) => self.proxy_pass_match(directive, scope, report)?,
+            ("usecanonicalname", [first, ..]) => {
+                self.canonical = Some((id, first.eq_ignore_ascii_case("on")));
+            }
             ("rewritecond", _) => {
-                scope.conditions = true;
-                unknown(directive, report);
+                let plain = secure::asks_for_plain(directive);
+                scope.conditions = Some(scope.conditions.unwrap_or(true) && plain);
+                if plain {
+                    report.say(id, Verdict::Converted, "");
+                } else {
+                    unknown(directive, report);
+                }
             }
             ("rewriterule", _) => {
                 self.rewrite_rule(directive, scope, report)?;
-                scope.conditions = false;
+                scope.conditions = None;
+            }
+            ("redirect" | "redirectmatch" | "redirectpermanent" | "redirecttemp", _) => {
+                let answered = redirect::read(directive, scope.location);
+                self.answered(directive, answered, scope, report);
             }
             ("balancermember", [to, url, rest @ ..]) => {
                 let Some((name, _)) = balancer(to) else {
@@ -323,6 +379,7 @@ impl Site {
             ("servername" | "balancermember" | "proxyset", _) => {
                 return Err(directive.error(format!("{} needs more", directive.node.name)));
             }
+            _ if self.secure.add(directive) => {}
             _ => self.setting(directive, scope, report)?,
         }
         Ok(())
@@ -378,6 +435,8 @@ impl Site {
             ("proxypreservehost", _) => settings.preserve_host = Some((id, on)),
             ("proxytimeout", _) => settings.proxy_timeout = Some((id, first)),
             ("timeout", _) => settings.timeout = Some((id, first)),
+            ("limitrequestbody", _) => settings.body = Some((id, first)),
+            (name, _) if Guard::has(name) => settings.guard.add(directive, report),
             ("proxyvia", _) => settings.via = Some((id, first.to_ascii_lowercase())),
             ("proxyaddheaders", _) => settings.add_headers = Some((id, on)),
             ("header", _) => header(directive, &args, settings, false, report),
@@ -400,9 +459,45 @@ impl Site {
             (_, [path, rest @ ..]) if is_path(path) && !rest.is_empty() => (path.clone(), rest),
             _ => return Err(directive.error("ProxyPass needs a path and a URL or !")),
         };
+        if let Some(pattern) = scope.pattern {
+            self.pattern(directive, pattern, &rest[0], &rest[1..], scope, report);
+            return Ok(());
+        }
         let located = scope.location.is_some();
         self.map(directive, prefix, rest, located, report);
         Ok(())
+    }
+
+    /// What is answered without a member: before anything is proxied if it stands in a location.
+    fn answered(
+        &mut self,
+        directive: &Directive,
+        answered: Result<Answered, String>,
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) {
+        let id = directive.id;
+        let answered = match answered {
+            Ok(answered) => answered,
+            Err(why) => return report.say(id, Verdict::Dropped, why),
+        };
+        report.say(id, answered.verdict(), answered.differs.unwrap_or_default());
+        let to = match answered.answer {
+            Answer::Redirect(redirect) => To::Elsewhere(redirect),
+            Answer::Refuse(status) => To::Refused(status),
+        };
+        let mapping = Mapping { id, prefix: answered.prefix, to, params: Vec::new() };
+        // One in a location is only for what is in both.
+        match scope.location.filter(|location| !covers(location, &mapping.prefix)) {
+            Some(location) => match mapping.below(location) {
+                Some(below) => self.located.insert(0, below),
+                None => report.say(id, Verdict::Converted, "it matches nothing in this location"),
+            },
+            None if scope.location.is_some() || directive.htaccess => {
+                self.located.insert(0, mapping);
+            }
+            None => self.answers.push(mapping),
+        }
     }
 
     fn map(
@@ -432,9 +527,7 @@ impl Site {
         scope: &Scope<'_>,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let [pattern, target, ..] = directive.args.as_slice() else {
-            return Err(directive.error("ProxyPassMatch needs a pattern and a URL or !"));
-        };
+        let (pattern, target) = pattern_and_target(directive)?;
         let rest = &directive.args[2..];
         self.pattern(directive, pattern, target, rest, scope, report);
         Ok(())
@@ -471,32 +564,90 @@ impl Site {
         scope: &Scope<'_>,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let [pattern, target, ..] = directive.args.as_slice() else {
-            return Err(directive.error("RewriteRule needs a pattern and a target"));
-        };
+        let (pattern, target) = pattern_and_target(directive)?;
         let flags = directive.arg(2).unwrap_or_default().trim_matches(['[', ']']);
         let flags: Vec<String> =
             flags.split(',').map(|flag| flag.trim().to_ascii_lowercase()).collect();
         let has = |short: &str, long: &str| flags.iter().any(|flag| flag == short || flag == long);
-        if !has("p", "proxy") {
-            let note = "Gibbon does not rewrite: for a redirect write a Balancer with \
-                        `spec.redirect`, else let the members do it";
-            report.say(directive.id, Verdict::Dropped, note);
-        } else if scope.conditions {
+        if scope.conditions != Some(false) && secure::sends_all(pattern, target) {
+            self.secure.redirect = Some(directive.id);
+            return Ok(());
+        }
+        if scope.conditions == Some(true)
+            && let Some(Ok(Answered { prefix, answer: Answer::Redirect(redirect), .. })) =
+                redirect::rewrite(pattern, target, &flags)
+            && prefix == "/"
+            && redirect.https(&prefix).is_some()
+        {
+            self.secure.redirect = Some(directive.id);
+            report.say(directive.id, Verdict::Approximated, "each host is sent to itself by https");
+            return Ok(());
+        }
+        if scope.conditions.is_some() {
             let note = "it has conditions, and Gibbon chooses by host and path alone";
             report.say(directive.id, Verdict::Dropped, note);
-        } else {
-            // In a directory patterns see the path without the directory's own, slash included.
-            let relative = directive.htaccess && !pattern.starts_with("^/");
-            let pattern = match pattern.strip_prefix('^') {
-                Some(rest) if relative => format!("^/{rest}"),
-                _ if matches!(pattern.as_str(), ".*" | "(.*)") => format!("^/{pattern}"),
-                _ => pattern.clone(),
-            };
+            return Ok(());
+        }
+        // In a directory patterns see the path without the directory's own, slash included.
+        let relative = directive.htaccess && !pattern.starts_with("^/");
+        let pattern = match pattern.strip_prefix('^') {
+            Some(rest) if relative => format!("^/{rest}"),
+            _ if matches!(pattern, ".*" | "(.*)") => format!("^/{pattern}"),
+            _ => pattern.to_owned(),
+        };
+        if has("p", "proxy") {
             let bare = target.strip_suffix("?%{QUERY_STRING}").unwrap_or(target);
             self.pattern(directive, &pattern, bare, &[], scope, report);
+        } else if let Some(answered) = redirect::rewrite(&pattern, target, &flags) {
+            self.answered(directive, answered, scope, report);
+        } else if target == "-" {
+            report.say(directive.id, Verdict::Converted, "it changes no path");
+        } else {
+            let note = "Gibbon does not rewrite paths: let the members do it";
+            report.say(directive.id, Verdict::Dropped, note);
         }
         Ok(())
+    }
+}
+
+impl Mapping {
+    /// The same for a part of its paths alone.
+    pub fn below(&self, prefix: &str) -> Option<Self> {
+        if !covers(&self.prefix, prefix) {
+            return None;
+        }
+        let rest = &prefix[self.prefix.len()..];
+        let join =
+            |base: &str| format!("{}/{}", base.trim_end_matches('/'), rest.trim_start_matches('/'));
+        let to = match &self.to {
+            To::Url(url) => To::Url(join(url)),
+            To::Pool(name, path) => To::Pool(name.clone(), join(path)),
+            To::Elsewhere(redirect) => To::Elsewhere(redirect.below(rest)),
+            other => other.clone(),
+        };
+        Some(Self { prefix: prefix.to_owned(), to, ..self.clone() })
+    }
+
+    /// Whether it is answered without a member.
+    pub const fn is_answer(&self) -> bool {
+        matches!(self.to, To::Elsewhere(_) | To::Refused(_))
+    }
+}
+
+/// Whether every path that begins with `inner` begins with `outer`, in whole segments.
+pub fn covers(outer: &str, inner: &str) -> bool {
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || outer.ends_with('/'))
+}
+
+fn pattern_and_target(directive: &Directive) -> Result<(&str, &str), Error> {
+    match directive.args.as_slice() {
+        [pattern, target, ..] => Ok((pattern, target)),
+        _ => {
+            let name = &directive.node.name;
+            Err(directive.error(format!("{name} needs a pattern and a target")))
+        }
     }
 }
 

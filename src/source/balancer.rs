@@ -19,6 +19,7 @@ use crate::table::access::{Access, Networks, parse_network};
 use crate::table::balance::Method;
 use crate::table::edit::{self, Edits};
 use crate::table::path::{HostPattern, Prefix};
+use crate::table::reverse::Scheme;
 use crate::table::tls::{SecretId, Tls};
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
 pub use members::no_urls;
@@ -197,6 +198,14 @@ type AddRule = fn(&mut reverse::Rules, &str, &str) -> Result<(), String>;
 
 fn reverse(reverse: &api::Reverse, problems: &mut Problems) -> Option<reverse::Rules> {
     let mut rules = reverse::Rules::default();
+    rules.scheme = reverse.scheme.map(|scheme| match scheme {
+        api::Scheme::Http => Scheme::Http,
+        api::Scheme::Https => Scheme::Https,
+    });
+    if let Some(host) = &reverse.host {
+        problems.text("spec.reverse.host", host, checks::AUTHORITY);
+        rules.host = Some(host.to_ascii_lowercase().into());
+    }
     let lists: [(&str, &[api::Mapping], checks::Text, AddRule); 3] = [
         ("locations", &reverse.locations, checks::LOCATION, reverse::Rules::add_location),
         (

@@ -50,6 +50,8 @@ pub const MEMBER_URL: Text = Text(2048, &[HTTP_URL, NO_USER, NO_QUERY, URL_CHARA
 pub const REDIRECT: Text = Text(2048, &[URL_OR_PATH, NO_USER, URL_CHARACTERS]);
 /// Both sides of `spec.reverse.locations[]`.
 pub const LOCATION: Text = Text(2048, &[URL_OR_PATH, NO_USER, NO_QUERY, URL_CHARACTERS]);
+/// `spec.reverse.host`.
+pub const AUTHORITY: Text = Text(253, &[(schema::AUTHORITY, is_authority)]);
 /// Both sides of `spec.reverse.cookieDomains[]`.
 pub const DOMAIN: Text = Text(253, &[(schema::DOMAIN, is_domain)]);
 /// `spec.members[].name`.
@@ -116,6 +118,16 @@ fn is_host(text: &str) -> bool {
     HostPattern::parse(text).is_ok() && !text.ends_with('.') && !text.contains(['_', ':', '['])
 }
 
+fn is_authority(text: &str) -> bool {
+    let (host, port) = text.split_once(':').map_or((text, None), |(host, p)| (host, Some(p)));
+    let is_port = |port: &str| {
+        (1..=5).contains(&port.len())
+            && !port.starts_with('0')
+            && port.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    has_ends(host, "-.") && port.is_none_or(is_port)
+}
+
 fn is_domain(text: &str) -> bool {
     has_ends(text.strip_prefix('.').unwrap_or(text), "-.")
 }
@@ -161,7 +173,7 @@ mod tests {
     use super::*;
 
     /// The checks that must say the same as the schema's rules, read by [`alternatives`].
-    const READABLE: [Check; 18] = [
+    const READABLE: [Check; 19] = [
         ROOTED,
         ONE_SLASH,
         NO_DOTS,
@@ -175,6 +187,7 @@ mod tests {
         CLASS_NAME.1[0],
         OBJECT_NAME.1[0],
         DOMAIN.1[0],
+        AUTHORITY.1[0],
         MEMBER_NAME.1[0],
         SERVICE_NAME.1[0],
         COOKIE_NAME.1[0],
