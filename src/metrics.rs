@@ -193,7 +193,7 @@ struct LiveTable {
 }
 
 /// Name, type and help of each of them.
-const FAMILIES: [(&str, MetricType, &str); 16] = [
+const FAMILIES: [(&str, MetricType, &str); 17] = [
     (
         "gibbon_requests_total",
         MetricType::COUNTER,
@@ -224,7 +224,7 @@ const FAMILIES: [(&str, MetricType, &str); 16] = [
     (
         "gibbon_members",
         MetricType::GAUGE,
-        "Members by state: usable, excluded, probing, draining, standby, spare, disabled, unresolved",
+        "Members by state: usable, failing, excluded, probing, draining, standby, spare, disabled, unresolved",
     ),
     ("gibbon_member_requests_total", MetricType::COUNTER, "Attempts at a member"),
     ("gibbon_member_failures_total", MetricType::COUNTER, "Failed attempts at a member, by reason"),
@@ -243,12 +243,17 @@ const FAMILIES: [(&str, MetricType, &str); 16] = [
     (
         "gibbon_member_usable",
         MetricType::GAUGE,
-        "1 if a member takes requests, 0 if it is excluded, disabled or draining",
+        "1 if a member takes requests, 0 if it fails its health checks, is excluded, disabled or draining",
     ),
     (
         "gibbon_certificate_expiry_timestamp_seconds",
         MetricType::GAUGE,
         "When the certificate of a host ends, in seconds since 1970",
+    ),
+    (
+        "gibbon_member_health_checks_total",
+        MetricType::COUNTER,
+        "Health checks of a member, by result: passed, failed",
     ),
 ];
 
@@ -328,6 +333,12 @@ impl Families {
         self.gauge(11, &labels, f64::from(member.load.in_flight()));
         self.gauge(12, &labels, route.estimate(member, now));
         self.gauge(13, &labels, member.load.failure_rate(now));
+        if let Some(checked) = &member.checked {
+            let [a, b, c, d] = labels;
+            for (result, count) in [("passed", &checked.passed), ("failed", &checked.failed)] {
+                self.count(16, &[a, b, c, d, ("result", result)], count.get());
+            }
+        }
         let usable = condition(member, now) == "usable";
         self.gauge(14, &labels, f64::from(u8::from(usable)));
     }
@@ -395,6 +406,7 @@ fn metric(labels: &[(&str, &str)]) -> Metric {
 pub fn condition(member: &Member, now: Instant) -> &'static str {
     match (member.state, member.load.admission(now)) {
         (State::Disabled, _) => State::Disabled.label(),
+        _ if member.is_failing() => "failing",
         (_, Admission::Excluded(_)) => "excluded",
         (_, Admission::Probe(_)) => "probing",
         (State::Active, Admission::Usable) => "usable",
@@ -402,11 +414,12 @@ pub fn condition(member: &Member, now: Instant) -> &'static str {
     }
 }
 
-fn census(route: &Route) -> [(&'static str, usize); 8] {
+fn census(route: &Route) -> [(&'static str, usize); 9] {
     let now = Instant::now();
-    let states = ["usable", "excluded", "probing", "draining", "standby", "spare", "disabled"];
+    let states =
+        ["usable", "failing", "excluded", "probing", "draining", "standby", "spare", "disabled"];
     let count = |state| route.members.iter().filter(|m| condition(m, now) == state).count();
-    let mut census = [("unresolved", route.unresolved.len()); 8];
+    let mut census = [("unresolved", route.unresolved.len()); 9];
     for (place, state) in census.iter_mut().zip(states) {
         *place = (state, count(state));
     }

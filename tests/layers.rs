@@ -11,7 +11,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ),
     ("demo", &["app", "args", "metrics", "proxy", "source", "table"]),
     ("check", &["source", "table"]),
-    ("import", &["api", "args", "source"]),
+    ("import", &["api", "args", "source", "table"]),
     ("app", &["admin", "health", "metrics", "proxy", "source", "table"]),
     ("args", &["api", "proxy", "table"]),
     ("admin", &["health", "metrics", "table"]),

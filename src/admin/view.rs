@@ -64,6 +64,10 @@ fn member(route: &Route, member: &Member, now: Instant) -> Value {
             Admission::Excluded(time) => Some(time.as_secs_f64()),
             _ => None,
         },
+        "healthChecks": member.checked.as_ref().map(|checked| json!({
+            "passed": checked.passed.get(),
+            "failed": checked.failed.get(),
+        })),
         "inFlight": load.in_flight(),
         "latencySeconds": route.estimate(member, now),
         "failureRate": load.failure_rate(now),

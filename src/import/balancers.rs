@@ -11,7 +11,7 @@ use super::members::{Parts, time};
 use super::redirect::Redirect;
 use super::report::{Id, Report, Verdict};
 use super::secure::Secure;
-use super::site::{Edit, Mapping, Settings, Site, To, balancer, covers};
+use super::site::{Edit, Mapping, Settings, Site, To, balancer, covers, member_url};
 use crate::api;
 use crate::source::balancer::{Place, rule};
 use crate::source::policy::{Namespaces, Policy};
@@ -60,7 +60,8 @@ pub fn balancers(sites: &[Site], options: &Options, report: &mut Report) -> Vec<
 /// The hosts for which something is proxied, by TLS or without.
 fn hosts_of(sites: &[Site], tls: bool) -> BTreeSet<String> {
     let serving = sites.iter().filter(|site| {
-        site.secure.is_on() == tls && !(site.mappings.is_empty() && site.located.is_empty())
+        let mappings = site.rewritten.iter().chain(&site.located).chain(&site.mappings);
+        site.secure.is_on() == tls && mappings.into_iter().any(|mapping| !mapping.is_answer())
     });
     serving.flat_map(|site| &site.names).map(|(_, name)| name.clone()).collect()
 }
@@ -86,7 +87,7 @@ struct Maker<'o> {
 impl Site {
     fn is_ape(&self) -> bool {
         let has = |params: &[super::site::Param]| params.iter().any(|p| p.key == "routeregex");
-        let mappings = self.mappings.iter().chain(&self.located);
+        let mappings = self.rewritten.iter().chain(&self.mappings).chain(&self.located);
         mappings.map(|m| &m.params).any(|p| has(p)) || self.pools.values().any(|p| has(&p.params))
     }
 
@@ -99,6 +100,9 @@ impl Site {
         whole.settings.extend(site.settings.iter().cloned());
         whole.pools.extend(site.pools.iter().map(|(name, pool)| (name.clone(), pool.clone())));
         whole.workers.extend(site.workers.iter().cloned());
+        // Rules are not inherited.
+        whole.rewritten.clone_from(&site.rewritten);
+        whole.checks.extend(&site.checks);
         whole.answers.extend(site.answers.iter().cloned());
         if !site.guard.is_empty() {
             whole.guard.clone_from(&site.guard);
@@ -166,8 +170,8 @@ impl Maker<'_> {
     fn site(&mut self, site: &Site, server: bool, report: &mut Report) {
         let hosts = hosts(site, server, report);
         self.secret(site, report);
-        let proxied: Vec<&Mapping> = site.located.iter().chain(&site.mappings).collect();
-        let all: Vec<&Mapping> = proxied.iter().copied().chain(&site.answers).collect();
+        let proxied = site.rewritten.iter().chain(&site.located).chain(&site.mappings);
+        let all: Vec<&Mapping> = proxied.chain(&site.answers).collect();
         let mut kept: Vec<&Mapping> = Vec::new();
         for mapping in &all {
             // What is not proxied is answered all the same.
@@ -273,8 +277,11 @@ impl Maker<'_> {
             }
         }
         let name = self.name(&called, site);
-        let guard = [&settings.guard, site.pool_guard(&mapping.to), &site.guard];
-        let guard = guard.into_iter().find(|guard| !guard.is_empty());
+        let guards = [&settings.guard, site.pool_guard(&mapping.to), &site.guard];
+        let guard = guards.into_iter().find(|guard| !guard.is_empty() && !answered);
+        for id in &settings.ids {
+            report.say(*id, Verdict::Converted, "");
+        }
         let mut spec = match &mapping.to {
             To::Nowhere => refusal(404),
             To::Refused(status) => refusal(*status),
@@ -419,9 +426,6 @@ impl Maker<'_> {
         timeouts.response =
             parts.response.or_else(|| seconds(settings, report)).unwrap_or(timeouts.response);
         let reverse = reverse(site, settings, report);
-        for id in &settings.ids {
-            report.say(*id, Verdict::Converted, "");
-        }
         let preserve = settings.preserve_host.map(|(id, on)| {
             report.say(id, Verdict::Converted, "");
             on
@@ -435,6 +439,7 @@ impl Maker<'_> {
                 .filter(|method| *method != api::Method::Latency)
                 .map(|method| api::Balancing { method, ..api::Balancing::default() }),
             failover: Some(parts.failover).filter(|f| *f != api::Failover::default()),
+            health_check: parts.health_check,
             timeouts: Some(timeouts).filter(|t| *t != api::Timeouts::default()),
             limits: limits(settings, report),
             reverse: Some(reverse).filter(|r| *r != api::Reverse::default()),
@@ -473,9 +478,9 @@ impl Maker<'_> {
                     return report.say(id, Verdict::Dropped, note);
                 };
                 let rest = if rest == "/" { "" } else { rest.as_str() };
-                let member =
-                    |m: &super::site::Member| m.url.trim_end_matches('/').to_owned() + rest;
-                pool.members.iter().map(member).collect()
+                // Those that are no members of the Balancer say nothing either.
+                let urls = pool.members.iter().filter_map(|m| member_url(&m.url).ok());
+                urls.map(|url| url.trim_end_matches('/').to_owned() + rest).collect()
             }
             None => vec![url.to_owned()],
         };
@@ -496,12 +501,21 @@ impl Maker<'_> {
             return report.say(id, Verdict::Converted, "derived from the members");
         }
         report.say(id, Verdict::Converted, "");
-        for made in made.iter_mut().filter(|made| covers(scope, &made.balancer.spec.path)) {
-            let reverse = made.balancer.spec.reverse.get_or_insert_default();
-            for url in &rest {
-                let mapping = api::Mapping { from: (*url).clone(), to: path.to_owned() };
+        for url in rest {
+            let mapping = api::Mapping { from: url.clone(), to: path.to_owned() };
+            let mut rules = crate::table::reverse::Rules::default();
+            if let Err(why) = rules.add_location(&mapping.from, &mapping.to) {
+                report.say(id, Verdict::Dropped, why);
+                continue;
+            }
+            let applies = |made: &&mut Made| {
+                let spec = &made.balancer.spec;
+                !spec.members.is_empty() && (covers(scope, &spec.path) || alike(scope, &spec.path))
+            };
+            for made in made.iter_mut().filter(applies) {
+                let reverse = made.balancer.spec.reverse.get_or_insert_default();
                 if !reverse.locations.contains(&mapping) {
-                    reverse.locations.push(mapping);
+                    reverse.locations.push(mapping.clone());
                 }
             }
         }
@@ -601,6 +615,7 @@ const fn empty() -> api::BalancerSpec {
         sticky: None,
         balancing: None,
         failover: None,
+        health_check: None,
         timeouts: None,
         limits: None,
         preserve_host: None,
@@ -631,10 +646,8 @@ fn limits(settings: &Settings, report: &mut Report) -> Option<api::Limits> {
 
 /// The manual's recipe replaces the application's cookie by Gibbon's own.
 fn issued(id: Id, issue: &api::Issue, sticky: &mut Option<api::Sticky>, report: &mut Report) {
-    let Some(sticky) = sticky.as_mut().filter(|s| s.cookie.as_deref() == Some(&issue.name)) else {
-        let note = "no balancer here has this cookie as its stickysession";
-        return report.say(id, Verdict::Dropped, note);
-    };
+    let own = sticky.as_mut().filter(|s| s.cookie.as_deref() == Some(&issue.name));
+    let Some(sticky) = own else { return };
     sticky.cookie = None;
     sticky.issue = Some(issue.clone());
     let note = "`sticky.issue`: the value is a hash of the route, so sessions begin anew";

@@ -288,6 +288,18 @@ pub const DIRECTIVES: &[Known] = &[
         Converted,
         "Gibbon does not ask clients for certificates: with `require`, nobody is let in",
     ),
+    known(
+        "ProxyHCExpr",
+        "ProxyHCExpr ok {%{REQUEST_STATUS} =~ /^[234]/}",
+        Converted,
+        "`healthCheck.statuses`, where it is about the status alone",
+    ),
+    known(
+        "ProxyHCTemplate",
+        "ProxyHCTemplate tcp5 hcmethod=tcp hcinterval=5",
+        Converted,
+        "wherever `hctemplate` stands",
+    ),
     // What the name alone decides.
     named("RewriteEngine", Converted, "rules are looked at one by one"),
     named(
@@ -344,9 +356,7 @@ pub const DIRECTIVES: &[Known] = &[
     named("BalancerPersist", Dropped, "nothing but the Balancer changes a member: nothing to do"),
     named("BalancerGrowth", Dropped, "the file may grow: nothing to do"),
     named("Proxy100Continue", Dropped, "100-continue is passed on"),
-    named("ProxyHCExpr", Dropped, "Gibbon has no health checks of its own: requests find out"),
-    named("ProxyHCTemplate", Dropped, "Gibbon has no health checks of its own: requests find out"),
-    named("ProxyHCTPsize", Dropped, "Gibbon has no health checks of its own: requests find out"),
+    named("ProxyHCTPsize", Dropped, "one thread checks all members: nothing to do"),
     named("AllowEncodedSlashes", Approximated, "`%2F` is always passed on as it is"),
     named("MergeSlashes", Dropped, "paths are passed on as they are, but for `.` and `..`"),
     named(
@@ -454,8 +464,6 @@ pub const DIRECTIVES: &[Known] = &[
     named("EnableMMAP", Dropped, PROCESS),
 ];
 
-const CHECKS: &str = "Gibbon has no health checks of its own: a refused connection, three failures in a row or \
-     `failover.statuses` take a member out, and a request finds out when it is back";
 const POOL: &str = "connections to members are opened as needed, kept for 4 s without work, and not \
      counted against a limit";
 
@@ -573,13 +581,23 @@ pub const MEMBER_PARAMETERS: &[Known] = &[
         "names are asked for again as DNS says, after 30 s at the latest",
     ),
     known("secret", "secret=x", Dropped, "Gibbon speaks HTTP to members, not AJP"),
-    known("hcmethod", "hcmethod=GET", Dropped, CHECKS),
-    known("hcuri", "hcuri=/health", Dropped, CHECKS),
-    known("hcinterval", "hcinterval=5", Dropped, CHECKS),
-    known("hcpasses", "hcpasses=2", Dropped, CHECKS),
-    known("hcfails", "hcfails=3", Dropped, CHECKS),
-    known("hcexpr", "hcexpr=ok", Dropped, CHECKS),
-    known("hctemplate", "hctemplate=t", Dropped, CHECKS),
+    known(
+        "hcmethod",
+        "hcmethod=GET",
+        Converted,
+        "`healthCheck`, one for all members: by HTTP/1.1, or `type: Tcp`; CPING is dropped. Only results in a row count, and where all members fail they are tried",
+    ),
+    known(
+        "hcuri",
+        "hcuri=/health",
+        Converted,
+        "`healthCheck.path`, with the member's own before it",
+    ),
+    known("hcinterval", "hcinterval=5", Converted, "`healthCheck.interval`"),
+    known("hcpasses", "hcpasses=2", Converted, "`healthCheck.successThreshold`"),
+    known("hcfails", "hcfails=3", Converted, "`healthCheck.failureThreshold`"),
+    known("hcexpr", "hcexpr=ok", Converted, "`healthCheck.statuses`"),
+    known("hctemplate", "hctemplate=t", Converted, "as the parameters of the template"),
 ];
 
 /// Looks a name up, whatever its case.

@@ -1,5 +1,6 @@
 //! Balancers and their members with all their parameters → the parts of a `BalancerSpec`.
 
+use super::checks::Checks;
 use super::known::{self, Known};
 use super::report::{Id, Report, Verdict};
 use super::site::{Param, Pool, Site, member_url};
@@ -25,6 +26,8 @@ pub struct Parts {
     pub connect: Option<api::Duration>,
     /// A member is a Service.
     pub services: bool,
+    /// `healthCheck`.
+    pub health_check: Option<api::HealthCheck>,
 }
 
 /// A value that each member may have, where Gibbon has one for all.
@@ -38,6 +41,7 @@ struct Varied<T> {
 #[derive(Debug)]
 struct Draft {
     factors: Vec<u32>,
+    checks: Checks,
     redirects: Vec<Param>,
     retry: Varied<api::Duration>,
     timeout: Varied<api::Duration>,
@@ -107,10 +111,12 @@ impl Parts {
             };
             report.say(member.id, Verdict::Converted, "");
             let params: Vec<_> = site.worker(&member.url).chain(&member.params).cloned().collect();
-            let entry = draft.member(&join(&url, path), &params, report);
+            let url = join(&url, path);
+            draft.checks.member(&url, &params, &site.checks);
+            let entry = draft.member(&url, &params, report);
             parts.push(entry, member.id, services, report);
         }
-        draft.finish(&mut parts, report);
+        draft.finish(&mut parts, site, report);
         let params: Vec<_> = pool.params.iter().chain(more).cloned().collect();
         parts.balancer(&params, report);
         parts
@@ -128,9 +134,10 @@ impl Parts {
         let mut parts = Self::default();
         let mut draft = Draft::new();
         let params: Vec<_> = site.worker(url).chain(params).cloned().collect();
+        draft.checks.member(url, &params, &site.checks);
         let entry = draft.member(url, &params, report);
         parts.push(entry, id, services, report);
-        draft.finish(&mut parts, report);
+        draft.finish(&mut parts, site, report);
         parts
     }
 
@@ -232,9 +239,10 @@ impl Session {
 }
 
 impl Draft {
-    const fn new() -> Self {
+    fn new() -> Self {
         Self {
             factors: Vec::new(),
+            checks: Checks::default(),
             redirects: Vec::new(),
             retry: Varied::new(
                 "`failover.excludeFor`, one for all members, which grows with each failure in a row",
@@ -311,6 +319,7 @@ impl Draft {
                 Ok(None)
             }
             "status" => Ok(Some(status(value, flags))),
+            key if Checks::has(key) => Ok(None),
             "retry" => {
                 self.retry.given.push(given(time(value))?);
                 Ok(None)
@@ -329,13 +338,14 @@ impl Draft {
         }
     }
 
-    fn finish(&self, parts: &mut Parts, report: &mut Report) {
+    fn finish(&self, parts: &mut Parts, site: &Site, report: &mut Report) {
         let members = self.factors.len();
         let divisor = self.factors.iter().fold(0, |a, b| gcd(a, *b)).max(1);
         for (member, factor) in parts.members.iter_mut().zip(&self.factors) {
             member.weight = u16::try_from(factor / divisor).unwrap_or(1);
         }
         self.redirects(parts, report);
+        parts.health_check = self.checks.finish(&site.checks, report);
         let least = |all: &mut dyn Iterator<Item = api::Duration>| all.min();
         let most = |all: &mut dyn Iterator<Item = api::Duration>| all.max();
         if let Some(retry) = self.retry.one(members, Verdict::Approximated, report, least) {

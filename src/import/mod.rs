@@ -6,6 +6,7 @@
 
 mod access;
 mod balancers;
+mod checks;
 pub mod known;
 mod members;
 mod pattern;
@@ -167,14 +168,7 @@ mod tests {
         let outcome = outcome.unwrap();
         assert_eq!(
             paths(&outcome).into_iter().map(|(path, _)| path).collect::<Vec<_>>(),
-            [
-                "a.org/in",
-                "a.org/gone/x",
-                "a.org/late",
-                "a.org/gone",
-                "a.org/old/a",
-                "a.org/m/"
-            ]
+            ["a.org/in", "a.org/gone/x", "a.org/late", "a.org/gone", "a.org/old/a", "a.org/m/"]
         );
         let spec = |path: &str| {
             let found = outcome.balancers.iter().find(|(_, b)| b.spec.path == path).unwrap();
@@ -279,7 +273,80 @@ mod tests {
          (Order (allow,deny|deny,allow)|Allow from (all|10)|Deny from (all|10.1))\n|SSLEngine On\n|SSLCertificateFile [a-c]\n|UseCanonicalName On\n|LimitRequestBody [0-9]{1,3}\n|\
          RewriteCond %[{]HTTPS[}] off\n|RewriteRule [\\^]?([(][.][*][)])? (https://%[{]HTTP_HOST[}][$]1|http://a/[$]1|-) [\\[](R|P|F|R=301)[\\]]\n|<Macro A [$]b>\n|</Macro>\n|Use A c\n|ProxyTimeout [0-9a-z]{0,9}\n|ProxyVia (On|Block)\n)";
 
+    /// Configurations that Apache has run, and the example.
+    fn real() -> Vec<String> {
+        let read = |path: &str| {
+            std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+        };
+        let cases: serde_json::Value =
+            serde_json::from_str(&read("tests/apache/cases.json")).unwrap();
+        let config = |case: &serde_json::Value| {
+            let lines = case["config"].as_array()?.iter().filter_map(|line| line.as_str());
+            Some(lines.collect::<Vec<_>>().join("\n"))
+        };
+        let configs = cases["cases"].as_array().unwrap().iter().filter_map(config);
+        configs.chain([read("examples/apache/httpd.conf")]).collect()
+    }
+
+    /// A change of a text: what is done where, and with which bytes.
+    type Change = (usize, usize, Vec<u8>);
+
+    fn changed(text: &str, others: &[String], changes: &[Change]) -> String {
+        let mut bytes = text.as_bytes().to_vec();
+        for (kind, at, new) in changes {
+            let at = at % (bytes.len() + 1);
+            let end = (at + new.len()).min(bytes.len());
+            match kind % 5 {
+                0 => drop(bytes.splice(at..at, new.iter().copied())),
+                1 => drop(bytes.drain(at..end)),
+                2 => drop(bytes.splice(at..end, new.iter().copied())),
+                3 => {
+                    let repeated = bytes[at..].to_vec();
+                    bytes.extend(repeated);
+                }
+                _ => {
+                    let lines: Vec<_> = others[at % others.len()].lines().collect();
+                    let line = lines.get(new.len() % lines.len().max(1)).copied();
+                    let line = format!("\n{}\n", line.unwrap_or_default());
+                    drop(bytes.splice(at..at, line.into_bytes()));
+                }
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn is_read_back(outcome: &Outcome) -> Result<(), TestCaseError> {
+        let yaml = outcome.yaml();
+        let reading = files::read(&yaml);
+        prop_assert!(reading.faults.is_empty(), "{:?}\n{yaml}", reading.faults);
+        prop_assert_eq!(reading.rules.len(), outcome.balancers.len());
+        Ok(())
+    }
+
     proptest! {
+        #[test]
+        fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(outcome) = import(&String::from_utf8_lossy(&bytes)) {
+                is_read_back(&outcome)?;
+            }
+        }
+
+        #[test]
+        fn no_change_of_a_real_configuration_is_too_odd(
+            which in any::<prop::sample::Index>(),
+            changes in proptest::collection::vec(
+                (any::<usize>(), any::<usize>(), proptest::collection::vec(any::<u8>(), 0..6)),
+                1..8,
+            ),
+        ) {
+            static REAL: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(real);
+            let one: &String = which.get(REAL.as_slice());
+            let text = changed(one, &REAL, &changes);
+            if let Ok(outcome) = import(&text) {
+                is_read_back(&outcome)?;
+            }
+        }
+
         #[test]
         fn no_configuration_is_too_odd(text in "(?s).{0,200}") {
             let _ = import(&text);
@@ -288,10 +355,7 @@ mod tests {
         #[test]
         fn what_is_written_is_always_read_back(parts in proptest::collection::vec(PARTS, 0..14)) {
             if let Ok(outcome) = import(&parts.concat()) {
-                let yaml = outcome.yaml();
-                let reading = files::read(&yaml);
-                prop_assert!(reading.faults.is_empty(), "{:?}\n{yaml}", reading.faults);
-                prop_assert_eq!(reading.rules.len(), outcome.balancers.len());
+                is_read_back(&outcome)?;
                 prop_assert!(!outcome.report.text().contains("it does not lead") || outcome.report.drops());
             }
         }

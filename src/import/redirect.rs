@@ -37,8 +37,6 @@ pub struct Redirect {
     pub keep_path: bool,
 }
 
-const QUERY: &str =
-    "the request's own query is appended, which Apache does only without one in the target";
 const APPENDED: &str = "what follows the path is not appended: the target has a query";
 
 impl Answered {
@@ -74,7 +72,7 @@ impl Redirect {
 ///
 /// # Errors
 /// Why no Balancer does the same.
-pub fn read(directive: &Directive, location: Option<&str>) -> Result<Answered, String> {
+pub fn read(directive: &Directive, location: Option<&str>) -> Result<Vec<Answered>, String> {
     let args: Vec<&str> = directive.args.iter().map(String::as_str).collect();
     let (status, args) = match (directive.name.as_str(), args.as_slice()) {
         ("redirectpermanent", args) => (301, args),
@@ -107,7 +105,11 @@ pub fn read(directive: &Directive, location: Option<&str>) -> Result<Answered, S
 }
 
 /// Reads a `RewriteRule` that redirects or refuses; nothing if it does neither.
-pub fn rewrite(pattern: &str, target: &str, flags: &[String]) -> Option<Result<Answered, String>> {
+pub fn rewrite(
+    pattern: &str,
+    target: &str,
+    flags: &[String],
+) -> Option<Result<Vec<Answered>, String>> {
     let value = |short: &str, long: &str| {
         flags.iter().find_map(|flag| {
             let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
@@ -132,12 +134,13 @@ pub fn rewrite(pattern: &str, target: &str, flags: &[String]) -> Option<Result<A
     Some(matched(pattern, target.strip_suffix('?').unwrap_or(target), status))
 }
 
-fn matched(pattern: &str, target: &str, status: u16) -> Result<Answered, String> {
+fn matched(pattern: &str, target: &str, status: u16) -> Result<Vec<Answered>, String> {
     let pattern = if is_everything(pattern) { "^/(.*)$" } else { pattern };
     if !target.contains(['$', '%']) {
-        let Plain { prefix, differs, .. } = Plain::read(pattern, "!")?;
         let redirect = Redirect { to: target.to_owned(), status, keep_path: false };
-        return answered(&prefix, redirect, differs);
+        let plain = Plain::read_all(pattern, "!")?;
+        let each = plain.iter().map(|p| answered(&p.prefix, redirect.clone(), p.differs));
+        return each.collect::<Result<Vec<_>, _>>().map(|all| all.concat());
     }
     // A path stands for the host of the request.
     let local = target.starts_with('/');
@@ -146,11 +149,12 @@ fn matched(pattern: &str, target: &str, status: u16) -> Result<Answered, String>
     if whole.strip_suffix("%{REQUEST_URI}").unwrap_or(&whole).contains("%{") {
         return Err("the target has variables: write a Balancer with `spec.redirect`".to_owned());
     }
-    let Plain { prefix, target, differs } = Plain::read(pattern, &whole)?;
-    let to = if local { target.replacen("http://local", "", 1) } else { target };
-    let keep_path = !to.contains(['?', '#']);
-    let differs = differs.or((!keep_path).then_some(QUERY));
-    answered(&prefix, Redirect { to, status, keep_path }, differs)
+    let mut all = Vec::new();
+    for Plain { prefix, target, differs } in Plain::read_all(pattern, &whole)? {
+        let to = if local { target.replacen("http://local", "", 1) } else { target };
+        all.extend(answered(&prefix, Redirect { to, status, keep_path: true }, differs)?);
+    }
+    Ok(all)
 }
 
 /// Whether a pattern matches every path.
@@ -175,31 +179,36 @@ pub fn is_everything(pattern: &str) -> bool {
     )
 }
 
-fn refused(pattern: &str, status: u16) -> Result<Answered, String> {
+fn refused(pattern: &str, status: u16) -> Result<Vec<Answered>, String> {
     let pattern = if is_everything(pattern) { "^/" } else { pattern };
-    let Plain { prefix, differs, .. } = Plain::read(pattern, "!")?;
-    refuse(&prefix, status, differs)
+    let plain = Plain::read_all(pattern, "!")?;
+    let each = plain.iter().map(|p| refuse(&p.prefix, status, p.differs));
+    each.collect::<Result<Vec<_>, _>>().map(|all| all.concat())
 }
 
 fn answered(
     prefix: &str,
     redirect: Redirect,
     differs: Option<&'static str>,
-) -> Result<Answered, String> {
+) -> Result<Vec<Answered>, String> {
     if !matches!(redirect.status, 301 | 302 | 303 | 307 | 308) {
         return Err(format!(
             "Gibbon redirects with 301, 302, 303, 307 or 308, not {}",
             redirect.status
         ));
     }
-    Ok(Answered { prefix: prefix.to_owned(), answer: Answer::Redirect(redirect), differs })
+    Ok(vec![Answered { prefix: prefix.to_owned(), answer: Answer::Redirect(redirect), differs }])
 }
 
-fn refuse(prefix: &str, status: u16, differs: Option<&'static str>) -> Result<Answered, String> {
+fn refuse(
+    prefix: &str,
+    status: u16,
+    differs: Option<&'static str>,
+) -> Result<Vec<Answered>, String> {
     if !(400..600).contains(&status) {
         return Err(format!("Gibbon answers with 400 to 599, not {status}"));
     }
-    Ok(Answered { prefix: prefix.to_owned(), answer: Answer::Refuse(status), differs })
+    Ok(vec![Answered { prefix: prefix.to_owned(), answer: Answer::Refuse(status), differs }])
 }
 
 fn status(text: &str) -> Option<u16> {

@@ -94,6 +94,10 @@ pub fn asks_for_plain(directive: &Directive) -> bool {
         "%{https}" => ["off", "on"],
         "%{server_port}" => ["80", "443"],
         "%{request_scheme}" | "%{http:x-forwarded-proto}" => ["http", "https"],
+        // Gibbon leaves this out of what it redirects by itself.
+        "%{request_uri}" => {
+            return negated && bare.replace('\\', "").starts_with("/.well-known/acme-challenge");
+        }
         _ => return false,
     };
     bare == plain[usize::from(negated)]

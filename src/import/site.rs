@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::access::Guard;
+use super::checks::Definitions;
 use super::known;
 use super::pattern::Plain;
 use super::read::Directive;
@@ -11,12 +12,15 @@ use super::report::{Id, Report, Verdict};
 use super::secure::{self, Secure};
 use super::syntax::Error;
 use crate::api;
+use crate::source::balancer::url_fault;
 
 /// What belongs to one name: a virtual host, or the server outside of them.
 #[derive(Clone, Debug, Default)]
 pub struct Site {
     /// The names, with their directives.
     pub names: Vec<(Id, String)>,
+    /// Paths that rules rewrite, which come before all others.
+    pub rewritten: Vec<Mapping>,
     /// Paths and where they lead, in order.
     pub mappings: Vec<Mapping>,
     /// Those of `<Location>`, which come first; the last one first.
@@ -31,6 +35,8 @@ pub struct Site {
     pub answers: Vec<Mapping>,
     /// Who may come in, from `<Proxy *>`.
     pub guard: Guard,
+    /// Templates and expressions of health checks.
+    pub checks: Definitions,
     /// TLS with clients.
     pub secure: Secure,
     /// `https` in ServerName.
@@ -249,12 +255,15 @@ impl Site {
             }
             _ => return Err(directive.error("<Location> needs a path that begins with /")),
         };
-        match Plain::read(pattern, "!") {
-            Ok(plain) => {
-                report.say(directive.id, plain.verdict(), plain.differs.unwrap_or_default());
-                self.settings(Some(&plain.prefix)).ids.push(directive.id);
-                let place = (Some(plain.prefix.as_str()), Some(pattern.as_str()));
-                self.read(&directive.inner, place, report, sites)
+        match Plain::read_all(pattern, "!") {
+            Ok(all) => {
+                for plain in all {
+                    report.say(directive.id, plain.verdict(), plain.differs.unwrap_or_default());
+                    self.settings(Some(&plain.prefix)).ids.push(directive.id);
+                    let place = (Some(plain.prefix.as_str()), Some(pattern.as_str()));
+                    self.read(&directive.inner, place, report, sites)?;
+                }
+                Ok(())
             }
             Err(why) => {
                 let why = format!("{why}: write a <Location> of a path");
@@ -380,6 +389,9 @@ impl Site {
                 return Err(directive.error(format!("{} needs more", directive.node.name)));
             }
             _ if self.secure.add(directive) => {}
+            ("proxyhctemplate" | "proxyhcexpr", [_, rest @ ..]) => {
+                self.checks.add(directive, params(directive, rest), report);
+            }
             _ => self.setting(directive, scope, report)?,
         }
         Ok(())
@@ -463,8 +475,7 @@ impl Site {
             self.pattern(directive, pattern, &rest[0], &rest[1..], scope, report);
             return Ok(());
         }
-        let located = scope.location.is_some();
-        self.map(directive, prefix, rest, located, report);
+        self.map(directive, prefix, rest, scope, report);
         Ok(())
     }
 
@@ -472,15 +483,25 @@ impl Site {
     fn answered(
         &mut self,
         directive: &Directive,
-        answered: Result<Answered, String>,
+        answered: Result<Vec<Answered>, String>,
         scope: &Scope<'_>,
         report: &mut Report,
     ) {
         let id = directive.id;
-        let answered = match answered {
-            Ok(answered) => answered,
-            Err(why) => return report.say(id, Verdict::Dropped, why),
-        };
+        match answered {
+            Ok(all) => all.into_iter().for_each(|one| self.answer(directive, one, scope, report)),
+            Err(why) => report.say(id, Verdict::Dropped, why),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        directive: &Directive,
+        answered: Answered,
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) {
+        let id = directive.id;
         report.say(id, answered.verdict(), answered.differs.unwrap_or_default());
         let to = match answered.answer {
             Answer::Redirect(redirect) => To::Elsewhere(redirect),
@@ -493,8 +514,9 @@ impl Site {
                 Some(below) => self.located.insert(0, below),
                 None => report.say(id, Verdict::Converted, "it matches nothing in this location"),
             },
-            None if scope.location.is_some() || directive.htaccess => {
-                self.located.insert(0, mapping);
+            None if scope.location.is_some() => self.located.insert(0, mapping),
+            None if directive.htaccess || directive.name == "rewriterule" => {
+                self.rewritten.push(mapping);
             }
             None => self.answers.push(mapping),
         }
@@ -505,7 +527,7 @@ impl Site {
         directive: &Directive,
         prefix: String,
         rest: &[String],
-        located: bool,
+        scope: &Scope<'_>,
         report: &mut Report,
     ) {
         let to = match target(&rest[0]) {
@@ -514,8 +536,10 @@ impl Site {
         };
         let params = params(directive, &rest[1..]);
         let mapping = Mapping { id: directive.id, prefix, to, params };
-        if located {
+        if scope.location.is_some() {
             self.located.insert(0, mapping);
+        } else if directive.name == "rewriterule" {
+            self.rewritten.push(mapping);
         } else {
             self.mappings.push(mapping);
         }
@@ -542,14 +566,16 @@ impl Site {
         scope: &Scope<'_>,
         report: &mut Report,
     ) {
-        match Plain::read(pattern, target) {
-            Ok(plain) => {
-                if let Some(differs) = plain.differs {
-                    report.say(directive.id, plain.verdict(), differs);
+        match Plain::read_all(pattern, target) {
+            Ok(all) => {
+                for plain in all {
+                    if let Some(differs) = plain.differs {
+                        report.say(directive.id, plain.verdict(), differs);
+                    }
+                    let mut args = vec![plain.target];
+                    args.extend_from_slice(rest);
+                    self.map(directive, plain.prefix, &args, scope, report);
                 }
-                let mut all = vec![plain.target];
-                all.extend_from_slice(rest);
-                self.map(directive, plain.prefix, &all, scope.location.is_some(), report);
             }
             Err(why) => {
                 let note = format!("{why}: write Balancers for the paths that it stands for");
@@ -574,10 +600,10 @@ impl Site {
             return Ok(());
         }
         if scope.conditions == Some(true)
-            && let Some(Ok(Answered { prefix, answer: Answer::Redirect(redirect), .. })) =
-                redirect::rewrite(pattern, target, &flags)
+            && let Some(Ok(all)) = redirect::rewrite(pattern, target, &flags)
+            && let [Answered { prefix, answer: Answer::Redirect(redirect), .. }] = all.as_slice()
             && prefix == "/"
-            && redirect.https(&prefix).is_some()
+            && redirect.https(prefix).is_some()
         {
             self.secure.redirect = Some(directive.id);
             report.say(directive.id, Verdict::Approximated, "each host is sent to itself by https");
@@ -678,13 +704,17 @@ fn target(url: &str) -> Result<To, String> {
 pub fn member_url(url: &str) -> Result<String, String> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("`{url}` is no URL"))?;
     match scheme.to_ascii_lowercase().as_str() {
-        "http" | "ws" => Ok(format!("http://{rest}")),
-        "https" | "wss" => Ok(format!("https://{rest}")),
+        "http" | "ws" => checked(format!("http://{rest}")),
+        "https" | "wss" => checked(format!("https://{rest}")),
         _ if scheme.starts_with("unix:") => {
             Err("Gibbon does not speak to Unix sockets: let the member listen on a port".to_owned())
         }
         other => Err(format!("Gibbon speaks HTTP to members, not {other}")),
     }
+}
+
+fn checked(url: String) -> Result<String, String> {
+    url_fault(&url).map_or(Ok(url), |fault| Err(format!("the URL {fault}")))
 }
 
 fn is_path(text: &str) -> bool {
@@ -773,6 +803,9 @@ fn header(
         ("unset", []) => Edit::Remove(name),
         ("set", [value]) => Edit::Set(name, (*value).to_owned()),
         ("add" | "append" | "merge", [value]) => Edit::Add(name, (*value).to_owned()),
+        ("edit" | "edit*", _) => {
+            return report.say(id, Verdict::Dropped, note("Gibbon changes no parts of values"));
+        }
         (_, [_, _, ..]) => {
             return report.say(id, Verdict::Dropped, note("Gibbon has no conditions on headers"));
         }

@@ -2,6 +2,7 @@
 //! for files have no API server, and makes those that a schema cannot.
 
 mod checks;
+mod health;
 mod members;
 mod problems;
 mod sticky;
@@ -22,7 +23,7 @@ use crate::table::path::{HostPattern, Prefix};
 use crate::table::reverse::Scheme;
 use crate::table::tls::{SecretId, Tls};
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
-pub use members::no_urls;
+pub use members::{no_urls, url_fault};
 use problems::Problems;
 pub use problems::{Cause, Problem};
 
@@ -77,6 +78,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
     let entries = members::entries(spec, &id.namespace, place, problems);
     let sticky = spec.sticky.as_ref().map(|s| sticky::sticky(s, &spec.path, problems));
     let failover = failover(&spec.failover.clone().unwrap_or_default(), problems);
+    let health = spec.health_check.as_ref().map(|c| health::health_check(c, problems).into());
     let timeouts = timeouts(&spec.timeouts.clone().unwrap_or_default());
     let reverse = reverse(&spec.reverse.clone().unwrap_or_default(), problems);
     let headers = spec.headers.clone().unwrap_or_default();
@@ -101,6 +103,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
         slow_start: balancing.slow_start.get(),
         sticky: sticky.flatten(),
         failover,
+        health,
         timeouts,
         body_limit: spec.limits.as_ref().and_then(|l| l.request_body).map(|b| b.get()),
         reverse,

@@ -210,13 +210,13 @@ fn successor(route: &Route, ask: &Ask<'_>) -> Option<Pick> {
 }
 
 fn admits(member: &Member, ask: &Ask<'_>) -> bool {
-    member.load.admission(ask.now) == Admission::Usable || is_due(member, ask)
+    member.admission(ask.now) == Admission::Usable || is_due(member, ask)
 }
 
 /// Whether this request may find out if the member is back. One that cannot be repeated leaves
 /// that to others for a while, but not for ever: there may be no others.
 fn is_due(member: &Member, ask: &Ask<'_>) -> bool {
-    match member.load.admission(ask.now) {
+    match member.admission(ask.now) {
         Admission::Probe(overdue) => ask.idempotent || overdue >= PRECEDENCE,
         Admission::Usable | Admission::Excluded(_) => false,
     }
@@ -239,7 +239,7 @@ fn any_member(route: &Route, ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Option<(
 }
 
 fn is_usable(route: &Route, ask: &Ask<'_>, index: usize) -> bool {
-    !ask.tried.has(index) && route.members[index].load.admission(ask.now) == Admission::Usable
+    !ask.tried.has(index) && route.members[index].admission(ask.now) == Admission::Usable
 }
 
 /// Whose turn it is, if anybody is usable.
@@ -332,6 +332,11 @@ fn least(
         least(&mut all.filter(|m| fits(*m)))
     }?;
     book(&route.members[picked], &group.cursor, &pool, ask.now);
+    if group.range.len() <= SCAN {
+        // Who is out of turn is owed nothing when it is back.
+        let away = group.range.clone().filter(|m| !fits(*m));
+        away.for_each(|m| route.members[m].cursor.set(group.cursor.get()));
+    }
     Some(picked)
 }
 
@@ -371,7 +376,7 @@ impl Pool {
             total: 0.0,
         };
         let usable = |index: &usize| {
-            let admission = || route.members[*index].load.admission(ask.now);
+            let admission = || route.members[*index].admission(ask.now);
             stage.is_some_and(|stage| stage.has(route, *index)) && admission() == Admission::Usable
         };
         let step = range.len().div_ceil(SCAN).max(1);

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::access::Barred;
 use super::balance::{Cursor, Dealer};
+use super::checks::{Checked, Checkup};
 use super::load::Load;
 use super::owners::Owners;
 use super::path::HostPattern;
@@ -239,6 +240,7 @@ struct Backend<'t> {
 /// The loads that routes which changed may take over, and those that they share.
 struct Loads<'t> {
     known: HashMap<Backend<'t>, Arc<Load>>,
+    checked: HashMap<Checkup, Arc<Checked>>,
     now: Instant,
 }
 
@@ -261,7 +263,10 @@ impl<'t> Loads<'t> {
                 }
             }
         }
-        Self { known, now }
+        let checked = previous.routes.iter().filter(|route| route.rule.health.is_some());
+        let checked = checked.flat_map(|route| &route.members).filter_map(|m| m.checked.as_ref());
+        let checked = checked.map(|checked| (checked.checkup.clone(), Arc::clone(checked)));
+        Self { known, checked: checked.collect(), now }
     }
 
     fn route(
@@ -276,7 +281,25 @@ impl<'t> Loads<'t> {
             let load = || Arc::new(Load::new(self.now, ramps));
             Arc::clone(self.known.entry(backend).or_insert_with(load))
         };
-        Arc::new(Route::new(rule, found, before.map(AsRef::as_ref), &mut load))
+        let mut route = Route::new(rule, found, before.map(AsRef::as_ref), &mut load);
+        for member in &mut route.members {
+            member.checked = self.checked(rule, member);
+        }
+        Arc::new(route)
+    }
+
+    /// What has come of the checks of a member, which others may share.
+    fn checked(&mut self, rule: &Rule, member: &Member) -> Option<Arc<Checked>> {
+        let check = Arc::clone(rule.health.as_ref().filter(|_| member.state != State::Disabled)?);
+        let checkup = Checkup {
+            address: member.address,
+            tls: member.tls.clone(),
+            host: rule.entries[member.entry].host.clone(),
+            path: member.site.path.as_str().into(),
+            check,
+        };
+        let new = || Arc::new(Checked::new(checkup.clone()));
+        Some(Arc::clone(self.checked.entry(checkup.clone()).or_insert_with(new)))
     }
 }
 
@@ -513,6 +536,8 @@ fn member(
             Target::Service(_) => address_site(endpoint.address, &of.path),
         },
         load,
+        // Filled in with what is known already.
+        checked: None,
         cursor,
         tally,
     }

@@ -35,6 +35,7 @@ pub fn rule(name: &str, path: &str) -> Rule {
             exclude_for: Duration::from_secs(5),
             retry_percent: 20,
         },
+        health: None,
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
             response: Duration::from_secs(60),

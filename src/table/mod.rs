@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod balance;
+pub mod checks;
 pub mod edit;
 pub mod load;
 pub mod owners;
@@ -32,8 +33,9 @@ use rustls::pki_types::ServerName;
 
 use access::Access;
 use balance::{Cursor, Dealer, Method};
+use checks::{Checked, HealthCheck};
 use edit::Edits;
-use load::Load;
+use load::{Admission, Load};
 use owners::Owners;
 use path::{HostPattern, Prefix, RequestPath};
 use reverse::{Address, Reversal, Site};
@@ -83,6 +85,8 @@ pub struct Rule {
     pub sticky: Option<Sticky>,
     /// What happens when a member fails.
     pub failover: Failover,
+    /// How its members are checked, if they are.
+    pub health: Option<Arc<HealthCheck>>,
     /// How long to wait.
     pub timeouts: Timeouts,
     /// The longest request body in bytes.
@@ -324,10 +328,30 @@ pub struct Member {
     pub site: Site,
     /// What is known of its backend.
     pub load: Arc<Load>,
+    /// What has come of its health checks, if there are any.
+    pub checked: Option<Arc<Checked>>,
     /// What this rule has given it.
     pub cursor: Arc<Cursor>,
     /// What has come of it.
     pub tally: Arc<MemberTally>,
+}
+
+impl Member {
+    /// Whether it takes requests at `now`: not while it fails its health checks.
+    #[must_use]
+    pub fn admission(&self, now: Instant) -> Admission {
+        if self.is_failing() {
+            Admission::Excluded(Duration::ZERO)
+        } else {
+            self.load.admission(now)
+        }
+    }
+
+    /// Whether it fails its health checks.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.checked.as_ref().is_some_and(|checked| checked.is_failing())
+    }
 }
 
 /// Members that are drawn together.

@@ -193,6 +193,14 @@ fn url(
     Some((Target::Url(authority), path))
 }
 
+/// What is wrong with the URL of a member, if anything is.
+#[must_use]
+pub fn url_fault(url: &str) -> Option<String> {
+    let mut problems = Problems::default();
+    let read = problems.read("url", url, checks::MEMBER_URL, member_url);
+    problems.unless_any(read.map(drop)).err()?.into_iter().next().map(|problem| problem.message)
+}
+
 /// Why a namespace has no members but Services, and what would change that.
 #[must_use]
 pub fn no_urls(namespace: &str) -> String {
