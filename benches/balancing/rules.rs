@@ -491,6 +491,8 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         weight,
         share: None,
         max_in_flight: None,
+        tier: 0,
+        failover_route: None,
         state: State::Active,
     });
     Rule {
@@ -505,6 +507,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         slow_start: Duration::from_secs(10),
         queue_for: Duration::from_secs(1),
         sticky: None,
+        health: None,
         failover: Failover {
             attempts: 3,
             statuses: Vec::new(),
