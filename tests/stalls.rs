@@ -68,7 +68,7 @@ impl Process {
     fn resident(&self) -> f64 {
         let path = format!("/proc/{}/statm", self.child.id());
         let statm = std::fs::read_to_string(path).unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<f64>().unwrap() * 4096.0 / 1048576.0
+        statm.split(' ').nth(1).unwrap().parse::<f64>().unwrap() * 4096.0 / 1_048_576.0
     }
 
     /// The median and the longest time, in milliseconds, of requests on connections of their own.
