@@ -77,8 +77,18 @@ impl<T> Default for Kept<T> {
 
 impl<T> Kept<T> {
     /// What is wrong with the new content, or is still to be heard of it, leaves the last good thing
-    /// in use.
-    fn take(&mut self, content: Option<Content>, read: impl FnOnce(&Content) -> Result<T, String>) {
+    /// in use. `part` is what matters of it.
+    fn take(
+        &mut self,
+        found: Found<'_>,
+        part: impl FnOnce(&Content) -> Content,
+        read: impl FnOnce(&Content) -> Result<T, String>,
+    ) {
+        let content = match found {
+            Found::Content(content) => Some(part(content)),
+            Found::Nothing => None,
+            Found::Later => return,
+        };
         if self.content == content {
             return;
         }
@@ -115,6 +125,7 @@ impl Named {
     }
 
     /// All of them.
+    #[must_use]
     pub fn all(&self) -> BTreeSet<&SecretId> {
         self.certificates.union(&self.client_cas).collect()
     }
@@ -134,18 +145,13 @@ impl Keeper {
         self.client_cas.retain(|id, _| named.client_cas.contains(id));
         for id in &named.certificates {
             let kept = self.certificates.entry(id.clone()).or_default();
-            if let Some(content) = known(find(id)) {
-                let content = content.cloned().map(|content| Content { ca: None, ..content });
-                kept.take(content, |content| read(id.clone(), content, now));
-            }
+            let part = |content: &Content| Content { ca: None, ..content.clone() };
+            kept.take(find(id), part, |content| read(id.clone(), content, now));
         }
         for id in &named.client_cas {
             let kept = self.client_cas.entry(id.clone()).or_default();
-            if let Some(content) = known(find(id)) {
-                let ca =
-                    |content: &Content| Content { ca: content.ca.clone(), ..Content::default() };
-                kept.take(content.map(ca), |content| read_ca(id.clone(), content, now));
-            }
+            let part = |content: &Content| Content { ca: content.ca.clone(), ..Content::default() };
+            kept.take(find(id), part, |content| read_ca(id.clone(), content, now));
         }
     }
 
@@ -190,15 +196,6 @@ impl Keeper {
             None => format!("{problem}; its hosts are not served before there are authorities"),
         };
         kept.problem.as_ref().map(unusable).or_else(expired)
-    }
-}
-
-/// What is in a Secret, if that is known already.
-fn known(found: Found<'_>) -> Option<Option<&Content>> {
-    match found {
-        Found::Content(content) => Some(Some(content)),
-        Found::Nothing => Some(None),
-        Found::Later => None,
     }
 }
 
