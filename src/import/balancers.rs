@@ -302,20 +302,12 @@ impl Maker<'_> {
             spec,
             status: None,
         };
-        let everything = Policy {
-            any_host: Namespaces::of(&["*".to_owned()]),
-            url_members: Namespaces::of(&["*".to_owned()]),
-            share_hosts: true,
-        };
-        match rule(&balancer, Place::Cluster(&everything)) {
-            Ok(_) => {
+        match faults(&balancer) {
+            None => {
                 report.say(mapping.id, Verdict::Converted, format!("Balancer {name}"));
                 self.made.push(Made { id: mapping.id, balancer });
             }
-            Err(problems) => {
-                let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                report.say(mapping.id, Verdict::Dropped, problems.join(", "));
-            }
+            Some(faults) => report.say(mapping.id, Verdict::Dropped, faults),
         }
     }
 
@@ -509,19 +501,19 @@ impl Maker<'_> {
         report.say(id, Verdict::Converted, "");
         for url in rest {
             let mapping = api::Mapping { from: url.clone(), to: path.to_owned() };
-            let mut rules = crate::table::reverse::Rules::default();
-            if let Err(why) = rules.add_location(&mapping.from, &mapping.to) {
-                report.say(id, Verdict::Dropped, why);
-                continue;
-            }
             let applies = |made: &&mut Made| {
                 let spec = &made.balancer.spec;
                 !spec.members.is_empty() && (covers(scope, &spec.path) || alike(scope, &spec.path))
             };
             for made in made.iter_mut().filter(applies) {
+                let before = made.balancer.spec.reverse.clone();
                 let reverse = made.balancer.spec.reverse.get_or_insert_default();
                 if !reverse.locations.contains(&mapping) {
                     reverse.locations.push(mapping.clone());
+                }
+                if let Some(faults) = faults(&made.balancer) {
+                    report.say(id, Verdict::Dropped, faults);
+                    made.balancer.spec.reverse = before;
                 }
             }
         }
@@ -588,6 +580,17 @@ impl Site {
             _ => &self.guard,
         }
     }
+}
+
+/// What `gibbon check` would say of a Balancer.
+fn faults(balancer: &api::Balancer) -> Option<String> {
+    let everything = Policy {
+        any_host: Namespaces::of(&["*".to_owned()]),
+        url_members: Namespaces::of(&["*".to_owned()]),
+        share_hosts: true,
+    };
+    let problems = rule(balancer, Place::Cluster(&everything)).err()?;
+    Some(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
 }
 
 /// The hosts of a site; none: any.
