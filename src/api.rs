@@ -91,13 +91,6 @@ pub struct BalancerSpec {
             "!self.exists(m, has(m.share)) || self.exists(m, has(m.share) && m.share > 0)"
         )
         .message("must have at least one share above 0"),
-        // As with the names. Routes of pods come and go.
-        validation = Rule::new(
-            "self.size() > 256 || self.exists(m, has(m.routeFrom)) \
-             || self.all(m, !has(m.failoverRoute) \
-             || self.exists(n, has(n.route) && n.route == m.failoverRoute))"
-        )
-        .message("must have a member with each failoverRoute as its route"),
     )]
     pub members: Vec<Member>,
 
