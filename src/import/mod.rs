@@ -76,6 +76,8 @@ pub fn apache(files: &[File], find: &Find<'_>, options: &Options) -> Result<Outc
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
 
     use super::report::Verdict;
@@ -257,7 +259,7 @@ mod tests {
         let mut deep = "<Macro M0>\nProxyVia Off\n</Macro>\n".to_owned();
         for level in 1..40 {
             let below = format!("Use M{}\n", level - 1).repeat(8);
-            deep += &format!("<Macro M{level}>\n{below}</Macro>\n");
+            let _ = write!(deep, "<Macro M{level}>\n{below}</Macro>\n");
         }
         assert!(import(&(deep + "Use M39")).unwrap_err().message.contains("too many"));
     }
