@@ -107,7 +107,7 @@ impl Guard {
             "satisfy" if first == "any" => self.any = Some(id),
             "satisfy" => report.say(id, Verdict::Converted, ""),
             name if name.starts_with("<require") || name == "require" => {
-                self.requires.extend(requirement(directive, report));
+                self.requires.push(requirement(directive, report));
             }
             _ => report.say(id, Verdict::Dropped, "its form is not understood"),
         }
@@ -147,7 +147,9 @@ impl Guard {
     fn ids(&self) -> Vec<Id> {
         let mut ids: Vec<_> = self.order.iter().map(|(id, _)| *id).chain(self.any).collect();
         ids.extend(self.allow.iter().chain(&self.deny).map(|(id, _)| *id));
-        self.requires.iter().for_each(|requirement| requirement.ids(&mut ids));
+        for requirement in &self.requires {
+            requirement.ids(&mut ids);
+        }
         ids
     }
 
@@ -204,7 +206,9 @@ impl Requirement {
             }
         };
         to.push(id);
-        inner.iter().for_each(|requirement| requirement.ids(to));
+        for requirement in inner {
+            requirement.ids(to);
+        }
     }
 
     fn permitted(&self) -> Permitted {
@@ -360,13 +364,13 @@ fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }
 
-fn requirement(directive: &Directive, report: &mut Report) -> Option<Requirement> {
+fn requirement(directive: &Directive, report: &mut Report) -> Requirement {
     let id = directive.id;
     let inner = |report: &mut Report| {
         let mut all = Vec::new();
         for inner in &directive.inner {
             if inner.name.starts_with("<require") || inner.name == "require" {
-                all.extend(requirement(inner, report));
+                all.push(requirement(inner, report));
             } else {
                 report.say(inner.id, Verdict::Dropped, "it is no Require");
             }
@@ -374,9 +378,9 @@ fn requirement(directive: &Directive, report: &mut Report) -> Option<Requirement
         all
     };
     match directive.name.as_str() {
-        "<requireany" => Some(Requirement::Any(id, inner(report))),
-        "<requireall" => Some(Requirement::All(id, inner(report))),
-        "<requirenone" => Some(Requirement::None(id, inner(report))),
+        "<requireany" => Requirement::Any(id, inner(report)),
+        "<requireall" => Requirement::All(id, inner(report)),
+        "<requirenone" => Requirement::None(id, inner(report)),
         _ => {
             let lower: Vec<_> = directive.args.iter().map(|arg| arg.to_ascii_lowercase()).collect();
             let words: Vec<_> = lower.iter().map(String::as_str).collect();
@@ -393,7 +397,7 @@ fn requirement(directive: &Directive, report: &mut Report) -> Option<Requirement
                 ["ip", addresses @ ..] => networks(addresses).map_or(Who::Other, Who::Networks),
                 _ => Who::Other,
             };
-            Some(Requirement::One(id, negated, who))
+            Requirement::One(id, negated, who)
         }
     }
 }

@@ -209,7 +209,7 @@ impl Maker<'_> {
         for part in &parts {
             self.mapping(part, site, &hosts, &site.settings_of(&part.prefix), report);
         }
-        self.to_tls(first, site, &hosts, report);
+        self.send_to_tls(first, site, &hosts, report);
         for (id, _) in &site.names {
             report.say(*id, Verdict::Converted, "");
         }
@@ -376,7 +376,7 @@ impl Maker<'_> {
     }
 
     /// A site that sends everything to TLS, whatever the host.
-    fn to_tls(&mut self, first: usize, site: &Site, hosts: &[String], report: &mut Report) {
+    fn send_to_tls(&mut self, first: usize, site: &Site, hosts: &[String], report: &mut Report) {
         let Some(id) = site.secure.redirect else { return };
         report.say(id, Verdict::Converted, "`spec.tls` sends requests to https");
         if self.made.len() > first {
@@ -671,8 +671,8 @@ fn seconds(settings: &Settings, report: &mut Report) -> Option<api::Duration> {
 }
 
 fn reverse(site: &Site, settings: &Settings, report: &mut Report) -> api::Reverse {
-    let mut reverse = api::Reverse::default();
-    reverse.scheme = site.https.then_some(api::Scheme::Https);
+    let scheme = site.https.then_some(api::Scheme::Https);
+    let mut reverse = api::Reverse { scheme, ..api::Reverse::default() };
     if let Some((id, on)) = site.canonical {
         report.say(id, Verdict::Converted, if on { "`spec.reverse.host`" } else { "" });
         reverse.host = site.authority.clone().filter(|_| on);

@@ -173,8 +173,8 @@ impl Given {
 /// `ok {%{REQUEST_STATUS} =~ /^[23]/}` → 200-299 and 300-399; also `-eq 200` and `== 200`.
 fn statuses(text: &str) -> Option<Vec<String>> {
     let inside = text.split_once('{')?.1.trim().strip_suffix('}')?.trim();
-    let test = inside.strip_prefix("%{REQUEST_STATUS}")?.trim();
-    if let Some(pattern) = test.strip_prefix("=~") {
+    let condition = inside.strip_prefix("%{REQUEST_STATUS}")?.trim();
+    if let Some(pattern) = condition.strip_prefix("=~") {
         let pattern = pattern.trim().strip_prefix("/^")?.strip_suffix('/')?;
         let digits = match pattern.strip_prefix('[') {
             Some(list) => list.strip_suffix(']')?,
@@ -184,7 +184,7 @@ fn statuses(text: &str) -> Option<Vec<String>> {
             |digit: char| matches!(digit, '1'..='5').then(|| format!("{digit}00-{digit}99"));
         return digits.chars().map(class).collect::<Option<Vec<_>>>().filter(|all| !all.is_empty());
     }
-    let status = test.strip_prefix("-eq").or_else(|| test.strip_prefix("=="))?.trim();
+    let status = condition.strip_prefix("-eq").or_else(|| condition.strip_prefix("=="))?.trim();
     let status = status.trim_matches(['\'', '"']).parse().ok().filter(|s| (100..600).contains(s));
     status.map(|status: u16| vec![status.to_string()])
 }

@@ -257,7 +257,7 @@ mod tests {
         let mut deep = "<Macro M0>\nProxyVia Off\n</Macro>\n".to_owned();
         for level in 1..40 {
             let below = format!("Use M{}\n", level - 1).repeat(8);
-            deep += &format!("<Macro M{level}>\n{below}</Macro>\n");
+            deep = deep + "<Macro M" + &level.to_string() + ">\n" + &below + "</Macro>\n";
         }
         assert!(import(&(deep + "Use M39")).unwrap_err().message.contains("too many"));
     }

@@ -39,11 +39,11 @@ pub struct Site {
     pub checks: Definitions,
     /// TLS with clients.
     pub secure: Secure,
-    /// `https` in ServerName.
+    /// `https` in `ServerName`.
     pub https: bool,
     /// `UseCanonicalName`.
     pub canonical: Option<(Id, bool)>,
-    /// ServerName as it was written, without scheme.
+    /// `ServerName` as it was written, without scheme.
     pub authority: Option<String>,
 }
 

@@ -59,9 +59,10 @@ fn spares(route: &Route, tier: u8, usable: &impl Fn(usize) -> bool) -> usize {
     }
     let of_tier = |index: &usize| route.members[*index].tier == tier;
     let is_spare = |index: &usize| route.members[*index].state == State::Spare;
-    let is_missing = |index: &usize| {
-        let is_reserve = matches!(route.members[*index].state, State::Standby | State::Spare);
-        !is_reserve && !(route.members[*index].state == State::Active && usable(*index))
+    let is_missing = |index: &usize| match route.members[*index].state {
+        State::Active => !usable(*index),
+        State::Draining | State::Disabled => true,
+        State::Standby | State::Spare => false,
     };
     let unresolved = route.unresolved.iter().map(|entry| &route.rule.entries[*entry]);
     let unresolved = unresolved.filter(|entry| {
@@ -110,7 +111,9 @@ mod tests {
 
         fn pick(&self, wanted: &[usize], tried: &[usize]) -> Result<Pick, NoMember> {
             let mut all = Tried::default();
-            tried.iter().for_each(|member| all.add(*member));
+            for member in tried {
+                all.add(*member);
+            }
             let ask = Ask { wanted, tried: &all, idempotent: true, tunnel: false, now: self.now };
             pick(&self.route, &ask, &mut fastrand::Rng::with_seed(1))
         }
