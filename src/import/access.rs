@@ -147,7 +147,9 @@ impl Guard {
     fn ids(&self) -> Vec<Id> {
         let mut ids: Vec<_> = self.order.iter().map(|(id, _)| *id).chain(self.any).collect();
         ids.extend(self.allow.iter().chain(&self.deny).map(|(id, _)| *id));
-        self.requires.iter().for_each(|requirement| requirement.ids(&mut ids));
+        for requirement in &self.requires {
+            requirement.ids(&mut ids);
+        }
         ids
     }
 

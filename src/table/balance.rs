@@ -474,7 +474,7 @@ fn least(
         book(&route.members[picked], &group.cursor, &pool, part, ask.now);
         if group.range.len() <= SCAN {
             // Who is out of turn is owed nothing when it is back.
-            let away = |m: &usize| !takes_part(route, *m, stage, ask.now);
+            let away = |m: &usize| !fits(*m) && !route.members[*m].is_full();
             for ledger in group.range.clone().filter(away).map(|m| &route.members[m].ledger) {
                 ledger.given.set(group.cursor.get());
                 ledger.skip(&group.cursor);
