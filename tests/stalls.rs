@@ -148,7 +148,8 @@ fn five_thousand_stalled_handshakes_hold_nobody_up() {
     let during = gibbon.latency(&authority);
     let grown = gibbon.resident() - memory;
     let crowded = "gibbon_tls_handshakes_total{result=\"crowded_out\",version=\"none\"}";
-    let crowded = gibbon.metric(crowded);
+    // The last of them may still wait to be accepted.
+    let crowded = eventually(|| Some(gibbon.metric(crowded)).filter(|made| *made >= 2900.0));
     println!(
         "5,000 stalled handshakes: {crowded} made room; memory {memory:.0} MB + {grown:.0} MB; others: \
          median {:.1} ms, {:.2} of before; longest {:.1} ms, {:.2} of before",
@@ -157,7 +158,6 @@ fn five_thousand_stalled_handshakes_hold_nobody_up() {
         during.1,
         during.1 / before.1
     );
-    assert!(crowded >= 2900.0, "{crowded}");
     assert!(grown < 100.0, "{grown} MB");
     assert!(during.1 < 5000.0, "{during:?}");
     drop(stalled);
