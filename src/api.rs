@@ -116,6 +116,11 @@ pub struct BalancerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<Failover>,
 
+    /// Asks each member regularly whether it is well. One that is not gets no requests, as long as
+    /// another can take them. Default: none, requests find out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+
     /// How long members may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
@@ -247,6 +252,10 @@ pub struct Address {
     )
         .message(schema::PROTOCOL_OF_URL)
         .field_path(".protocol"),
+    validation = Rule::new("!has(self.failoverRoute) || !has(self.route) \
+        || self.failoverRoute != self.route")
+        .message("must be the route of another member, not its own")
+        .field_path(".failoverRoute"),
 )]
 pub struct Member {
     /// The name in metrics, logs and status. Unique in the Balancer, at most 63 characters.
@@ -311,11 +320,25 @@ pub struct Member {
     #[schemars(range(min = 1, max = 65_535))]
     pub max_in_flight: Option<u16>,
 
-    /// `Active`: gets requests. `Standby`: only while no active member is usable, and for its own
-    /// sessions. `Draining`: keeps its sessions, gets no new ones. `Disabled`: gets nothing.
-    /// Default: `Active`.
+    /// `Active`: gets requests. `Standby`: only while no active member of its tier is usable, and for
+    /// its own sessions. `Spare`: in place of an active member of its tier that is not usable, one
+    /// for each, and for its own sessions. `Draining`: keeps its sessions, gets no new ones.
+    /// `Disabled`: gets nothing. Default: `Active`.
     #[serde(default)]
     pub state: State,
+
+    /// Members of a tier get requests only while no member of a lower tier is usable, spares and
+    /// standbys included. From 0 to 99. Default: 0, the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = 99))]
+    pub tier: u8,
+
+    /// The `route` of another member to which the sessions of this one go while it is not usable or
+    /// `Disabled`; if that one is not usable either, to its `failoverRoute`. Default: none, so to any
+    /// member, unless `sticky.failover` is false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::route")]
+    pub failover_route: Option<String>,
 }
 
 /// What is spoken with a member.
@@ -367,6 +390,8 @@ pub enum State {
     Active,
     /// Gets requests while no active member is usable, and those of its own sessions.
     Standby,
+    /// Gets requests in place of an active member that is not usable, and those of its own sessions.
+    Spare,
     /// Gets the requests of its own sessions only.
     Draining,
     /// Gets nothing.
@@ -578,6 +603,97 @@ pub struct Failover {
     pub retry_share: u8,
 }
 
+/// How members are asked whether they are well.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.type != 'Tcp' || !has(self.path)")
+        .message("must not be beside type Tcp, which only connects")
+        .field_path(".path"),
+    validation = Rule::new("self.type != 'Tcp' || !has(self.host)")
+        .message("must not be beside type Tcp, which only connects")
+        .field_path(".host"),
+    validation = Rule::new("self.type != 'Tcp' || !has(self.statuses) || self.statuses.size() == 0")
+        .message("must not be beside type Tcp, which only connects")
+        .field_path(".statuses"),
+)]
+pub struct HealthCheck {
+    /// `Http`: by a request, with TLS if the member's URL is `https`. `Tcp`: by a connection.
+    /// Default: `Http`.
+    #[serde(default, rename = "type")]
+    pub kind: CheckKind,
+
+    /// The path at each member, such as `/health`, with a query if need be. Default: the member's own
+    /// path; with `OPTIONS`, `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::check_path")]
+    pub path: Option<String>,
+
+    /// `GET`, `HEAD` or `OPTIONS`. Default: `GET`.
+    #[serde(default)]
+    pub method: CheckMethod,
+
+    /// The `Host` of the requests. Default: the member's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::authority")]
+    pub host: Option<String>,
+
+    /// Statuses and ranges of them that are good, such as `204` and `200-299`. At most 16. Default:
+    /// `200-399`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::statuses")]
+    pub statuses: Vec<String>,
+
+    /// From one check of a member to the next, at least `50ms`. Default: `10s`.
+    #[serde(default = "check_interval")]
+    #[schemars(schema_with = "schema::check_interval")]
+    pub interval: Duration,
+
+    /// How long a check may take, at least `50ms`. Default: `5s`.
+    #[serde(default = "check_timeout")]
+    #[schemars(schema_with = "schema::check_interval")]
+    pub timeout: Duration,
+
+    /// How many checks in a row a member that is not well must pass, from 1 to 100. Default: 1.
+    #[serde(default = "one_check")]
+    #[schemars(range(min = 1, max = 100))]
+    pub success_threshold: u8,
+
+    /// How many checks in a row a member must fail to count as not well, from 1 to 100. Default: 3.
+    #[serde(default = "three_checks")]
+    #[schemars(range(min = 1, max = 100))]
+    pub failure_threshold: u8,
+
+    /// A new member gets no requests before it has passed. Default: false.
+    #[serde(default)]
+    pub pass_first: bool,
+}
+
+/// A way to check a member.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheckKind {
+    /// By a request.
+    #[default]
+    Http,
+    /// By a connection.
+    Tcp,
+}
+
+/// The method of a check.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheckMethod {
+    /// With a body, which is read.
+    #[default]
+    #[serde(rename = "GET")]
+    Get,
+    /// Without a body.
+    #[serde(rename = "HEAD")]
+    Head,
+    /// Of the whole server, unless there is a path.
+    #[serde(rename = "OPTIONS")]
+    Options,
+}
+
 /// How long members may take. `0s`: without limit.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -621,6 +737,17 @@ pub struct Reverse {
     /// rules below apply. Default: true.
     pub enabled: bool,
 
+    /// The scheme that clients use: `Http` or `Https`. Default: that of the request, or what a
+    /// trusted proxy says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+
+    /// The host that clients use, with a port if they need one, such as `www.site.com:8443`. Default:
+    /// the `Host` of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::authority")]
+    pub host: Option<String>,
+
     /// More URLs to reverse, such as `{from: "http://old.site.com/", to: "/"}`: compared as URLs,
     /// and what follows is kept. `from` is an absolute URL or a path, `to` likewise; a path stands
     /// for the host of the request. At most 64.
@@ -639,6 +766,15 @@ pub struct Reverse {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::cookie_paths")]
     pub cookie_paths: Vec<Mapping>,
+}
+
+/// The scheme of a site's URLs.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// With TLS.
+    Https,
 }
 
 /// One text that takes the place of another.
@@ -857,6 +993,23 @@ impl Default for Failover {
     }
 }
 
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            kind: CheckKind::Http,
+            path: None,
+            method: CheckMethod::Get,
+            host: None,
+            statuses: Vec::new(),
+            interval: check_interval(),
+            timeout: check_timeout(),
+            success_threshold: one_check(),
+            failure_threshold: three_checks(),
+            pass_first: false,
+        }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -872,6 +1025,8 @@ impl Default for Reverse {
     fn default() -> Self {
         Self {
             enabled: true,
+            scheme: None,
+            host: None,
             locations: Vec::new(),
             cookie_domains: Vec::new(),
             cookie_paths: Vec::new(),
@@ -885,6 +1040,27 @@ fn root() -> String {
 
 const fn one() -> u16 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
+const fn check_interval() -> Duration {
+    Duration::from_secs(10)
+}
+
+const fn check_timeout() -> Duration {
+    Duration::from_secs(5)
+}
+
+const fn one_check() -> u8 {
+    1
+}
+
+const fn three_checks() -> u8 {
+    3
 }
 
 const fn permanent() -> u16 {

@@ -219,7 +219,7 @@ struct LiveTable {
 }
 
 /// Name, type and help of each of them.
-const FAMILIES: [(&str, MetricType, &str); 20] = [
+const FAMILIES: [(&str, MetricType, &str); 21] = [
     (
         "gibbon_requests_total",
         MetricType::COUNTER,
@@ -250,7 +250,7 @@ const FAMILIES: [(&str, MetricType, &str); 20] = [
     (
         "gibbon_members",
         MetricType::GAUGE,
-        "Members by state: usable, excluded, draining, standby, disabled, unresolved",
+        "Members by state: usable, failing, excluded, probing, draining, standby, spare, disabled, unresolved",
     ),
     ("gibbon_member_requests_total", MetricType::COUNTER, "Attempts at a member"),
     ("gibbon_member_failures_total", MetricType::COUNTER, "Failed attempts at a member, by reason"),
@@ -273,7 +273,7 @@ const FAMILIES: [(&str, MetricType, &str); 20] = [
     (
         "gibbon_member_usable",
         MetricType::GAUGE,
-        "1 if a member takes requests, 0 if it is excluded, disabled or draining",
+        "1 if a member takes requests, 0 if it fails its health checks, is excluded, disabled or draining",
     ),
     (
         "gibbon_certificate_expiry_timestamp_seconds",
@@ -299,6 +299,11 @@ const FAMILIES: [(&str, MetricType, &str); 20] = [
         "gibbon_requests_waiting",
         MetricType::GAUGE,
         "Requests that wait because all members have their maxInFlight",
+    ),
+    (
+        "gibbon_member_health_checks_total",
+        MetricType::COUNTER,
+        "Health checks of a member, by result: passed, failed",
     ),
 ];
 
@@ -387,6 +392,12 @@ impl Families {
         self.gauge(11, &labels, f64::from(member.load.in_flight()));
         self.gauge(12, &labels, member.load.latency(mean, now));
         self.gauge(13, &labels, member.load.failure_rate(now));
+        if let Some(checked) = &member.checked {
+            let [a, b, c, d] = labels;
+            for (result, count) in [("passed", &checked.passed), ("failed", &checked.failed)] {
+                self.count(20, &[a, b, c, d, ("result", result)], count.get());
+            }
+        }
         let usable = condition(member, now) == "usable";
         self.gauge(14, &labels, f64::from(u8::from(usable)));
         self.counter(16, &labels, member.ledger.part());
@@ -462,6 +473,7 @@ fn metric(labels: &[(&str, &str)]) -> Metric {
 pub fn condition(member: &Member, now: Instant) -> &'static str {
     match (member.state, member.load.admission(now)) {
         (State::Disabled, _) => State::Disabled.label(),
+        _ if member.is_failing() => "failing",
         (_, Admission::Excluded(_)) => "excluded",
         (_, Admission::Probe(_)) => "probing",
         (State::Active, Admission::Usable) => "usable",
@@ -469,11 +481,21 @@ pub fn condition(member: &Member, now: Instant) -> &'static str {
     }
 }
 
-fn census(route: &Route) -> [(&'static str, usize); 7] {
+fn census(route: &Route) -> [(&'static str, usize); 9] {
     let now = Instant::now();
-    let states = ["usable", "excluded", "probing", "draining", "standby", "disabled", "unresolved"];
+    let states = [
+        "usable",
+        "failing",
+        "excluded",
+        "probing",
+        "draining",
+        "standby",
+        "spare",
+        "disabled",
+        "unresolved",
+    ];
     let mut census = states.map(|state| (state, 0));
-    census[6].1 = route.unresolved.len();
+    census[8].1 = route.unresolved.len();
     for member in &route.members {
         let state = condition(member, now);
         census.iter_mut().filter(|(of, _)| *of == state).for_each(|(_, count)| *count += 1);

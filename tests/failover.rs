@@ -461,3 +461,38 @@ fn server_sent_events_end_by_the_idle_time_only() {
     let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], "timeouts: {idle: 200ms}"));
     assert!(!gibbon.get(HOST, "/").complete);
 }
+
+#[test]
+fn reserves_serve_in_their_order_and_no_longer_than_they_are_needed() {
+    let mut all: Vec<Member> =
+        ["active", "spare", "standby", "far"].map(|name| Member::new(ok(name))).into();
+    let roles = ["", "state: Spare", "state: Standby", "tier: 1"];
+    let members: Vec<_> = all.iter().zip(roles).map(|(m, role)| member(m.address, role)).collect();
+    let gibbon = Gibbon::start(&balancer(&members, "failover: {excludeFor: 100ms}"));
+    let serves = |name: &str| eventually(|| (gibbon.get(HOST, "/").text() == name).then_some(()));
+    serves("active");
+    for (at, next) in ["spare", "standby", "far"].into_iter().enumerate() {
+        all[at].stop();
+        serves(next);
+    }
+    for (at, name) in ["active", "spare", "standby"].into_iter().enumerate().rev() {
+        all[at].start();
+        serves(name);
+    }
+}
+
+#[test]
+fn a_session_follows_its_failover_route_even_where_it_may_not_go_anywhere() {
+    let (one, two) = (Member::new(ok("one")), Member::new(ok("two")));
+    let members = [
+        member(Member::dead(), "route: app1, failoverRoute: app3"),
+        member(one.address, "route: app2"),
+        member(two.address, "route: app3"),
+    ];
+    let gibbon = Gibbon::start(&balancer(&members, &STICKY.replace('}', ", failover: false}")));
+    for _ in 0..10 {
+        assert_eq!(first(&gibbon, "POST").text(), "two");
+    }
+    let sessions = "gibbon_sessions_total{namespace=\"site\",balancer=\"app\",result=\"failover\"}";
+    assert_eq!((one.count(), gibbon.metric(sessions)), (0, Some(10.0)));
+}

@@ -15,7 +15,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("demo", &["app", "args", "metrics", "proxy", "source", "table"]),
     ("check", &["source", "table"]),
     ("dry_run", &["args", "explain", "healthz", "source", "table"]),
-    ("import", &["api", "args", "source"]),
+    ("import", &["api", "args", "source", "table"]),
     ("app", &["admin", "explain", "health", "metrics", "proxy", "source", "table"]),
     ("args", &["api", "proxy", "table"]),
     ("admin", &["explain", "health", "metrics", "table"]),

@@ -781,3 +781,73 @@ fn the_proxy_protocol_names_the_client_where_it_is_expected_and_nowhere_else() {
     client.send(format!("PROXY TCP4 203.0.113.9 192.0.2.1 8080 80\r\n{request}"));
     assert_eq!(client.read().unwrap().status, 400);
 }
+
+#[test]
+fn the_address_that_a_peer_announces_is_the_one_that_everybody_hears() {
+    use gibbon::table::access::{Networks, parse_network};
+    let app = Member::new(ok("x"));
+    let networks = |text: &str| Networks::new(vec![parse_network(text).unwrap()]);
+    let mut options = Options::default();
+    options.settings.announcing = networks("127.0.0.0/8");
+    options.settings.trusted = networks("10.0.0.0/8");
+    let rule = "access: {deny: [203.0.113.66]}";
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], rule), options);
+    let signature = b"\r\n\r\n\0\r\nQUIT\n";
+    let second = |command: u8, ip: [u8; 4]| {
+        [&signature[..], &[command, 0x11, 0, 12], &ip, &[192, 0, 2, 1, 0x1f, 0x90, 0, 80]].concat()
+    };
+    let first = |ip: &str| format!("PROXY TCP4 {ip} 192.0.2.1 8080 80\r\n").into_bytes();
+    // Whoever is announced is the peer: believed or not by its own address, as the one who says what
+    // is in the fields; another header within the connection is no header.
+    for (header, said, status, heard) in [
+        (first("203.0.113.9"), "203.0.113.1", 200, Some(["203.0.113.9", "203.0.113.9"])),
+        (second(0x21, [203, 0, 113, 9]), "203.0.113.1", 200, Some(["203.0.113.9", "203.0.113.9"])),
+        (first("10.0.0.7"), "203.0.113.1", 200, Some(["203.0.113.1, 10.0.0.7", "203.0.113.1"])),
+        (first("10.0.0.7"), "203.0.113.66", 403, None),
+        (first("203.0.113.66"), "203.0.113.1", 403, None),
+        // The balancer speaks for itself: its own address, and it is not trusted.
+        (second(0x20, [203, 0, 113, 9]), "203.0.113.1", 200, Some(["127.0.0.1", "127.0.0.1"])),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "203.0.113.1", 200, Some(["127.0.0.1", "127.0.0.1"])),
+        ([first("203.0.113.9"), first("203.0.113.8")].concat(), "203.0.113.1", 400, None),
+        (
+            [second(0x21, [203, 0, 113, 9]), second(0x21, [203, 0, 113, 8])].concat(),
+            "203.0.113.1",
+            400,
+            None,
+        ),
+    ] {
+        let count = app.count();
+        let fields =
+            format!("X-Forwarded-For: {said}\r\nX-Real-IP: {said}\r\nForwarded: for={said}");
+        let mut client = gibbon.client();
+        client.send(&header);
+        client.send(format!("GET / HTTP/1.1\r\nHost: www.site.com\r\n{fields}\r\n\r\n"));
+        assert_eq!(client.read().map(|seen| seen.status), Some(status), "{header:?} {said}");
+        let Some(heard) = heard else {
+            assert_eq!(app.count(), count, "{header:?} {said}");
+            continue;
+        };
+        let received = app.received().pop().unwrap();
+        let told = ["x-forwarded-for", "x-real-ip"].map(|name| received.all(name).join("; "));
+        assert_eq!(told, heard, "{header:?} {said}");
+    }
+    let headers = gibbon.metric("gibbon_proxy_headers_total{result=\"ok\"}");
+    assert_eq!(headers, Some(9.0));
+}
+
+#[test]
+fn who_announces_nobody_makes_room_for_the_next() {
+    use gibbon::table::access::{Networks, parse_network};
+    let app = Member::new(ok("x"));
+    let mut options = Options::default();
+    options.settings.announcing = Networks::new(vec![parse_network("127.0.0.0/8").unwrap()]);
+    options.settings.max_handshakes = 10;
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), options);
+    let stalled: Vec<_> = (0..30).map(|_| gibbon.client()).collect();
+    let crowded = "gibbon_proxy_headers_total{result=\"crowded_out\"}";
+    eventually(|| (gibbon.metric(crowded) == Some(20.0)).then_some(()));
+    let mut client = gibbon.client();
+    client.send("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+    assert_eq!(client.read().unwrap().text(), "x");
+    drop(stalled);
+}

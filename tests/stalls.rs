@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -148,7 +148,8 @@ fn five_thousand_stalled_handshakes_hold_nobody_up() {
     let during = gibbon.latency(&authority);
     let grown = gibbon.resident() - memory;
     let crowded = "gibbon_tls_handshakes_total{result=\"crowded_out\",version=\"none\"}";
-    let crowded = gibbon.metric(crowded);
+    // The last of them may still wait to be accepted.
+    let crowded = eventually(|| Some(gibbon.metric(crowded)).filter(|made| *made >= 2900.0));
     println!(
         "5,000 stalled handshakes: {crowded} made room; memory {memory:.0} MB + {grown:.0} MB; others: \
          median {:.1} ms, {:.2} of before; longest {:.1} ms, {:.2} of before",
@@ -157,7 +158,6 @@ fn five_thousand_stalled_handshakes_hold_nobody_up() {
         during.1,
         during.1 / before.1
     );
-    assert!(crowded >= 2900.0, "{crowded}");
     assert!(grown < 100.0, "{grown} MB");
     assert!(during.1 < 5000.0, "{during:?}");
     drop(stalled);
@@ -239,7 +239,14 @@ fn a_thousand_clients_that_do_not_read_take_no_memory_and_hold_nobody_up() {
     let in_flight = "gibbon_member_in_flight{namespace=\"site\",balancer=\"big\"";
     eventually(|| (gibbon.metric(in_flight) >= 4000.0).then_some(()));
     let during = gibbon.latency(&authority);
-    let grown = gibbon.resident() - memory;
+    // All that is going to be read of the members has been.
+    let mut last = 0.0;
+    let full = eventually(|| {
+        std::thread::sleep(Duration::from_millis(300));
+        let before = std::mem::replace(&mut last, gibbon.resident());
+        (last - before < 1.0).then_some(last)
+    });
+    let grown = full - memory;
     println!(
         "1,000 slow readers with 4 streams each: memory {memory:.0} MB + {grown:.0} MB; others: median \
          {:.1} ms, {:.2} of before; longest {:.1} ms, {:.2} of before",
@@ -248,7 +255,8 @@ fn a_thousand_clients_that_do_not_read_take_no_memory_and_hold_nobody_up() {
         during.1,
         during.1 / before.1
     );
-    assert!(grown < 300.0, "{grown} MB");
+    // Each stream: 64 KiB that wait to be written, and as much that was read of the member.
+    assert!(grown < 600.0, "{grown} MB");
     assert!(during.1 < 5000.0, "{during:?}");
     drop(slow);
 }

@@ -493,6 +493,8 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         weight,
         share: None,
         max_in_flight: None,
+        tier: 0,
+        failover_route: None,
         state: State::Active,
     });
     Rule {
@@ -507,6 +509,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         slow_start: Duration::from_secs(10),
         queue_for: Duration::from_secs(1),
         sticky: None,
+        health: None,
         failover: Failover {
             attempts: 3,
             statuses: Vec::new(),

@@ -61,11 +61,17 @@ fn member(rule: &Rule, member: &Member, mean: f64, now: Instant) -> Value {
         "weight": member.weight,
         "share": entry.share,
         "state": member.state.label(),
+        "tier": member.tier,
+        "failoverRoute": entry.failover_route.as_deref(),
         "condition": condition(member, now),
         "excludedForSeconds": match load.admission(now) {
             Admission::Excluded(time) => Some(time.as_secs_f64()),
             _ => None,
         },
+        "healthChecks": member.checked.as_ref().map(|checked| json!({
+            "passed": checked.passed.get(),
+            "failed": checked.failed.get(),
+        })),
         "inFlight": load.in_flight(),
         "maxInFlight": member.max_in_flight,
         "latencySeconds": load.latency(mean, now),

@@ -20,6 +20,10 @@ pub(crate) const HOST: Rule<'static> = (
     "must be a host name such as www.site.com, or a wildcard such as *.site.com, without scheme, \
      port and path",
 );
+pub(crate) const AUTHORITY: Rule<'static> = (
+    "self.matches('^[0-9A-Za-z]([-.0-9A-Za-z]*[0-9A-Za-z])?(:[1-9][0-9]{0,4})?$')",
+    "must be a host such as www.site.com, with a port if it has one",
+);
 pub(crate) const HOSTS_ONCE: Rule<'static> = (
     "self.all(h, self.exists_one(g, g.lowerAscii() == h.lowerAscii()))",
     "must have each host once",
@@ -55,6 +59,17 @@ pub(crate) const ESCAPES: Rule<'static> = (
     "!self.matches('%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)')",
     "must have two hexadecimal digits after each %",
 );
+
+pub(crate) const STATUS_RANGE: Rule<'static> = (
+    "self.matches('^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$')",
+    "must be a status such as 204, or a range of them such as 200-299",
+);
+pub(crate) const STATUS_ORDER: Rule<'static> = (
+    "self.size() != 7 || self.substring(0, 3) <= self.substring(4, 7)",
+    "must have the smaller status first",
+);
+pub(crate) const NO_FRAGMENT: Rule<'static> =
+    ("!self.contains('#')", "must not contain a fragment");
 
 pub(crate) const HTTP_URL: Rule<'static> = (
     "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",
@@ -147,6 +162,25 @@ pub(super) fn hosts(_: &mut SchemaGenerator) -> Schema {
     let mut hosts = list(64, &text(253, &[HOST]));
     require(&mut hosts, HOSTS_ONCE);
     hosts
+}
+
+pub(super) fn check_path(_: &mut SchemaGenerator) -> Schema {
+    text(1024, &[ROOTED, NO_FRAGMENT, URL_CHARACTERS, ESCAPES])
+}
+
+pub(super) fn statuses(_: &mut SchemaGenerator) -> Schema {
+    list(16, &text(7, &[STATUS_RANGE, STATUS_ORDER]))
+}
+
+pub(super) fn check_interval(generator: &mut SchemaGenerator) -> Schema {
+    let rule = format!("!self.matches('{DURATION}') || duration(self) >= duration('50ms')");
+    let mut interval = Duration::json_schema(generator);
+    require(&mut interval, (&rule, "must be at least 50ms"));
+    interval
+}
+
+pub(super) fn authority(_: &mut SchemaGenerator) -> Schema {
+    text(253, &[AUTHORITY])
 }
 
 pub(super) fn class_name(_: &mut SchemaGenerator) -> Schema {

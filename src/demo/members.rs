@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::Thread;
+use super::{Thread, live};
 
 /// Name, what it serves, and delay in milliseconds of each.
 const SITE: [(&str, Kind, u64); 4] = [
@@ -121,7 +121,15 @@ impl Member {
         self.running.send_modify(|running| *running = !*running);
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if self.kind == Kind::App {
+            let scheme = request.headers().get("x-forwarded-proto").map(HeaderValue::as_bytes);
+            let secure = if scheme == Some(b"https") { ", within TLS" } else { "" };
+            let greeting = format!("{} speaks by a WebSocket{secure}", self.name);
+            if let Some(response) = live::open(&mut request, greeting) {
+                return response;
+            }
+        }
         let (head, mut body) = request.into_parts();
         while let Some(Ok(_)) = body.frame().await {}
         sleep(self.delay().mul_f64(0.75 + fastrand::f64() / 2.0)).await;
@@ -165,9 +173,10 @@ impl Member {
         let links = LINKS.map(|path| format!("<a href=\"{path}\">{path}</a>\n"));
         format!(
             "<!DOCTYPE html>\n<title>{name}</title>\n<pre>\n{name} answers {path}; the session \
-             {session}.\n\n{}\n{}</pre>\n",
+             {session}.\n\n{}\n{}</pre>\n{}",
             told.concat(),
-            links.concat()
+            links.concat(),
+            live::SCRIPT
         )
     }
 
@@ -261,7 +270,9 @@ async fn connection(member: Arc<Member>, stream: TcpStream) {
         let member = Arc::clone(&member);
         async move { Ok::<_, Infallible>(member.respond(request).await) }
     };
-    let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(respond));
+    let served = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service_fn(respond))
+        .with_upgrades();
     if let Err(error) = served.await {
         tracing::debug!(%error, member = member.name, "connection ended");
     }

@@ -2,6 +2,7 @@
 //! Gibbon in front.
 
 mod authority;
+mod live;
 mod members;
 mod picture;
 mod screen;

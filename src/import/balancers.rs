@@ -1,13 +1,17 @@
 //! Sites → Balancers: which path goes where, what of the rest applies to it, what it is called.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Options;
+use super::access::Guard;
 use super::members::{Parts, time};
+use super::redirect::Redirect;
 use super::report::{Id, Report, Verdict};
-use super::site::{Edit, Mapping, Settings, Site, To, balancer};
+use super::secure::Secure;
+use super::site::{Edit, Mapping, Settings, Site, To, balancer, covers, member_url};
 use crate::api;
 use crate::source::balancer::{Place, rule};
 use crate::source::policy::{Namespaces, Policy};
@@ -26,25 +30,40 @@ pub struct Made {
 
 /// Makes the Balancers of a configuration. The first site is the server itself.
 pub fn balancers(sites: &[Site], options: &Options, report: &mut Report) -> Vec<Made> {
+    let Some((server, hosts)) = sites.split_first() else { return Vec::new() };
+    let mut whole: Vec<Site> = hosts.iter().map(|site| server.with(site)).collect();
+    if hosts.is_empty() {
+        whole.push(server.clone());
+    }
     let mut maker = Maker {
         options,
         latency: sites.iter().any(Site::is_ape),
-        several: sites.len() > 2,
+        several: whole.len() > 1,
+        by_tls: hosts_of(&whole, true),
+        in_plain: hosts_of(&whole, false),
+        secrets: BTreeMap::new(),
         names: BTreeSet::new(),
-        served: BTreeSet::new(),
+        served: BTreeMap::new(),
         made: Vec::new(),
     };
-    let Some((server, hosts)) = sites.split_first() else { return Vec::new() };
-    if hosts.is_empty() {
-        maker.site(server, true, report);
-    }
-    for site in hosts {
-        maker.site(&server.with(site), false, report);
+    // Gibbon does not choose by port: what is served by TLS goes before the same without.
+    whole.sort_by_key(|site| !site.secure.is_on());
+    for site in &whole {
+        maker.site(site, hosts.is_empty(), report);
     }
     for (id, _) in server.names.iter().filter(|_| !hosts.is_empty()) {
         report.say(*id, Verdict::Converted, "requests are for the virtual hosts");
     }
     maker.made
+}
+
+/// The hosts for which something is proxied, by TLS or without.
+fn hosts_of(sites: &[Site], tls: bool) -> BTreeSet<String> {
+    let serving = sites.iter().filter(|site| {
+        let mappings = site.rewritten.iter().chain(&site.located).chain(&site.mappings);
+        site.secure.is_on() == tls && mappings.into_iter().any(|mapping| !mapping.is_answer())
+    });
+    serving.flat_map(|site| &site.names).map(|(_, name)| name.clone()).collect()
 }
 
 struct Maker<'o> {
@@ -53,16 +72,22 @@ struct Maker<'o> {
     latency: bool,
     /// There are several sites, so that names need theirs.
     several: bool,
+    /// Hosts for which something is proxied by TLS.
+    by_tls: BTreeSet<String>,
+    /// Hosts for which something is proxied without TLS.
+    in_plain: BTreeSet<String>,
+    /// The Secrets of certificates, by file.
+    secrets: BTreeMap<String, String>,
     names: BTreeSet<String>,
-    /// Hosts and paths that are served already.
-    served: BTreeSet<(String, String)>,
+    /// Hosts and paths that are served already, and where they lead.
+    served: BTreeMap<(String, String), To>,
     made: Vec<Made>,
 }
 
 impl Site {
     fn is_ape(&self) -> bool {
         let has = |params: &[super::site::Param]| params.iter().any(|p| p.key == "routeregex");
-        let mappings = self.mappings.iter().chain(&self.located);
+        let mappings = self.rewritten.iter().chain(&self.mappings).chain(&self.located);
         mappings.map(|m| &m.params).any(|p| has(p)) || self.pools.values().any(|p| has(&p.params))
     }
 
@@ -75,6 +100,17 @@ impl Site {
         whole.settings.extend(site.settings.iter().cloned());
         whole.pools.extend(site.pools.iter().map(|(name, pool)| (name.clone(), pool.clone())));
         whole.workers.extend(site.workers.iter().cloned());
+        // Rules are not inherited.
+        whole.rewritten.clone_from(&site.rewritten);
+        whole.checks.extend(&site.checks);
+        whole.answers.extend(site.answers.iter().cloned());
+        if !site.guard.is_empty() {
+            whole.guard.clone_from(&site.guard);
+        }
+        whole.secure = site.secure.or(&self.secure);
+        whole.https = site.https;
+        whole.authority.clone_from(&site.authority);
+        whole.canonical = site.canonical.or(self.canonical);
         whole
     }
 }
@@ -90,7 +126,11 @@ impl Settings {
         self.response.extend(more.response.iter().cloned());
         self.preserve_host = more.preserve_host.or(self.preserve_host);
         self.add_headers = more.add_headers.or(self.add_headers);
+        if !more.guard.is_empty() {
+            self.guard.clone_from(&more.guard);
+        }
         for (own, other) in [
+            (&mut self.body, &more.body),
             (&mut self.proxy_timeout, &more.proxy_timeout),
             (&mut self.timeout, &more.timeout),
             (&mut self.via, &more.via),
@@ -103,22 +143,43 @@ impl Settings {
             self.issue.clone_from(&more.issue);
         }
     }
+
+    /// Whether the paths that it applies to need a Balancer of their own.
+    const fn is_apart(&self) -> bool {
+        !(self.guard.is_empty()
+            && self.body.is_none()
+            && self.preserve_host.is_none()
+            && self.proxy_timeout.is_none()
+            && self.timeout.is_none()
+            && self.via.is_none()
+            && self.add_headers.is_none()
+            && self.issue.is_none()
+            && self.request.is_empty()
+            && self.response.is_empty()
+            && self.cookie_domains.is_empty()
+            && self.cookie_paths.is_empty())
+    }
 }
 
-/// Whether every path that begins with `inner` begins with `outer`, in whole segments.
-fn covers(outer: &str, inner: &str) -> bool {
-    inner
-        .strip_prefix(outer)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || outer.ends_with('/'))
+/// Whether two paths differ by a slash at the end at most.
+fn alike(a: &str, b: &str) -> bool {
+    a.trim_end_matches('/') == b.trim_end_matches('/')
 }
 
 impl Maker<'_> {
     fn site(&mut self, site: &Site, server: bool, report: &mut Report) {
         let hosts = hosts(site, server, report);
-        let all: Vec<&Mapping> = site.located.iter().chain(&site.mappings).collect();
+        self.secret(site, report);
+        let proxied = site.rewritten.iter().chain(&site.located).chain(&site.mappings);
+        let all: Vec<&Mapping> = proxied.chain(&site.answers).collect();
         let mut kept: Vec<&Mapping> = Vec::new();
         for mapping in &all {
-            match kept.iter().find(|earlier| covers(&earlier.prefix, &mapping.prefix)) {
+            // What is not proxied is answered all the same.
+            let is_before = |earlier: &&&Mapping| {
+                covers(&earlier.prefix, &mapping.prefix)
+                    && !(earlier.to == To::Nowhere && mapping.is_answer())
+            };
+            match kept.iter().find(is_before) {
                 Some(earlier) => {
                     let note = format!("never reached: {} comes first", earlier.prefix);
                     report.say(mapping.id, Verdict::Converted, note);
@@ -127,20 +188,28 @@ impl Maker<'_> {
             }
         }
         let first = self.made.len();
+        let parts = site.parts(&kept);
         for (at, mapping) in kept.iter().enumerate() {
             let settings = site.settings_of(&mapping.prefix);
-            match &mapping.to {
-                To::Nowhere => {
-                    let later = &kept[at + 1..];
-                    if later.iter().any(|other| covers(&other.prefix, &mapping.prefix)) {
-                        self.mapping(mapping, site, &hosts, &settings, report);
-                    } else {
-                        report.say(mapping.id, Verdict::Converted, "nothing else leads there");
-                    }
-                }
-                _ => self.mapping(mapping, site, &hosts, &settings, report),
+            if mapping.to != To::Nowhere {
+                self.mapping(mapping, site, &hosts, &settings, report);
+                continue;
+            }
+            let answer = site.answers.iter().find_map(|answer| answer.below(&mapping.prefix));
+            let is_left_out = kept[at + 1..].iter().any(|m| covers(&m.prefix, &mapping.prefix));
+            if let Some(answer) = answer {
+                report.say(mapping.id, Verdict::Converted, "answered by a redirect");
+                self.mapping(&answer, site, &hosts, &settings, report);
+            } else if is_left_out {
+                self.mapping(mapping, site, &hosts, &settings, report);
+            } else {
+                report.say(mapping.id, Verdict::Converted, "nothing else leads there");
             }
         }
+        for part in &parts {
+            self.mapping(part, site, &hosts, &site.settings_of(&part.prefix), report);
+        }
+        self.secured(first, site, &hosts, report);
         for (id, _) in &site.names {
             report.say(*id, Verdict::Converted, "");
         }
@@ -156,9 +225,14 @@ impl Maker<'_> {
         report: &mut Report,
     ) {
         let services = self.options.services.as_deref();
-        let nowhere = mapping.to == To::Nowhere;
+        let answered = mapping.is_answer() || mapping.to == To::Nowhere;
+        let hosts = &self.without_tls(mapping, site, hosts, report)[..];
+        if hosts.is_empty() && !site.names.is_empty() {
+            return;
+        }
         let (parts, called) = match &mapping.to {
             To::Nowhere => (Parts::default(), format!("not-{}", mapping.prefix)),
+            To::Elsewhere(_) | To::Refused(_) => (Parts::default(), mapping.prefix.clone()),
             To::Url(url) => {
                 let called = mapping.prefix.clone();
                 let parts = Parts::of_url(url, mapping.id, &mapping.params, site, services, report);
@@ -179,30 +253,46 @@ impl Maker<'_> {
                 (parts, name.clone())
             }
         };
-        if parts.members.is_empty() && !nowhere {
+        if parts.members.is_empty() && !answered {
             return report.say(mapping.id, Verdict::Dropped, "no member of it can be used");
         }
-        let twice: Vec<_> = self.claim(hosts, &mapping.prefix);
+        let (twice, same) = self.claim(hosts, mapping);
         let hosts: Vec<_> = hosts.iter().filter(|host| !twice.contains(host)).cloned().collect();
         if !twice.is_empty() {
-            let note = format!(
-                "{} and this path are served by an earlier virtual host: Gibbon does not choose \
-                 by port",
-                if twice[0].is_empty() { "any host".to_owned() } else { twice.join(", ") }
-            );
             let all = hosts.is_empty();
-            let verdict = if all { Verdict::Dropped } else { Verdict::Approximated };
+            let twice = if twice[0].is_empty() { "any host".to_owned() } else { twice.join(", ") };
+            let (verdict, note) = match (same, all) {
+                (true, _) => (Verdict::Converted, format!("{twice}: the same is served already")),
+                (false, all) => (
+                    if all { Verdict::Dropped } else { Verdict::Approximated },
+                    format!(
+                        "{twice} and this path are served by another virtual host: Gibbon does not \
+                         choose by port"
+                    ),
+                ),
+            };
             report.say(mapping.id, verdict, note);
             if all {
                 return;
             }
         }
         let name = self.name(&called, site);
-        let spec = if nowhere {
-            refusal(mapping, hosts)
-        } else {
-            self.spec(mapping, hosts, parts, settings, report)
+        let guards = [&settings.guard, site.pool_guard(&mapping.to), &site.guard];
+        let guard = guards.into_iter().find(|guard| !guard.is_empty() && !answered);
+        for id in &settings.ids {
+            report.say(*id, Verdict::Converted, "");
+        }
+        let mut spec = match &mapping.to {
+            To::Nowhere => refusal(404),
+            To::Refused(status) => refusal(*status),
+            To::Elsewhere(redirect) => {
+                api::BalancerSpec { redirect: Some(redirect.clone().spec()), ..empty() }
+            }
+            To::Url(_) | To::Pool(..) => self.spec(&hosts, parts, site, settings, report),
         };
+        spec.access = guard.and_then(|guard| guard.access(report));
+        spec.tls = self.tls(site);
+        (spec.hosts, spec.path) = (hosts, mapping.prefix.clone());
         let balancer = api::Balancer {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -212,36 +302,113 @@ impl Maker<'_> {
             spec,
             status: None,
         };
-        let everything = Policy {
-            any_host: Namespaces::of(&["*".to_owned()]),
-            url_members: Namespaces::of(&["*".to_owned()]),
-            share_hosts: true,
-        };
-        match rule(&balancer, Place::Cluster(&everything)) {
-            Ok(_) => {
+        match faults(&balancer) {
+            None => {
                 report.say(mapping.id, Verdict::Converted, format!("Balancer {name}"));
                 self.made.push(Made { id: mapping.id, balancer });
             }
-            Err(problems) => {
-                let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                report.say(mapping.id, Verdict::Dropped, problems.join(", "));
-            }
+            Some(faults) => report.say(mapping.id, Verdict::Dropped, faults),
         }
     }
 
-    /// Hosts that have this path already.
-    fn claim(&mut self, hosts: &[String], path: &str) -> Vec<String> {
+    /// Hosts that have this path already, and whether it leads to the same place there.
+    fn claim(&mut self, hosts: &[String], mapping: &Mapping) -> (Vec<String>, bool) {
         let any = [String::new()];
         let hosts = if hosts.is_empty() { &any[..] } else { hosts };
-        let taken = |host: &&String| !self.served.insert(((*host).clone(), path.to_owned()));
-        hosts.iter().filter(taken).cloned().collect()
+        let (mut twice, mut same) = (Vec::new(), true);
+        for host in hosts {
+            match self.served.entry((host.clone(), mapping.prefix.clone())) {
+                Entry::Occupied(taken) => {
+                    same &= *taken.get() == mapping.to;
+                    twice.push(host.clone());
+                }
+                Entry::Vacant(free) => drop(free.insert(mapping.to.clone())),
+            }
+        }
+        (twice, same)
+    }
+
+    /// The hosts of a mapping, but for those that it only sends to TLS, which `spec.tls` does.
+    fn without_tls(
+        &self,
+        mapping: &Mapping,
+        site: &Site,
+        hosts: &[String],
+        report: &mut Report,
+    ) -> Vec<String> {
+        let sent = match &mapping.to {
+            To::Elsewhere(redirect) if !site.secure.is_on() => redirect.https(&mapping.prefix),
+            _ => None,
+        };
+        let Some(sent) = sent.filter(|_| mapping.prefix == "/") else { return hosts.to_vec() };
+        let (by_tls, rest): (Vec<_>, Vec<_>) =
+            hosts.iter().cloned().partition(|host| self.by_tls.contains(host));
+        if let [first, ..] = by_tls.as_slice() {
+            let verdict = if by_tls.len() == 1 && first == sent {
+                Verdict::Converted
+            } else {
+                Verdict::Approximated
+            };
+            let note = format!("`spec.tls` sends {} to itself by https", by_tls.join(", "));
+            report.say(mapping.id, verdict, note);
+        }
+        rest
+    }
+
+    /// The name of the Secret with the certificate of a site.
+    fn secret(&mut self, site: &Site, report: &mut Report) {
+        let Some(file) = site.secure.certificate() else { return site.secure.say(None, report) };
+        let host = site.names.first().map_or("site", |(_, name)| name.as_str());
+        let plain = host.replace("*.", "wildcard.").replace(|c: char| !is_of_name(c), "-");
+        let number = self.secrets.values().filter(|name| name.starts_with(&plain)).count();
+        let new = if number == 0 { plain } else { format!("{plain}-{}", number + 1) };
+        let name = self.secrets.entry(file.to_owned()).or_insert(new);
+        site.secure.say(Some(name), report);
+    }
+
+    /// What a site asks of TLS with clients.
+    fn tls(&self, site: &Site) -> Option<api::Tls> {
+        let plain = site.names.iter().any(|(_, name)| self.in_plain.contains(name));
+        let redirect = !plain || site.secure.redirect.is_some();
+        let secret = site.secure.certificate().and_then(|file| self.secrets.get(file)).cloned();
+        let asks = site.secure.is_on() || site.secure.redirect.is_some();
+        asks.then_some(api::Tls {
+            secret_name: secret,
+            client_ca_secret: None,
+            client_certificate: None,
+            redirect,
+            hsts: None,
+        })
+    }
+
+    /// A site that sends everything to TLS, whatever the host.
+    fn secured(&mut self, first: usize, site: &Site, hosts: &[String], report: &mut Report) {
+        let Some(id) = site.secure.redirect else { return };
+        report.say(id, Verdict::Converted, "`spec.tls` sends requests to https");
+        if self.made.len() > first {
+            return;
+        }
+        let rest: Vec<_> = hosts.iter().filter(|host| !self.by_tls.contains(*host)).collect();
+        for host in rest {
+            if host.starts_with('*') {
+                let note = format!("{host}: there is no Balancer of it that could have `spec.tls`");
+                report.say(id, Verdict::Dropped, note);
+                continue;
+            }
+            let to = Redirect { to: format!("https://{host}/"), status: 301, keep_path: true };
+            let to = To::Elsewhere(to);
+            let mapping = Mapping { id, prefix: "/".to_owned(), to, params: Vec::new() };
+            let plain = Site { secure: Secure::default(), ..site.clone() };
+            let hosts = std::slice::from_ref(host);
+            self.mapping(&mapping, &plain, hosts, &Settings::default(), report);
+        }
     }
 
     fn spec(
         &self,
-        mapping: &Mapping,
-        hosts: Vec<String>,
+        hosts: &[String],
         parts: Parts,
+        site: &Site,
         settings: &Settings,
         report: &mut Report,
     ) -> api::BalancerSpec {
@@ -255,34 +422,25 @@ impl Maker<'_> {
         let mut timeouts = api::Timeouts::default();
         timeouts.connect = parts.connect.unwrap_or(timeouts.connect);
         timeouts.response = parts.response.or_else(|| seconds(settings, report));
-        let reverse = reverse(settings, report);
-        for id in &settings.ids {
-            report.say(*id, Verdict::Converted, "");
-        }
+        let reverse = reverse(site, settings, report);
         let preserve = settings.preserve_host.map(|(id, on)| {
             report.say(id, Verdict::Converted, "");
             on
         });
         api::BalancerSpec {
-            class_name: None,
             preserve_host: preserve.filter(|on| *on).or(parts.services.then_some(false)),
             headers: headers(settings, hosts.first(), report),
-            hosts,
-            path: mapping.prefix.clone(),
             members: parts.members,
-            redirect: None,
-            refuse: None,
             sticky,
             balancing: method
                 .filter(|method| *method != api::Method::Latency)
                 .map(|method| api::Balancing { method, ..api::Balancing::default() }),
             failover: Some(parts.failover).filter(|f| *f != api::Failover::default()),
+            health_check: parts.health_check,
             timeouts: Some(timeouts).filter(|t| *t != api::Timeouts::default()),
-            limits: None,
+            limits: limits(settings, report),
             reverse: Some(reverse).filter(|r| *r != api::Reverse::default()),
-            access: None,
-            upstream_tls: None,
-            tls: None,
+            ..empty()
         }
     }
 
@@ -317,9 +475,9 @@ impl Maker<'_> {
                     return report.say(id, Verdict::Dropped, note);
                 };
                 let rest = if rest == "/" { "" } else { rest.as_str() };
-                let member =
-                    |m: &super::site::Member| m.url.trim_end_matches('/').to_owned() + rest;
-                pool.members.iter().map(member).collect()
+                // Those that are no members of the Balancer say nothing either.
+                let urls = pool.members.iter().filter_map(|m| member_url(&m.url).ok());
+                urls.map(|url| url.trim_end_matches('/').to_owned() + rest).collect()
             }
             None => vec![url.to_owned()],
         };
@@ -340,12 +498,21 @@ impl Maker<'_> {
             return report.say(id, Verdict::Converted, "derived from the members");
         }
         report.say(id, Verdict::Converted, "");
-        for made in made.iter_mut().filter(|made| covers(scope, &made.balancer.spec.path)) {
-            let reverse = made.balancer.spec.reverse.get_or_insert_default();
-            for url in &rest {
-                let mapping = api::Mapping { from: (*url).clone(), to: path.to_owned() };
+        for url in rest {
+            let mapping = api::Mapping { from: url.clone(), to: path.to_owned() };
+            let applies = |made: &&mut Made| {
+                let spec = &made.balancer.spec;
+                !spec.members.is_empty() && (covers(scope, &spec.path) || alike(scope, &spec.path))
+            };
+            for made in made.iter_mut().filter(applies) {
+                let before = made.balancer.spec.reverse.clone();
+                let reverse = made.balancer.spec.reverse.get_or_insert_default();
                 if !reverse.locations.contains(&mapping) {
-                    reverse.locations.push(mapping);
+                    reverse.locations.push(mapping.clone());
+                }
+                if let Some(faults) = faults(&made.balancer) {
+                    report.say(id, Verdict::Dropped, faults);
+                    made.balancer.spec.reverse = before;
                 }
             }
         }
@@ -382,13 +549,47 @@ impl Maker<'_> {
 }
 
 impl Site {
+    /// What applies to a path; a slash at its end makes no difference.
     fn settings_of(&self, prefix: &str) -> Settings {
         let mut all = Settings::default();
-        for (_, settings) in self.settings.iter().filter(|(scope, _)| covers(scope, prefix)) {
+        let applies = |scope: &str| covers(scope, prefix) || alike(scope, prefix);
+        for (_, settings) in self.settings.iter().filter(|(scope, _)| applies(scope)) {
             all.and(settings);
         }
         all
     }
+
+    /// The locations below what is proxied that need Balancers of their own.
+    fn parts(&self, kept: &[&Mapping]) -> Vec<Mapping> {
+        let mut parts: Vec<Mapping> = Vec::new();
+        for (scope, _) in self.settings.iter().filter(|(_, settings)| settings.is_apart()) {
+            let serves = kept.iter().find(|mapping| covers(&mapping.prefix, scope));
+            let is_new = !kept.iter().any(|m| alike(&m.prefix, scope))
+                && !parts.iter().any(|part| alike(&part.prefix, scope));
+            if let Some(mapping) = serves.filter(|m| is_new && m.to != To::Nowhere) {
+                parts.extend(mapping.below(scope));
+            }
+        }
+        parts
+    }
+
+    fn pool_guard(&self, to: &To) -> &Guard {
+        match to {
+            To::Pool(name, _) => self.pools.get(name).map_or(&self.guard, |pool| &pool.guard),
+            _ => &self.guard,
+        }
+    }
+}
+
+/// What `gibbon check` would say of a Balancer.
+fn faults(balancer: &api::Balancer) -> Option<String> {
+    let everything = Policy {
+        any_host: Namespaces::of(&["*".to_owned()]),
+        url_members: Namespaces::of(&["*".to_owned()]),
+        share_hosts: true,
+    };
+    let problems = rule(balancer, Place::Cluster(&everything)).err()?;
+    Some(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
 }
 
 /// The hosts of a site; none: any.
@@ -410,18 +611,19 @@ fn hosts(site: &Site, server: bool, report: &mut Report) -> Vec<String> {
     hosts
 }
 
-/// What `!` leaves out of the paths of another Balancer.
-fn refusal(mapping: &Mapping, hosts: Vec<String>) -> api::BalancerSpec {
+/// A Balancer that does nothing yet.
+const fn empty() -> api::BalancerSpec {
     api::BalancerSpec {
         class_name: None,
-        hosts,
-        path: mapping.prefix.clone(),
+        hosts: Vec::new(),
+        path: String::new(),
         members: Vec::new(),
         redirect: None,
-        refuse: Some(api::Refuse { status: 404 }),
+        refuse: None,
         sticky: None,
         balancing: None,
         failover: None,
+        health_check: None,
         timeouts: None,
         limits: None,
         preserve_host: None,
@@ -433,12 +635,28 @@ fn refusal(mapping: &Mapping, hosts: Vec<String>) -> api::BalancerSpec {
     }
 }
 
+fn refusal(status: u16) -> api::BalancerSpec {
+    api::BalancerSpec { refuse: Some(api::Refuse { status }), ..empty() }
+}
+
+const fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '-')
+}
+
+fn limits(settings: &Settings, report: &mut Report) -> Option<api::Limits> {
+    let (id, text) = settings.body.as_ref()?;
+    let Ok(bytes) = text.parse() else {
+        report.say(*id, Verdict::Dropped, "its value is not understood");
+        return None;
+    };
+    report.say(*id, Verdict::Converted, "");
+    (bytes > 0).then_some(api::Limits { request_body: Some(api::Bytes::new(bytes)) })
+}
+
 /// The manual's recipe replaces the application's cookie by Gibbon's own.
 fn issued(id: Id, issue: &api::Issue, sticky: &mut Option<api::Sticky>, report: &mut Report) {
-    let Some(sticky) = sticky.as_mut().filter(|s| s.cookie.as_deref() == Some(&issue.name)) else {
-        let note = "no balancer here has this cookie as its stickysession";
-        return report.say(id, Verdict::Dropped, note);
-    };
+    let own = sticky.as_mut().filter(|s| s.cookie.as_deref() == Some(&issue.name));
+    let Some(sticky) = own else { return };
     sticky.cookie = None;
     sticky.issue = Some(issue.clone());
     let note = "`sticky.issue`: the value is a hash of the route, so sessions begin anew";
@@ -458,8 +676,13 @@ fn seconds(settings: &Settings, report: &mut Report) -> Option<api::Duration> {
     time
 }
 
-fn reverse(settings: &Settings, report: &mut Report) -> api::Reverse {
-    let mut reverse = api::Reverse::default();
+fn reverse(site: &Site, settings: &Settings, report: &mut Report) -> api::Reverse {
+    let scheme = site.https.then_some(api::Scheme::Https);
+    let mut reverse = api::Reverse { scheme, ..api::Reverse::default() };
+    if let Some((id, on)) = site.canonical {
+        report.say(id, Verdict::Converted, if on { "`spec.reverse.host`" } else { "" });
+        reverse.host = site.authority.clone().filter(|_| on);
+    }
     let lists = [
         (&settings.cookie_domains, &mut reverse.cookie_domains, Verdict::Converted, ""),
         (

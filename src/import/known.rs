@@ -36,7 +36,8 @@ const PROCESS: &str =
     "it is about Apache's own processes, files or logs; Gibbon has flags for its own";
 const FILES: &str =
     "Gibbon serves no files: let a member serve them, with a Balancer for their path";
-const CLIENT_TLS: &str = "this Gibbon serves plain HTTP: end TLS in front of it";
+const CLIENT_TLS: &str =
+    "Gibbon speaks TLS 1.2 and 1.3 with the ciphers that are safe; there is no setting";
 const MEMBER_TLS: &str =
     "members by https are checked against the system's certificates, with SNI; there is no setting";
 const FORWARD: &str = "Gibbon is no forward proxy: nothing to do";
@@ -68,6 +69,18 @@ pub const DIRECTIVES: &[Known] = &[
     ),
     known("<IfDefine>", "<IfDefine SITE>\n</IfDefine>", Converted, "by `Define` and `--define`"),
     known("<IfVersion>", "<IfVersion >= 2.4>\n</IfVersion>", Converted, "as Apache 2.4.71"),
+    known(
+        "<Macro>",
+        "<Macro Via $name>\nProxyVia Off\n</Macro>\nUse Via x",
+        Converted,
+        "replaced wherever `Use` stands",
+    ),
+    known(
+        "Use",
+        "<Macro Via $name>\nProxyVia Off\n</Macro>\nUse Via x",
+        Converted,
+        "as what the macro stands for",
+    ),
     // Sites.
     known(
         "<VirtualHost>",
@@ -75,7 +88,7 @@ pub const DIRECTIVES: &[Known] = &[
         Approximated,
         "`spec.hosts`; the first one does not get unknown hosts, they are 404. Without a ServerName, the name in it is the host, as in Ape",
     ),
-    known("ServerName", "", Converted, "`spec.hosts`; scheme and port do not matter"),
+    known("ServerName", "", Converted, "`spec.hosts`; https in it is `spec.reverse.scheme`"),
     known("ServerAlias", "", Converted, "`spec.hosts`; of wildcards, those such as `*.site.com`"),
     // The proxy.
     known(
@@ -94,7 +107,7 @@ pub const DIRECTIVES: &[Known] = &[
         "RewriteRule",
         "RewriteRule ^/a/(.*)$ http://a.site.com/a/$1 [P]",
         Converted,
-        "with `[P]` and without conditions, as ProxyPassMatch; others are dropped",
+        "without conditions: with `[P]` as ProxyPassMatch, with `[R]`, `[F]` or `[G]` as RedirectMatch; others are dropped",
     ),
     known(
         "<Proxy>",
@@ -113,7 +126,7 @@ pub const DIRECTIVES: &[Known] = &[
         "<Location>",
         "<Location /a>\nProxyPass http://a.site.com/a\n</Location>",
         Converted,
-        "the path of a ProxyPass in it, and where its other directives apply",
+        "the path of a ProxyPass in it, and where its other directives apply: a Balancer of its own, if that is a part of a path",
     ),
     known(
         "ProxyPassReverse",
@@ -171,15 +184,131 @@ pub const DIRECTIVES: &[Known] = &[
         Converted,
         "`spec.headers.request` for fixed values; others are dropped",
     ),
+    known(
+        "Redirect",
+        "Redirect permanent /old http://new.site.com/",
+        Converted,
+        "`spec.redirect`, or `spec.refuse` for 4xx and 5xx, where nothing is proxied. All of a virtual host to the same host by https is `spec.tls.redirect` of what serves that",
+    ),
+    known(
+        "RedirectMatch",
+        "RedirectMatch ^/old/(.*)$ http://new.site.com/$1",
+        Converted,
+        "as Redirect, where the pattern is a prefix; others are dropped",
+    ),
+    known(
+        "RedirectPermanent",
+        "RedirectPermanent /old http://new.site.com/",
+        Converted,
+        "`spec.redirect` with status 301",
+    ),
+    known(
+        "RedirectTemp",
+        "RedirectTemp /old http://new.site.com/",
+        Converted,
+        "`spec.redirect` with status 302",
+    ),
+    known(
+        "Require",
+        "<Location /a>\nProxyPass http://a.site.com/a\nRequire ip 10.0.0.0/8\n</Location>",
+        Converted,
+        "`spec.access`, in `<Proxy>` and `<Location>`, where it is about addresses. What else it asks for, such as a user, lets nobody in: what was closed stays closed",
+    ),
+    known(
+        "<RequireAll>",
+        "<Location /a>\nProxyPass http://a.site.com/a\n<RequireAll>\nRequire all granted\nRequire not ip 10.0.0.0/8\n</RequireAll>\n</Location>",
+        Converted,
+        "`spec.access`",
+    ),
+    known(
+        "<RequireAny>",
+        "<Location /a>\nProxyPass http://a.site.com/a\n<RequireAny>\nRequire ip 10 192.0.2\n</RequireAny>\n</Location>",
+        Converted,
+        "`spec.access`",
+    ),
+    known(
+        "<RequireNone>",
+        "<Location /a>\nProxyPass http://a.site.com/a\n<RequireNone>\nRequire ip 10\n</RequireNone>\n</Location>",
+        Converted,
+        "`spec.access`",
+    ),
+    known(
+        "Order",
+        "<Proxy *>\nOrder deny,allow\nDeny from all\nAllow from 10.0.0.0/8\n</Proxy>",
+        Converted,
+        "`spec.access`",
+    ),
+    known(
+        "Allow",
+        "<Proxy *>\nOrder allow,deny\nAllow from 10\n</Proxy>",
+        Converted,
+        "`spec.access`",
+    ),
+    known("Deny", "<Proxy *>\nDeny from 10.0.0.0/8\n</Proxy>", Converted, "`spec.access`"),
+    known(
+        "Satisfy",
+        "<Proxy *>\nSatisfy any\nAllow from 10\nDeny from all\nRequire local\n</Proxy>",
+        Converted,
+        "`spec.access`",
+    ),
+    known("LimitRequestBody", "LimitRequestBody 1048576", Converted, "`spec.limits.requestBody`"),
+    known(
+        "UseCanonicalName",
+        "UseCanonicalName On",
+        Converted,
+        "`spec.reverse.host`: what ServerName says",
+    ),
+    known(
+        "SSLEngine",
+        "SSLEngine On",
+        Converted,
+        "`spec.tls`. Gibbon does not choose by port: the same path of a host is served alike with TLS and without",
+    ),
+    known(
+        "SSLCertificateFile",
+        "SSLEngine On\nSSLCertificateFile /etc/ssl/site.pem",
+        Approximated,
+        "`spec.tls.secretName`; the report has the command that makes the Secret",
+    ),
+    known(
+        "SSLCertificateKeyFile",
+        "SSLEngine On\nSSLCertificateFile /etc/ssl/site.pem\nSSLCertificateKeyFile /etc/ssl/site.key",
+        Approximated,
+        "the same Secret",
+    ),
+    known(
+        "SSLCertificateChainFile",
+        "SSLEngine On\nSSLCertificateFile /etc/ssl/site.pem\nSSLCertificateChainFile /etc/ssl/chain.pem",
+        Approximated,
+        "the same Secret, behind the certificate",
+    ),
+    known(
+        "SSLVerifyClient",
+        "SSLVerifyClient none",
+        Converted,
+        "Gibbon does not ask clients for certificates: with `require`, nobody is let in",
+    ),
+    known(
+        "ProxyHCExpr",
+        "ProxyHCExpr ok {%{REQUEST_STATUS} =~ /^[234]/}",
+        Converted,
+        "`healthCheck.statuses`, where it is about the status alone",
+    ),
+    known(
+        "ProxyHCTemplate",
+        "ProxyHCTemplate tcp5 hcmethod=tcp hcinterval=5",
+        Converted,
+        "wherever `hctemplate` stands",
+    ),
     // What the name alone decides.
     named("RewriteEngine", Converted, "rules are looked at one by one"),
-    named("RewriteCond", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
+    named(
+        "RewriteCond",
+        Dropped,
+        "Gibbon chooses by host and path alone: let a member decide. With HTTPS off before what sends everything to https, it is `spec.tls.redirect`",
+    ),
     named("RewriteBase", Dropped, "Gibbon does not rewrite paths, but for a Balancer's own"),
     named("RewriteMap", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
-    named("Redirect", Dropped, "write a Balancer with `spec.redirect`"),
-    named("RedirectMatch", Dropped, "write a Balancer with `spec.redirect`"),
-    named("RedirectPermanent", Dropped, "write a Balancer with `spec.redirect` and status 301"),
-    named("RedirectTemp", Dropped, "write a Balancer with `spec.redirect` and status 302"),
     named("SetEnv", Dropped, "Gibbon has no variables"),
     named(
         "SetEnvIf",
@@ -192,11 +321,6 @@ pub const DIRECTIVES: &[Known] = &[
         "Gibbon has no variables: use paths, or `spec.access` for addresses",
     ),
     named("BrowserMatch", Dropped, "Gibbon has no variables"),
-    named(
-        "UseCanonicalName",
-        Dropped,
-        "redirects are reversed to the host that the client asked for",
-    ),
     named(
         "SetHandler",
         Dropped,
@@ -232,9 +356,7 @@ pub const DIRECTIVES: &[Known] = &[
     named("BalancerPersist", Dropped, "nothing but the Balancer changes a member: nothing to do"),
     named("BalancerGrowth", Dropped, "the file may grow: nothing to do"),
     named("Proxy100Continue", Dropped, "100-continue is passed on"),
-    named("ProxyHCExpr", Dropped, "Gibbon has no health checks of its own: requests find out"),
-    named("ProxyHCTemplate", Dropped, "Gibbon has no health checks of its own: requests find out"),
-    named("ProxyHCTPsize", Dropped, "Gibbon has no health checks of its own: requests find out"),
+    named("ProxyHCTPsize", Dropped, "one thread checks all members: nothing to do"),
     named("AllowEncodedSlashes", Approximated, "`%2F` is always passed on as it is"),
     named("MergeSlashes", Dropped, "paths are passed on as they are, but for `.` and `..`"),
     named(
@@ -252,19 +374,9 @@ pub const DIRECTIVES: &[Known] = &[
     named("LimitRequestFieldSize", Approximated, "`gibbon serve --max-head`"),
     named("LimitRequestLine", Approximated, "`gibbon serve --max-head`"),
     named("LimitRequestFields", Approximated, "`gibbon serve --max-headers`"),
-    named("LimitRequestBody", Dropped, "write `spec.limits.requestBody`"),
     named("RemoteIPHeader", Approximated, "`gibbon serve --trusted-proxies`, and X-Forwarded-For"),
     named("RemoteIPInternalProxy", Approximated, "`gibbon serve --trusted-proxies`"),
     named("RemoteIPTrustedProxy", Approximated, "`gibbon serve --trusted-proxies`"),
-    named(
-        "Require",
-        Dropped,
-        "write `spec.access` if it is about addresses; nothing to do for `all granted`",
-    ),
-    named("Order", Dropped, "write `spec.access`"),
-    named("Allow", Dropped, "write `spec.access`"),
-    named("Deny", Dropped, "write `spec.access`"),
-    named("Satisfy", Dropped, "write `spec.access`"),
     named("AuthType", Dropped, LOGIN),
     named("AuthName", Dropped, LOGIN),
     named("AuthUserFile", Dropped, LOGIN),
@@ -286,18 +398,18 @@ pub const DIRECTIVES: &[Known] = &[
     named("<DirectoryMatch>", Dropped, FILES),
     named("<Files>", Dropped, FILES),
     named("<FilesMatch>", Dropped, FILES),
-    named("<LocationMatch>", Dropped, "Gibbon chooses by prefix: write a `<Location>` of one"),
+    known(
+        "<LocationMatch>",
+        "<LocationMatch ^/a/>\nProxyPass http://a.site.com\n</LocationMatch>",
+        Converted,
+        "as `<Location>` and ProxyPassMatch, where the pattern is a prefix; others are dropped",
+    ),
     named("<ProxyMatch>", Dropped, "write a `<Proxy>` of one balancer"),
     named("<If>", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
     named("<ElseIf>", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
     named("<Else>", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
     named("<Limit>", Dropped, "Gibbon does not choose by method: let a member decide"),
     named("<LimitExcept>", Dropped, "Gibbon does not choose by method: let a member decide"),
-    named("<RequireAny>", Dropped, "write `spec.access`"),
-    named("<RequireAll>", Dropped, "write `spec.access`"),
-    named("<RequireNone>", Dropped, "write `spec.access`"),
-    named("<Macro>", Dropped, "write out what it stands for"),
-    named("Use", Dropped, "write out what the macro stands for"),
     named("AddOutputFilterByType", Dropped, "Gibbon does not change bodies: let members compress"),
     named("AddOutputFilter", Dropped, "Gibbon does not change bodies"),
     named("SetOutputFilter", Dropped, "Gibbon does not change bodies: let members compress"),
@@ -314,13 +426,12 @@ pub const DIRECTIVES: &[Known] = &[
         "Gibbon does not change bodies: have members write relative links",
     ),
     named("CacheEnable", Dropped, "Gibbon has no cache"),
-    named("SSLEngine", Dropped, CLIENT_TLS),
-    named("SSLCertificateFile", Dropped, CLIENT_TLS),
-    named("SSLCertificateKeyFile", Dropped, CLIENT_TLS),
-    named("SSLCertificateChainFile", Dropped, CLIENT_TLS),
-    named("SSLProtocol", Dropped, CLIENT_TLS),
-    named("SSLCipherSuite", Dropped, CLIENT_TLS),
-    named("SSLHonorCipherOrder", Dropped, CLIENT_TLS),
+    named("SSLProtocol", Approximated, CLIENT_TLS),
+    named("SSLCipherSuite", Approximated, CLIENT_TLS),
+    named("SSLHonorCipherOrder", Approximated, CLIENT_TLS),
+    named("SSLSessionCache", Converted, "Gibbon resumes sessions by itself"),
+    named("SSLSessionTickets", Converted, "Gibbon resumes sessions by itself"),
+    named("SSLOptions", Dropped, "Gibbon has no variables"),
     named("SSLProxyEngine", Converted, "a member by https is asked by TLS"),
     named("SSLProxyVerify", Approximated, MEMBER_TLS),
     named("SSLProxyCheckPeerCN", Approximated, MEMBER_TLS),
@@ -353,8 +464,6 @@ pub const DIRECTIVES: &[Known] = &[
     named("EnableMMAP", Dropped, PROCESS),
 ];
 
-const CHECKS: &str = "Gibbon has no health checks of its own: a refused connection, three failures in a row or \
-     `failover.statuses` take a member out, and a request finds out when it is back";
 const POOL: &str = "connections to members are opened as needed, kept for 4 s without work, and not \
      counted against a limit";
 
@@ -428,20 +537,10 @@ pub const MEMBER_PARAMETERS: &[Known] = &[
         "status",
         "status=D",
         Converted,
-        "`state`: D and S are `Disabled`, H is `Standby`, N is `Draining`; R is nearly `Standby`; E and I are not kept",
+        "`state`: D and S are `Disabled`, H is `Standby`, R is `Spare`, N is `Draining`; E and I are not kept",
     ),
-    known(
-        "redirect",
-        "redirect=other",
-        Dropped,
-        "sessions of a member that is down go to any other",
-    ),
-    known(
-        "lbset",
-        "lbset=1",
-        Converted,
-        "sets beside the first are `Standby`; nearly so if there are more than two",
-    ),
+    known("redirect", "redirect=b", Converted, "`failoverRoute`"),
+    known("lbset", "lbset=1", Converted, "`tier`"),
     known(
         "retry",
         "retry=10",
@@ -482,13 +581,23 @@ pub const MEMBER_PARAMETERS: &[Known] = &[
         "names are asked for again as DNS says, after 30 s at the latest",
     ),
     known("secret", "secret=x", Dropped, "Gibbon speaks HTTP to members, not AJP"),
-    known("hcmethod", "hcmethod=GET", Dropped, CHECKS),
-    known("hcuri", "hcuri=/health", Dropped, CHECKS),
-    known("hcinterval", "hcinterval=5", Dropped, CHECKS),
-    known("hcpasses", "hcpasses=2", Dropped, CHECKS),
-    known("hcfails", "hcfails=3", Dropped, CHECKS),
-    known("hcexpr", "hcexpr=ok", Dropped, CHECKS),
-    known("hctemplate", "hctemplate=t", Dropped, CHECKS),
+    known(
+        "hcmethod",
+        "hcmethod=GET",
+        Converted,
+        "`healthCheck`, one for all members: by HTTP/1.1, or `type: Tcp`; CPING is dropped. Only results in a row count, and where all members fail they are tried",
+    ),
+    known(
+        "hcuri",
+        "hcuri=/health",
+        Converted,
+        "`healthCheck.path`, with the member's own before it",
+    ),
+    known("hcinterval", "hcinterval=5", Converted, "`healthCheck.interval`"),
+    known("hcpasses", "hcpasses=2", Converted, "`healthCheck.successThreshold`"),
+    known("hcfails", "hcfails=3", Converted, "`healthCheck.failureThreshold`"),
+    known("hcexpr", "hcexpr=ok", Converted, "`healthCheck.statuses`"),
+    known("hctemplate", "hctemplate=t", Converted, "as the parameters of the template"),
 ];
 
 /// Looks a name up, whatever its case.

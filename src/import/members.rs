@@ -1,5 +1,6 @@
 //! Balancers and their members with all their parameters → the parts of a `BalancerSpec`.
 
+use super::checks::Checks;
 use super::known::{self, Known};
 use super::report::{Id, Report, Verdict};
 use super::site::{Param, Pool, Site, member_url};
@@ -25,6 +26,8 @@ pub struct Parts {
     pub connect: Option<api::Duration>,
     /// A member is a Service.
     pub services: bool,
+    /// `healthCheck`.
+    pub health_check: Option<api::HealthCheck>,
 }
 
 /// A value that each member may have, where Gibbon has one for all.
@@ -38,7 +41,8 @@ struct Varied<T> {
 #[derive(Debug)]
 struct Draft {
     factors: Vec<u32>,
-    sets: Vec<u8>,
+    checks: Checks,
+    redirects: Vec<Param>,
     retry: Varied<api::Duration>,
     timeout: Varied<api::Duration>,
     connect: Varied<api::Duration>,
@@ -107,10 +111,12 @@ impl Parts {
             };
             report.say(member.id, Verdict::Converted, "");
             let params: Vec<_> = site.worker(&member.url).chain(&member.params).cloned().collect();
-            let entry = draft.member(&join(&url, path), &params, report);
+            let url = join(&url, path);
+            draft.checks.member(&url, &params, &site.checks);
+            let entry = draft.member(&url, &params, report);
             parts.push(entry, member.id, services, report);
         }
-        draft.finish(&mut parts, report);
+        draft.finish(&mut parts, site, report);
         let params: Vec<_> = pool.params.iter().chain(more).cloned().collect();
         parts.balancer(&params, report);
         parts
@@ -128,9 +134,10 @@ impl Parts {
         let mut parts = Self::default();
         let mut draft = Draft::new();
         let params: Vec<_> = site.worker(url).chain(params).cloned().collect();
+        draft.checks.member(url, &params, &site.checks);
         let entry = draft.member(url, &params, report);
         parts.push(entry, id, services, report);
-        draft.finish(&mut parts, report);
+        draft.finish(&mut parts, site, report);
         parts
     }
 
@@ -232,10 +239,11 @@ impl Session {
 }
 
 impl Draft {
-    const fn new() -> Self {
+    fn new() -> Self {
         Self {
             factors: Vec::new(),
-            sets: Vec::new(),
+            checks: Checks::default(),
+            redirects: Vec::new(),
             retry: Varied::new(
                 "`failover.excludeFor`, one for all members, which grows with each failure in a row",
             ),
@@ -257,14 +265,16 @@ impl Draft {
             share: None,
             max_in_flight: None,
             state: api::State::Active,
+            tier: 0,
+            failover_route: None,
         };
-        let (mut factor, mut set) = (100, 0);
+        let (mut factor, mut flags) = (100, String::new());
         for param in params {
             let Some(known) = known::find(known::MEMBER_PARAMETERS, &param.key) else {
                 other(param, report);
                 continue;
             };
-            match self.parameter(param, known, &mut member, &mut factor, &mut set) {
+            match self.parameter(param, known, &mut member, &mut factor, &mut flags) {
                 Ok(Some((verdict, note))) => report.part(param.id, &param.text, verdict, &note),
                 Ok(None) => {}
                 Err(()) => {
@@ -273,8 +283,8 @@ impl Draft {
                 }
             }
         }
+        member.state = state(&flags);
         self.factors.push(factor);
-        self.sets.push(set);
         member
     }
 
@@ -285,7 +295,7 @@ impl Draft {
         known: &Known,
         member: &mut api::Member,
         factor: &mut u32,
-        set: &mut u8,
+        flags: &mut String,
     ) -> Result<Option<(Verdict, String)>, ()> {
         let value = param.value.as_str();
         let given = |time: Option<api::Duration>| {
@@ -302,10 +312,16 @@ impl Draft {
                 good
             }
             "lbset" => {
-                *set = value.parse().map_err(drop)?;
+                member.tier = value.parse().ok().filter(|set| *set < 100).ok_or(())?;
                 good
             }
-            "status" => Ok(Some(status(value, member))),
+            "redirect" => {
+                member.failover_route = Some(value.to_owned());
+                self.redirects.push(param.clone());
+                Ok(None)
+            }
+            "status" => Ok(Some(status(value, flags))),
+            key if Checks::has(key) => Ok(None),
             "retry" => {
                 self.retry.given.push(given(time(value))?);
                 Ok(None)
@@ -324,18 +340,14 @@ impl Draft {
         }
     }
 
-    fn finish(&self, parts: &mut Parts, report: &mut Report) {
+    fn finish(&self, parts: &mut Parts, site: &Site, report: &mut Report) {
         let members = self.factors.len();
         let divisor = self.factors.iter().fold(0, |a, b| gcd(a, *b)).max(1);
         for (member, factor) in parts.members.iter_mut().zip(&self.factors) {
             member.weight = u16::try_from(factor / divisor).unwrap_or(1);
         }
-        let first = self.sets.iter().min().copied().unwrap_or_default();
-        for (member, set) in parts.members.iter_mut().zip(&self.sets) {
-            if *set > first && member.state == api::State::Active {
-                member.state = api::State::Standby;
-            }
-        }
+        self.redirects(parts, report);
+        parts.health_check = self.checks.finish(&site.checks, report);
         let least = |all: &mut dyn Iterator<Item = api::Duration>| all.min();
         let most = |all: &mut dyn Iterator<Item = api::Duration>| all.max();
         if let Some(retry) = self.retry.one(members, Verdict::Approximated, report, least) {
@@ -343,6 +355,23 @@ impl Draft {
         }
         parts.response = self.timeout.one(members, Verdict::Converted, report, most);
         parts.connect = self.connect.one(members, Verdict::Converted, report, most);
+    }
+}
+
+impl Draft {
+    /// Keeps those that lead to a member.
+    fn redirects(&self, parts: &mut Parts, report: &mut Report) {
+        let routes: Vec<_> = parts.members.iter().filter_map(|m| m.route.clone()).collect();
+        for member in &mut parts.members {
+            let own = member.route.clone();
+            let leads = |to: &String| Some(to) != own.as_ref() && routes.contains(to);
+            member.failover_route = member.failover_route.take().filter(leads);
+        }
+        for redirect in &self.redirects {
+            let note =
+                if routes.contains(&redirect.value) { "" } else { "no member has this route" };
+            report.part(redirect.id, &redirect.text, Verdict::Converted, note);
+        }
     }
 }
 
@@ -389,46 +418,40 @@ fn method(value: &str) -> (api::Method, Verdict, &'static str) {
     }
 }
 
-/// `+D-E`, or letters alone.
-fn status(value: &str, member: &mut api::Member) -> (Verdict, String) {
+/// `+D-E`, or letters alone: what is set in the end.
+fn status(value: &str, flags: &mut String) -> (Verdict, String) {
     let mut verdict = (Verdict::Converted, String::new());
     let mut on = true;
-    for letter in value.chars() {
-        let state = match letter.to_ascii_uppercase() {
-            '+' | '-' => {
-                on = letter == '+';
-                continue;
-            }
-            'D' | 'S' => api::State::Disabled,
-            'N' => api::State::Draining,
-            'H' => api::State::Standby,
-            'R' => {
-                let note = "a spare serves only while no other member can, and Apache has one for \
-                            each that cannot";
-                verdict = (Verdict::Approximated, note.to_owned());
-                api::State::Standby
+    for letter in value.chars().map(|letter| letter.to_ascii_uppercase()) {
+        match letter {
+            '+' | '-' => on = letter == '+',
+            'D' | 'S' | 'N' | 'H' | 'R' => {
+                flags.retain(|flag| flag != letter);
+                flags.extend(on.then_some(letter));
             }
             'I' => {
                 let note = "failures always take a member out";
                 verdict = (Verdict::Approximated, note.to_owned());
-                continue;
             }
             'E' | 'C' => {
                 verdict = (Verdict::Approximated, "members begin as usable".to_owned());
-                continue;
             }
-            _ => {
-                verdict = malformed();
-                continue;
-            }
-        };
-        if on && member.state != api::State::Disabled {
-            member.state = state;
-        } else if member.state == state {
-            member.state = api::State::Active;
+            _ => verdict = malformed(),
         }
     }
     verdict
+}
+
+/// The state that flags together make.
+fn state(flags: &str) -> api::State {
+    let states = [
+        ("DS", api::State::Disabled),
+        ("N", api::State::Draining),
+        ("R", api::State::Spare),
+        ("H", api::State::Standby),
+    ];
+    let set = |(letters, _): &&(&str, api::State)| flags.contains(|flag| letters.contains(flag));
+    states.iter().find(set).map_or(api::State::Active, |(_, state)| *state)
 }
 
 /// A load factor in hundredths, of which there are 100 to 10000.
@@ -501,11 +524,12 @@ mod tests {
             ("+N", api::State::Draining, Verdict::Converted),
             ("+D+H", api::State::Disabled, Verdict::Converted),
             ("-E", api::State::Active, Verdict::Approximated),
-            ("R", api::State::Standby, Verdict::Approximated),
+            ("R", api::State::Spare, Verdict::Converted),
+            ("HN", api::State::Draining, Verdict::Converted),
             ("x", api::State::Active, Verdict::Dropped),
         ] {
-            let mut member = Draft::new().member("http://a", &[], &mut Report::default());
-            assert_eq!((status(flags, &mut member).0, member.state), (verdict, state), "{flags}");
+            let mut set = String::new();
+            assert_eq!((status(flags, &mut set).0, self::state(&set)), (verdict, state), "{flags}");
         }
     }
 

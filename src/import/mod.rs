@@ -4,14 +4,18 @@
 //! left by virtual host, `members` and `balancers` translate it. Every directive ends in the
 //! `report`, which is why each step writes to it.
 
+mod access;
 mod balancers;
+mod checks;
 pub mod known;
 mod members;
 mod pattern;
 pub mod read;
+mod redirect;
 pub mod replay;
 pub mod report;
 pub mod run;
+mod secure;
 mod site;
 mod syntax;
 mod yaml;
@@ -72,6 +76,8 @@ pub fn apache(files: &[File], find: &Find<'_>, options: &Options) -> Result<Outc
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
 
     use super::report::Verdict;
@@ -148,15 +154,201 @@ mod tests {
         assert!(report.text().contains("Gibbon speaks HTTP to members, not fcgi"));
     }
 
+    fn yaml(text: &str) -> Vec<serde_json::Value> {
+        let outcome = import(text).unwrap();
+        outcome.balancers.iter().map(|(_, b)| serde_json::to_value(&b.spec).unwrap()).collect()
+    }
+
+    #[test]
+    fn redirects_are_where_nothing_is_proxied() {
+        let outcome = import(
+            "ServerName a.org\nRedirect permanent /old/a http://n/a\nRedirect 410 /gone\n\
+             Redirect /late http://n/\nRedirectMatch ^/m/(.*)$ /n/$1\nProxyPass /old !\n\
+             ProxyPass /gone/x !\nProxyPass /late http://h/\nProxyPass /gone http://h/\n\
+             <Location /in>\nRedirect seeother http://i/\n</Location>",
+        );
+        let outcome = outcome.unwrap();
+        assert_eq!(
+            paths(&outcome).into_iter().map(|(path, _)| path).collect::<Vec<_>>(),
+            ["a.org/in", "a.org/gone/x", "a.org/late", "a.org/gone", "a.org/old/a", "a.org/m/"]
+        );
+        let spec = |path: &str| {
+            let found = outcome.balancers.iter().find(|(_, b)| b.spec.path == path).unwrap();
+            let spec = serde_json::to_value(&found.1.spec).unwrap();
+            (spec["redirect"].clone(), spec["refuse"]["status"].clone())
+        };
+        let to = |to: &str, status, keep| serde_json::json!({"to": to, "status": status, "keepPath": keep});
+        assert_eq!(spec("/in").0, to("http://i/", 303, false));
+        assert_eq!(spec("/old/a").0, to("http://n/a", 301, true));
+        assert_eq!(spec("/gone/x").1, 410);
+        assert_eq!(spec("/m/").0, to("/n/", 302, true));
+        let report = outcome.report.text();
+        assert!(report.contains("never reached: /late comes first"), "{report}");
+    }
+
+    #[test]
+    fn a_location_below_a_path_is_a_balancer_of_its_own() {
+        let specs = yaml(
+            "ServerName a.org\nProxyPass /app balancer://b/x stickysession=s\n\
+             <Proxy balancer://b>\nBalancerMember http://h1/m route=a\nRequire ip 10\n</Proxy>\n\
+             <Location /app/admin>\nRequire ip 10.1\nLimitRequestBody 100\n</Location>\n\
+             <Location /app/>\nHeader set X-A b\n</Location>\n\
+             <Location /other>\nRequire all denied\n</Location>",
+        );
+        assert_eq!(specs.len(), 2);
+        let (app, admin) = (&specs[0], &specs[1]);
+        assert_eq!(
+            (&app["path"], &app["members"][0]["url"]),
+            (&"/app".into(), &"http://h1/m/x".into())
+        );
+        assert_eq!(app["access"]["allow"][0], "10.0.0.0/8");
+        assert_eq!(app["headers"]["response"]["set"][0]["name"], "X-A");
+        assert_eq!(admin["path"], "/app/admin");
+        assert_eq!(admin["members"][0]["url"], "http://h1/m/x/admin");
+        assert_eq!(admin["access"]["allow"][0], "10.1.0.0/16");
+        assert_eq!(admin["limits"]["requestBody"], "100");
+        assert_eq!(admin["headers"]["response"]["set"][0]["name"], "X-A");
+        assert_eq!(admin["sticky"], app["sticky"]);
+    }
+
+    #[test]
+    fn a_virtual_host_that_only_sends_to_another_by_tls_is_a_setting_of_that() {
+        const TLS: &str = "<VirtualHost *:443>\nServerName a.org\nServerAlias www.a.org\nSSLEngine on\n\
+            SSLCertificateFile /etc/a.pem\nSSLCertificateKeyFile /etc/a.key\nProxyPass / http://h/\n</VirtualHost>\n";
+        let plain = |line: &str| {
+            format!(
+                "<VirtualHost *:80>\nServerName a.org\nServerAlias www.a.org old.a.org\n{line}\n\
+                 </VirtualHost>\n{TLS}"
+            )
+        };
+        for line in [
+            "Redirect permanent / https://a.org/",
+            "RewriteEngine On\nRewriteCond %{HTTPS} off\nRewriteRule ^(.*)$ https://%{HTTP_HOST}$1 [R=301,L]",
+            "RewriteRule ^ https://%{SERVER_NAME}%{REQUEST_URI} [L,R]",
+        ] {
+            let specs = yaml(&plain(line));
+            assert_eq!(specs.len(), 2, "{line}");
+            let served = specs.iter().find(|spec| spec["hosts"][0] == "a.org").unwrap();
+            assert_eq!(served["tls"], serde_json::json!({"secretName": "a.org", "redirect": true}));
+            let other = specs.iter().find(|spec| spec["hosts"][0] == "old.a.org").unwrap();
+            assert!(other["redirect"]["to"].as_str().unwrap().starts_with("https://"), "{other}");
+        }
+        // The same for both, once; what is proxied without TLS stays so.
+        let specs = yaml(&plain("ProxyPass / http://h/\nProxyPass /p http://h/p"));
+        assert_eq!(specs[0]["tls"]["redirect"], false);
+        assert_eq!(specs.iter().filter(|spec| spec["path"] == "/").count(), 2);
+    }
+
+    #[test]
+    fn macros_are_written_out() {
+        let text = "<Macro Site $name $names>\n<VirtualHost *>\nServerName $name.org\n\
+                    ServerAlias $names\nUse App $name\n</VirtualHost>\n</Macro>\n\
+                    <Macro App $to>\nProxyPass / http://$to/\n</Macro>\n\
+                    Use Site a \"b.org c.org\"\nUse site d e.org\n";
+        let specs = yaml(text);
+        assert_eq!(specs[0]["hosts"], serde_json::json!(["a.org", "b.org", "c.org"]));
+        assert_eq!(specs[1]["members"][0]["url"], "http://d/");
+        for (text, error) in [
+            ("Use nothing", "there is no macro nothing"),
+            ("<Macro A $b>\n</Macro>\nUse A", "macro A has 1 parameters"),
+            ("<Macro A>\nUse A\nUse A\n</Macro>\nUse A", "128 macros within each other"),
+        ] {
+            let message = import(text).unwrap_err().to_string();
+            assert!(message.contains(error), "{message}");
+        }
+        let mut deep = "<Macro M0>\nProxyVia Off\n</Macro>\n".to_owned();
+        for level in 1..40 {
+            let below = format!("Use M{}\n", level - 1).repeat(8);
+            let _ = write!(deep, "<Macro M{level}>\n{below}</Macro>\n");
+        }
+        assert!(import(&(deep + "Use M39")).unwrap_err().message.contains("too many"));
+    }
+
     const PARTS: &str = "(<VirtualHost (a[.]org|[*]:80|_default_)>\n|</VirtualHost>\n|ServerName [a-c*./:]{1,8}\n|\
          ServerAlias [*]?[.]?[a-c.]{1,6}\n|<Proxy balancer://[ab]/?>\n|</Proxy>\n|\
          BalancerMember (http|ws|ajp)://[a-c/:%8]{0,8}( [a-z]{1,8}=[0-9a-z+.]{0,6}| route=a| lbset=1| status=\\+H){0,3}\n|\
          ProxyPass(Match)? [\\^]?/[a-c/.%]{0,4}([(][.][*][)][$])? (!|balancer://[ab]/?|http://[a-c./]{1,5}([$]1)?)( [a-z]{1,8}=[0-9a-z+.]{0,6}| stickysession=[a-c|]{1,3}){0,3}\n|\
          ProxyPassReverse /[a-c]{0,2} (balancer://a/|http://[a-c/]{1,4}|/[a-c])\n|\
          ProxyPassReverseCookie(Path|Domain) [/a-c.]{1,4} [/a-c.]{1,4}\n|\
-         (Request)?Header (set|add|unset) [A-C-]{1,3} [a-z%]{0,4}\n|ProxyTimeout [0-9a-z]{0,9}\n|ProxyVia (On|Block)\n)";
+         (Request)?Header (set|add|unset) [A-C-]{1,3} [a-z%]{0,4}\n|Redirect(Match|Permanent)? (4[0-9]{2} |temp )?[\\^]?/[a-c/]{0,3} (https?://[a-c]{1,3}/?|/[a-c])?([$]1)?\n|\
+         <Location(Match)? [\\^]?/[a-c/]{0,3}>\n|</Location>\n|</LocationMatch>\n|Require (not )?(all (granted|denied)|ip [1-9./]{1,6}|user a)\n|<RequireAll>\n|</RequireAll>\n|\
+         (Order (allow,deny|deny,allow)|Allow from (all|10)|Deny from (all|10.1))\n|SSLEngine On\n|SSLCertificateFile [a-c]\n|UseCanonicalName On\n|LimitRequestBody [0-9]{1,3}\n|\
+         RewriteCond %[{]HTTPS[}] off\n|RewriteRule [\\^]?([(][.][*][)])? (https://%[{]HTTP_HOST[}][$]1|http://a/[$]1|-) [\\[](R|P|F|R=301)[\\]]\n|<Macro A [$]b>\n|</Macro>\n|Use A c\n|ProxyTimeout [0-9a-z]{0,9}\n|ProxyVia (On|Block)\n)";
+
+    /// Configurations that Apache has run, and the example.
+    fn real() -> Vec<String> {
+        let read = |path: &str| {
+            std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+        };
+        let cases: serde_json::Value =
+            serde_json::from_str(&read("tests/apache/cases.json")).unwrap();
+        let config = |case: &serde_json::Value| {
+            let lines = case["config"].as_array()?.iter().filter_map(|line| line.as_str());
+            Some(lines.collect::<Vec<_>>().join("\n"))
+        };
+        let configs = cases["cases"].as_array().unwrap().iter().filter_map(config);
+        configs.chain([read("examples/apache/httpd.conf")]).collect()
+    }
+
+    /// A change of a text: what is done where, and with which bytes.
+    type Change = (usize, usize, Vec<u8>);
+
+    fn changed(text: &str, others: &[String], changes: &[Change]) -> String {
+        let mut bytes = text.as_bytes().to_vec();
+        for (kind, at, new) in changes {
+            let at = at % (bytes.len() + 1);
+            let end = (at + new.len()).min(bytes.len());
+            match kind % 5 {
+                0 => drop(bytes.splice(at..at, new.iter().copied())),
+                1 => drop(bytes.drain(at..end)),
+                2 => drop(bytes.splice(at..end, new.iter().copied())),
+                3 => {
+                    let repeated = bytes[at..].to_vec();
+                    bytes.extend(repeated);
+                }
+                _ => {
+                    let lines: Vec<_> = others[at % others.len()].lines().collect();
+                    let line = lines.get(new.len() % lines.len().max(1)).copied();
+                    let line = format!("\n{}\n", line.unwrap_or_default());
+                    drop(bytes.splice(at..at, line.into_bytes()));
+                }
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn is_read_back(outcome: &Outcome) -> Result<(), TestCaseError> {
+        let yaml = outcome.yaml();
+        let reading = files::read(&yaml);
+        prop_assert!(reading.faults.is_empty(), "{:?}\n{yaml}", reading.faults);
+        prop_assert_eq!(reading.rules.len(), outcome.balancers.len());
+        Ok(())
+    }
 
     proptest! {
+        #[test]
+        fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(outcome) = import(&String::from_utf8_lossy(&bytes)) {
+                is_read_back(&outcome)?;
+            }
+        }
+
+        #[test]
+        fn no_change_of_a_real_configuration_is_too_odd(
+            which in any::<prop::sample::Index>(),
+            changes in proptest::collection::vec(
+                (any::<usize>(), any::<usize>(), proptest::collection::vec(any::<u8>(), 0..6)),
+                1..8,
+            ),
+        ) {
+            static REAL: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(real);
+            let one: &String = which.get(REAL.as_slice());
+            let text = changed(one, &REAL, &changes);
+            if let Ok(outcome) = import(&text) {
+                is_read_back(&outcome)?;
+            }
+        }
+
         #[test]
         fn no_configuration_is_too_odd(text in "(?s).{0,200}") {
             let _ = import(&text);
@@ -165,10 +357,7 @@ mod tests {
         #[test]
         fn what_is_written_is_always_read_back(parts in proptest::collection::vec(PARTS, 0..14)) {
             if let Ok(outcome) = import(&parts.concat()) {
-                let yaml = outcome.yaml();
-                let reading = files::read(&yaml);
-                prop_assert!(reading.faults.is_empty(), "{:?}\n{yaml}", reading.faults);
-                prop_assert_eq!(reading.rules.len(), outcome.balancers.len());
+                is_read_back(&outcome)?;
                 prop_assert!(!outcome.report.text().contains("it does not lead") || outcome.report.drops());
             }
         }

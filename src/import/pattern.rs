@@ -30,15 +30,26 @@ enum Tail {
     MaybeBelow,
 }
 
+/// The most patterns that one with alternatives becomes.
+const MOST: usize = 32;
 const SEGMENTS: &str = "the prefix is of whole segments, and the pattern's is not";
 const BELOW: &str = "what is below the path is matched too";
 
 impl Plain {
-    /// Reads a pattern and its target.
+    /// Reads a pattern and its target, with each of its alternatives written out.
+    ///
+    /// # Errors
+    /// Why no prefixes say the same.
+    pub fn read_all(pattern: &str, target: &str) -> Result<Vec<Self>, &'static str> {
+        let all = alternatives(pattern, target);
+        all.iter().map(|(pattern, target)| Self::read(pattern, target)).collect()
+    }
+
+    /// Reads a pattern without alternatives and its target.
     ///
     /// # Errors
     /// Why no prefix says the same.
-    pub fn read(pattern: &str, target: &str) -> Result<Self, &'static str> {
+    fn read(pattern: &str, target: &str) -> Result<Self, &'static str> {
         let bare =
             pattern.strip_prefix('^').ok_or("the pattern may match in the middle of a path")?;
         let (bare, ends) = match bare.strip_suffix('$') {
@@ -67,6 +78,9 @@ impl Plain {
         if !prefix.starts_with('/') {
             return Err("the pattern does not begin with /");
         }
+        if prefix == "/" && tail == Tail::End {
+            return Err("the pattern is for / alone, and Gibbon has prefixes");
+        }
         if target == "!" {
             let differs = Self::differs(&prefix, tail);
             return Ok(Self { prefix, target: "!".to_owned(), differs });
@@ -81,6 +95,9 @@ impl Plain {
         bare: &str,
         target: &str,
     ) -> Result<Self, &'static str> {
+        if target.contains(['?', '#']) {
+            return Err("the target has a query");
+        }
         let whole = target
             .strip_suffix("$0")
             .or_else(|| target.strip_suffix("%{REQUEST_URI}"))
@@ -159,6 +176,77 @@ fn literal(pattern: &str) -> (String, &str) {
     (text, rest)
 }
 
+/// `^/(a|b)/(.*)$` with `/$1/$2` → `^/a/(.*)$` with `/a/$1`, and the same for b.
+fn alternatives(pattern: &str, target: &str) -> Vec<(String, String)> {
+    let mut done = Vec::new();
+    let mut left = vec![(pattern.to_owned(), target.to_owned())];
+    while let Some((pattern, target)) = left.pop() {
+        match group(&pattern).filter(|_| done.len() + left.len() < MOST) {
+            Some((before, texts, after, number)) => {
+                // The last is taken first.
+                left.extend(texts.iter().rev().map(|text| {
+                    let plain = text.replace('\\', "");
+                    (format!("{before}{text}{after}"), without(&target, number, &plain))
+                }));
+            }
+            None => done.push((pattern, target)),
+        }
+    }
+    done
+}
+
+/// The first group of literal alternatives: what is before it, those, what follows it, and its number
+/// if it has one.
+fn group(pattern: &str) -> Option<(&str, Vec<&str>, &str, Option<usize>)> {
+    let is_escaped =
+        |at: usize| pattern[..at].bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
+    let opens = pattern.match_indices('(').filter(|(at, _)| !is_escaped(*at));
+    let mut captures = 0;
+    for (at, _) in opens {
+        let inside = &pattern[at + 1..];
+        let (inside, is_capture) =
+            inside.strip_prefix("?:").map_or((inside, !inside.starts_with('?')), |i| (i, false));
+        captures += usize::from(is_capture);
+        let Some(end) = inside.find([')', '(', '[']).filter(|end| inside[*end..].starts_with(')'))
+        else {
+            continue;
+        };
+        let (inside, after) = (&inside[..end], &inside[end + 1..]);
+        let texts: Vec<_> = inside.split('|').collect();
+        let is_literal = texts.iter().all(|text| literal(text).1.is_empty());
+        if texts.len() > 1 && is_literal && !after.starts_with(['*', '+', '?', '{']) {
+            return Some((&pattern[..at], texts, after, is_capture.then_some(captures)));
+        }
+    }
+    None
+}
+
+/// A target with a text for the group of this number, and those after it counted anew.
+fn without(target: &str, number: Option<usize>, text: &str) -> String {
+    let Some(number) = number else { return target.to_owned() };
+    let mut made = String::new();
+    let mut rest = target;
+    while let Some(at) = rest.find('$') {
+        let digit = rest[at + 1..].chars().next().and_then(|c| c.to_digit(10));
+        let Some(own) = digit.map(|digit| digit as usize) else {
+            made.push_str(&rest[..=at]);
+            rest = &rest[at + 1..];
+            continue;
+        };
+        made.push_str(&rest[..at]);
+        match own.cmp(&number) {
+            std::cmp::Ordering::Less => made.push_str(&rest[at..at + 2]),
+            std::cmp::Ordering::Equal => made.push_str(text),
+            std::cmp::Ordering::Greater => {
+                made.push('$');
+                made.push_str(&(own - 1).to_string());
+            }
+        }
+        rest = &rest[at + 2..];
+    }
+    made + rest
+}
+
 fn balanced(text: &str) -> bool {
     let mut depth = 0_i32;
     for c in text.chars() {
@@ -207,6 +295,37 @@ mod tests {
     }
 
     #[test]
+    fn alternatives_are_written_out() {
+        for (pattern, target, expected) in [
+            (
+                "^/(v1|v2)/(.*)$",
+                "http://h/$1/$2",
+                vec![("/v1/", "http://h/v1/"), ("/v2/", "http://h/v2/")],
+            ),
+            (
+                "^/(?:a|b\\.c)(/.*)?$",
+                "http://h$1",
+                vec![("/a", "http://h/"), ("/b.c", "http://h/")],
+            ),
+            ("^(/(a|b)/.*)$", "http://h$1", vec![("/a/", "http://h/a/"), ("/b/", "http://h/b/")]),
+            (
+                "^/x(1|2)/(p|q)/",
+                "!",
+                vec![("/x1/p/", "!"), ("/x1/q/", "!"), ("/x2/p/", "!"), ("/x2/q/", "!")],
+            ),
+        ] {
+            let plain = Plain::read_all(pattern, target).unwrap();
+            let plain: Vec<_> = plain.iter().map(|p| (&*p.prefix, &*p.target)).collect();
+            assert_eq!(plain, expected, "{pattern}");
+        }
+        for pattern in ["^/(a|b.*)/", "^/(a|b)?/", "^/(a|b", "^/((((", "^/\\(a|b\\)/"] {
+            assert!(Plain::read_all(pattern, "!").is_err(), "{pattern}");
+        }
+        let many = "^/".to_owned() + &"(a|b)".repeat(40);
+        assert!(Plain::read_all(&many, "!").is_err());
+    }
+
+    #[test]
     fn others_are_not() {
         for (pattern, target) in [
             ("\\.jpe?g$", "http://h"),
@@ -215,6 +334,8 @@ mod tests {
             ("^/ab*(.*)$", "http://h/$1"),
             ("^/a/(.*)$", "http://h/$1/x"),
             ("^/a/(.*)$", "http://$1/"),
+            ("^/a/(.*)$", "http://h/?p=$1"),
+            ("^/$", "http://h/"),
             ("^/([^/]+)/(.*)$", "http://h/$1"),
         ] {
             assert!(Plain::read(pattern, target).is_err(), "{pattern}");
@@ -223,8 +344,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_pattern_is_too_odd(pattern in "[\\^/a.*()?$|\\\\ä]{0,12}", target in "[!$10%h/:ä]{0,8}") {
-            let _ = Plain::read(&pattern, &target);
+        fn no_pattern_is_too_odd(pattern in "[\\^/a.*()?:$|\\\\ä]{0,12}", target in "[!$10%h/:ä]{0,8}") {
+            let _ = Plain::read_all(&pattern, &target);
         }
     }
 }

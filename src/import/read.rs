@@ -17,6 +17,8 @@ const DEEPEST: usize = 128;
 const LONGEST: usize = 1 << 16;
 /// Files that are read for one configuration.
 const MOST: usize = 4096;
+/// Lines that macros may become.
+const MOST_LINES: usize = 1 << 16;
 
 /// The name and the text of a file.
 pub type File = (String, String);
@@ -47,7 +49,16 @@ pub struct Reader<'f> {
     defines: BTreeMap<String, String>,
     root: PathBuf,
     files: usize,
+    macros: BTreeMap<String, Macro>,
+    lines: usize,
     report: Report,
+}
+
+/// What `<Macro>` has defined.
+#[derive(Clone, Debug)]
+struct Macro {
+    parameters: Vec<String>,
+    nodes: Vec<Node>,
 }
 
 impl std::fmt::Debug for Reader<'_> {
@@ -75,7 +86,7 @@ impl<'f> Reader<'f> {
     #[must_use]
     pub fn new(find: &'f Find<'f>, defines: BTreeMap<String, String>) -> Self {
         let (root, report) = (PathBuf::new(), Report::default());
-        Self { find, defines, root, files: 0, report }
+        Self { find, defines, root, files: 0, macros: BTreeMap::new(), lines: 0, report }
     }
 
     /// Reads a file and what it includes.
@@ -129,7 +140,23 @@ impl<'f> Reader<'f> {
                 ("include" | "includeoptional", None) => {
                     self.include(&node, id, htaccess, depth, to)?;
                 }
-                ("ifmodule" | "ifdefine" | "ifversion" | "ifdirective" | "iffile", Some(inner)) => {
+                ("macro", Some(inner)) => self.macro_(&node, id, inner)?,
+                ("undefmacro", None) => {
+                    self.macros.remove(&node.rest.to_ascii_lowercase());
+                    self.report.say(id, Verdict::Converted, "");
+                }
+                ("use", None) => {
+                    let nodes = self.expand_macro(&node, id)?;
+                    if depth == DEEPEST {
+                        let message = format!("uses {DEEPEST} macros within each other");
+                        return Err(node.line.error(message));
+                    }
+                    self.nodes(nodes, htaccess, depth + 1, to)?;
+                }
+                (
+                    "ifmodule" | "ifdefine" | "ifversion" | "ifdirective" | "ifsection" | "iffile",
+                    Some(inner),
+                ) => {
                     if self.holds(&name, &node, id)? {
                         self.nodes(inner, htaccess, depth, to)?;
                     } else {
@@ -234,6 +261,39 @@ impl<'f> Reader<'f> {
         Ok(())
     }
 
+    fn macro_(&mut self, node: &Node, id: Id, nodes: Vec<Node>) -> Result<(), Error> {
+        let mut args = words(&node.rest).into_iter();
+        let name = args.next().ok_or_else(|| node.line.error("<Macro> needs a name"))?;
+        let parameters = args.filter(|parameter| !parameter.is_empty()).collect();
+        self.macros.insert(name.to_ascii_lowercase(), Macro { parameters, nodes });
+        self.report.say(id, Verdict::Converted, "replaced wherever Use stands");
+        Ok(())
+    }
+
+    /// What a macro stands for, with its parameters replaced; a line is still where it was written.
+    fn expand_macro(&mut self, node: &Node, id: Id) -> Result<Vec<Node>, Error> {
+        let args = words(&node.rest);
+        let Some((name, values)) = args.split_first() else {
+            return Err(node.line.error("Use needs the name of a macro"));
+        };
+        let Some(found) = self.macros.get(&name.to_ascii_lowercase()) else {
+            return Err(node.line.error(format!("there is no macro {name}")));
+        };
+        if found.parameters.len() != values.len() {
+            let message = format!("macro {name} has {} parameters", found.parameters.len());
+            return Err(node.line.error(message));
+        }
+        let mut pairs: Vec<_> = found.parameters.iter().zip(values).collect();
+        // One may be the beginning of another.
+        pairs.sort_by_key(|(parameter, _)| std::cmp::Reverse(parameter.len()));
+        let mut left = MOST_LINES - self.lines.min(MOST_LINES);
+        let nodes = found.nodes.iter().map(|node| replaced(node, &pairs, &mut left));
+        let nodes = nodes.collect::<Option<Vec<_>>>();
+        self.lines = MOST_LINES - left;
+        self.report.say(id, Verdict::Converted, "as what the macro stands for");
+        nodes.ok_or_else(|| node.line.error("macros become too many or too long lines"))
+    }
+
     /// Whether what is in a condition applies.
     fn holds(&mut self, name: &str, node: &Node, id: Id) -> Result<bool, Error> {
         let text = node.rest.trim();
@@ -259,6 +319,29 @@ impl<'f> Reader<'f> {
             self.skip(node.inner.as_deref().unwrap_or_default());
         }
     }
+}
+
+/// A line with other values in the place of parameters; nothing if that becomes too much.
+fn replaced(node: &Node, pairs: &[(&String, &String)], left: &mut usize) -> Option<Node> {
+    *left = left.checked_sub(1)?;
+    let mut node = node.clone();
+    for text in [&mut node.line.text, &mut node.name, &mut node.rest] {
+        for (parameter, value) in pairs {
+            let count = text.matches(parameter.as_str()).count();
+            if text.len() + count * value.len() > LONGEST {
+                return None;
+            }
+            *text = text.replace(parameter.as_str(), value);
+        }
+    }
+    let inner = node.inner.take();
+    let inner = inner.map(|all| all.iter().map(|node| replaced(node, pairs, left)).collect());
+    node.inner = match inner {
+        Some(None) => return None,
+        Some(inner) => inner,
+        None => None,
+    };
+    Some(node)
 }
 
 /// Compares [`VERSION`] with the argument of `<IfVersion>`.

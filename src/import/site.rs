@@ -2,18 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use super::access::Guard;
+use super::checks::Definitions;
 use super::known;
 use super::pattern::Plain;
 use super::read::Directive;
+use super::redirect::{self, Answer, Answered, Redirect};
 use super::report::{Id, Report, Verdict};
+use super::secure::{self, Secure};
 use super::syntax::Error;
 use crate::api;
+use crate::source::balancer::url_fault;
 
 /// What belongs to one name: a virtual host, or the server outside of them.
 #[derive(Clone, Debug, Default)]
 pub struct Site {
     /// The names, with their directives.
     pub names: Vec<(Id, String)>,
+    /// Paths that rules rewrite, which come before all others.
+    pub rewritten: Vec<Mapping>,
     /// Paths and where they lead, in order.
     pub mappings: Vec<Mapping>,
     /// Those of `<Location>`, which come first; the last one first.
@@ -24,6 +31,20 @@ pub struct Site {
     pub pools: BTreeMap<String, Pool>,
     /// Parameters of members by URL, from `<Proxy http://…>` and `ProxySet http://…`.
     pub workers: Vec<(String, Vec<Param>)>,
+    /// What is answered without a member where nothing is proxied.
+    pub answers: Vec<Mapping>,
+    /// Who may come in, from `<Proxy *>`.
+    pub guard: Guard,
+    /// Templates and expressions of health checks.
+    pub checks: Definitions,
+    /// TLS with clients.
+    pub secure: Secure,
+    /// `https` in `ServerName`.
+    pub https: bool,
+    /// `UseCanonicalName`.
+    pub canonical: Option<(Id, bool)>,
+    /// `ServerName` as it was written, without scheme.
+    pub authority: Option<String>,
 }
 
 /// A path and where it leads.
@@ -48,6 +69,10 @@ pub enum To {
     Pool(String, String),
     /// To a URL.
     Url(String),
+    /// To another URL, which the client is told.
+    Elsewhere(Redirect),
+    /// To an error.
+    Refused(u16),
 }
 
 /// `key=value` of a directive.
@@ -72,6 +97,8 @@ pub struct Pool {
     pub params: Vec<Param>,
     /// The directives that only hold others.
     pub ids: Vec<Id>,
+    /// Who may come in.
+    pub guard: Guard,
 }
 
 /// A member of a balancer.
@@ -112,6 +139,10 @@ pub struct Settings {
     pub response: Vec<(Id, Edit)>,
     /// The recipe for stickiness: a cookie with the member's route.
     pub issue: Option<(Id, api::Issue)>,
+    /// Who may come in.
+    pub guard: Guard,
+    /// `LimitRequestBody`.
+    pub body: Option<(Id, String)>,
 }
 
 /// A change of headers.
@@ -130,8 +161,10 @@ pub enum Edit {
 struct Scope<'s> {
     /// The location they are in.
     location: Option<&'s str>,
-    /// Conditions that stand before the next `RewriteRule`.
-    conditions: bool,
+    /// The pattern of that location, if it is one.
+    pattern: Option<&'s str>,
+    /// Conditions that stand before the next `RewriteRule`: whether they ask for no TLS, and no more.
+    conditions: Option<bool>,
 }
 
 /// Reads the sites of a configuration: the server itself first, then the virtual hosts.
@@ -141,7 +174,7 @@ struct Scope<'s> {
 pub fn sites(directives: &[Directive], report: &mut Report) -> Result<Vec<Site>, Error> {
     let mut sites = vec![Site::default()];
     let mut server = Site::default();
-    server.read(directives, None, report, &mut sites)?;
+    server.read(directives, (None, None), report, &mut sites)?;
     sites[0] = server;
     Ok(sites)
 }
@@ -150,21 +183,21 @@ impl Site {
     fn read(
         &mut self,
         directives: &[Directive],
-        location: Option<&str>,
+        (location, pattern): (Option<&str>, Option<&str>),
         report: &mut Report,
         sites: &mut Vec<Site>,
     ) -> Result<(), Error> {
-        let mut scope = Scope { location, conditions: false };
+        let mut scope = Scope { location, pattern, conditions: None };
         for directive in directives {
             match directive.name.as_str() {
                 "<virtualhost" => {
                     let first = sites.len() == 1;
                     let mut site = Site::default();
-                    site.read(&directive.inner, None, report, sites)?;
+                    site.read(&directive.inner, (None, None), report, sites)?;
                     site.virtual_host(directive, first, report);
                     sites.push(site);
                 }
-                "<location" => self.location(directive, report, sites)?,
+                "<location" | "<locationmatch" => self.location(directive, report, sites)?,
                 "<proxy" => self.proxy(directive, report)?,
                 _ => self.directive(directive, &mut scope, report)?,
             }
@@ -211,19 +244,33 @@ impl Site {
         report: &mut Report,
         sites: &mut Vec<Site>,
     ) -> Result<(), Error> {
-        match directive.args.as_slice() {
+        let is_match = directive.name == "<locationmatch";
+        let pattern = match directive.args.as_slice() {
+            [pattern] if is_match => pattern,
+            [tilde, pattern] if tilde == "~" => pattern,
             [path] if path.starts_with('/') => {
                 let path = path.clone();
                 self.settings(Some(&path)).ids.push(directive.id);
-                self.read(&directive.inner, Some(&path), report, sites)
+                return self.read(&directive.inner, (Some(&path), None), report, sites);
             }
-            [tilde, pattern] if tilde == "~" => {
-                let why = format!("`{pattern}` is a pattern: write a <Location> of a path");
+            _ => return Err(directive.error("<Location> needs a path that begins with /")),
+        };
+        match Plain::read_all(pattern, "!") {
+            Ok(all) => {
+                for plain in all {
+                    report.say(directive.id, plain.verdict(), plain.differs.unwrap_or_default());
+                    self.settings(Some(&plain.prefix)).ids.push(directive.id);
+                    let place = (Some(plain.prefix.as_str()), Some(pattern.as_str()));
+                    self.read(&directive.inner, place, report, sites)?;
+                }
+                Ok(())
+            }
+            Err(why) => {
+                let why = format!("{why}: write a <Location> of a path");
                 report.say(directive.id, Verdict::Dropped, why);
                 drop_all(&directive.inner, report);
                 Ok(())
             }
-            _ => Err(directive.error("<Location> needs a path that begins with /")),
         }
     }
 
@@ -233,8 +280,14 @@ impl Site {
         };
         let Some((name, _)) = balancer(target) else {
             if target == "*" {
-                report.say(directive.id, Verdict::Dropped, "nothing in it is for a Balancer");
-                drop_all(&directive.inner, report);
+                report.say(directive.id, Verdict::Converted, "");
+                for inner in &directive.inner {
+                    if Guard::has(&inner.name) {
+                        self.guard.add(inner, report);
+                    } else {
+                        unknown(inner, report);
+                    }
+                }
                 return Ok(());
             }
             let mut params = Vec::new();
@@ -266,6 +319,7 @@ impl Site {
                     pool.ids.push(inner.id);
                     pool.params.extend(self::params(inner, &inner.args));
                 }
+                name if Guard::has(name) => pool.guard.add(inner, report),
                 _ => unknown(inner, report),
             }
         }
@@ -282,11 +336,10 @@ impl Site {
         let args = directive.args.as_slice();
         match (directive.name.as_str(), args) {
             ("servername", [name]) => {
-                if name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://")) {
-                    let note = "redirects are https only if a trusted proxy says \
-                                X-Forwarded-Proto: `gibbon serve --trusted-proxies`";
-                    report.say(id, Verdict::Approximated, note);
-                }
+                self.https =
+                    name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"));
+                let bare = name.split_once("://").map_or(name.as_str(), |(_, rest)| rest);
+                self.authority = Some(bare.to_ascii_lowercase());
                 self.names.push((id, host(name)));
             }
             ("serveralias", names) => {
@@ -294,13 +347,25 @@ impl Site {
             }
             ("proxypass", _) => self.proxy_pass(directive, scope, report)?,
             ("proxypassmatch", _) => self.proxy_pass_match(directive, scope, report)?,
+            ("usecanonicalname", [first, ..]) => {
+                self.canonical = Some((id, first.eq_ignore_ascii_case("on")));
+            }
             ("rewritecond", _) => {
-                scope.conditions = true;
-                unknown(directive, report);
+                let plain = secure::asks_for_plain(directive);
+                scope.conditions = Some(scope.conditions.unwrap_or(true) && plain);
+                if plain {
+                    report.say(id, Verdict::Converted, "");
+                } else {
+                    unknown(directive, report);
+                }
             }
             ("rewriterule", _) => {
                 self.rewrite_rule(directive, scope, report)?;
-                scope.conditions = false;
+                scope.conditions = None;
+            }
+            ("redirect" | "redirectmatch" | "redirectpermanent" | "redirecttemp", _) => {
+                let answered = redirect::read(directive, scope.location);
+                self.answered(directive, answered, scope, report);
             }
             ("balancermember", [to, url, rest @ ..]) => {
                 let Some((name, _)) = balancer(to) else {
@@ -322,6 +387,10 @@ impl Site {
             }
             ("servername" | "balancermember" | "proxyset", _) => {
                 return Err(directive.error(format!("{} needs more", directive.node.name)));
+            }
+            _ if self.secure.add(directive) => {}
+            ("proxyhctemplate" | "proxyhcexpr", [_, rest @ ..]) => {
+                self.checks.add(directive, params(directive, rest), report);
             }
             _ => self.setting(directive, scope, report)?,
         }
@@ -378,6 +447,8 @@ impl Site {
             ("proxypreservehost", _) => settings.preserve_host = Some((id, on)),
             ("proxytimeout", _) => settings.proxy_timeout = Some((id, first)),
             ("timeout", _) => settings.timeout = Some((id, first)),
+            ("limitrequestbody", _) => settings.body = Some((id, first)),
+            (name, _) if Guard::has(name) => settings.guard.add(directive, report),
             ("proxyvia", _) => settings.via = Some((id, first.to_ascii_lowercase())),
             ("proxyaddheaders", _) => settings.add_headers = Some((id, on)),
             ("header", _) => header(directive, &args, settings, false, report),
@@ -400,9 +471,55 @@ impl Site {
             (_, [path, rest @ ..]) if is_path(path) && !rest.is_empty() => (path.clone(), rest),
             _ => return Err(directive.error("ProxyPass needs a path and a URL or !")),
         };
-        let located = scope.location.is_some();
-        self.map(directive, prefix, rest, located, report);
+        if let Some(pattern) = scope.pattern {
+            self.pattern(directive, pattern, &rest[0], &rest[1..], scope, report);
+            return Ok(());
+        }
+        self.map(directive, prefix, rest, scope, report);
         Ok(())
+    }
+
+    /// What is answered without a member: before anything is proxied if it stands in a location.
+    fn answered(
+        &mut self,
+        directive: &Directive,
+        answered: Result<Vec<Answered>, String>,
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) {
+        let id = directive.id;
+        match answered {
+            Ok(all) => all.into_iter().for_each(|one| self.answer(directive, one, scope, report)),
+            Err(why) => report.say(id, Verdict::Dropped, why),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        directive: &Directive,
+        answered: Answered,
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) {
+        let id = directive.id;
+        report.say(id, answered.verdict(), answered.differs.unwrap_or_default());
+        let to = match answered.answer {
+            Answer::Redirect(redirect) => To::Elsewhere(redirect),
+            Answer::Refuse(status) => To::Refused(status),
+        };
+        let mapping = Mapping { id, prefix: answered.prefix, to, params: Vec::new() };
+        // One in a location is only for what is in both.
+        match scope.location.filter(|location| !covers(location, &mapping.prefix)) {
+            Some(location) => match mapping.below(location) {
+                Some(below) => self.located.insert(0, below),
+                None => report.say(id, Verdict::Converted, "it matches nothing in this location"),
+            },
+            None if scope.location.is_some() => self.located.insert(0, mapping),
+            None if directive.htaccess || directive.name == "rewriterule" => {
+                self.rewritten.push(mapping);
+            }
+            None => self.answers.push(mapping),
+        }
     }
 
     fn map(
@@ -410,7 +527,7 @@ impl Site {
         directive: &Directive,
         prefix: String,
         rest: &[String],
-        located: bool,
+        scope: &Scope<'_>,
         report: &mut Report,
     ) {
         let to = match target(&rest[0]) {
@@ -419,8 +536,10 @@ impl Site {
         };
         let params = params(directive, &rest[1..]);
         let mapping = Mapping { id: directive.id, prefix, to, params };
-        if located {
+        if scope.location.is_some() {
             self.located.insert(0, mapping);
+        } else if directive.name == "rewriterule" {
+            self.rewritten.push(mapping);
         } else {
             self.mappings.push(mapping);
         }
@@ -432,9 +551,7 @@ impl Site {
         scope: &Scope<'_>,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let [pattern, target, ..] = directive.args.as_slice() else {
-            return Err(directive.error("ProxyPassMatch needs a pattern and a URL or !"));
-        };
+        let (pattern, target) = pattern_and_target(directive)?;
         let rest = &directive.args[2..];
         self.pattern(directive, pattern, target, rest, scope, report);
         Ok(())
@@ -449,14 +566,16 @@ impl Site {
         scope: &Scope<'_>,
         report: &mut Report,
     ) {
-        match Plain::read(pattern, target) {
-            Ok(plain) => {
-                if let Some(differs) = plain.differs {
-                    report.say(directive.id, plain.verdict(), differs);
+        match Plain::read_all(pattern, target) {
+            Ok(all) => {
+                for plain in all {
+                    if let Some(differs) = plain.differs {
+                        report.say(directive.id, plain.verdict(), differs);
+                    }
+                    let mut args = vec![plain.target];
+                    args.extend_from_slice(rest);
+                    self.map(directive, plain.prefix, &args, scope, report);
                 }
-                let mut all = vec![plain.target];
-                all.extend_from_slice(rest);
-                self.map(directive, plain.prefix, &all, scope.location.is_some(), report);
             }
             Err(why) => {
                 let note = format!("{why}: write Balancers for the paths that it stands for");
@@ -471,32 +590,90 @@ impl Site {
         scope: &Scope<'_>,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let [pattern, target, ..] = directive.args.as_slice() else {
-            return Err(directive.error("RewriteRule needs a pattern and a target"));
-        };
+        let (pattern, target) = pattern_and_target(directive)?;
         let flags = directive.arg(2).unwrap_or_default().trim_matches(['[', ']']);
         let flags: Vec<String> =
             flags.split(',').map(|flag| flag.trim().to_ascii_lowercase()).collect();
         let has = |short: &str, long: &str| flags.iter().any(|flag| flag == short || flag == long);
-        if !has("p", "proxy") {
-            let note = "Gibbon does not rewrite: for a redirect write a Balancer with \
-                        `spec.redirect`, else let the members do it";
-            report.say(directive.id, Verdict::Dropped, note);
-        } else if scope.conditions {
+        if scope.conditions != Some(false) && secure::sends_all(pattern, target) {
+            self.secure.redirect = Some(directive.id);
+            return Ok(());
+        }
+        if scope.conditions == Some(true)
+            && let Some(Ok(all)) = redirect::rewrite(pattern, target, &flags)
+            && let [Answered { prefix, answer: Answer::Redirect(redirect), .. }] = all.as_slice()
+            && prefix == "/"
+            && redirect.https(prefix).is_some()
+        {
+            self.secure.redirect = Some(directive.id);
+            report.say(directive.id, Verdict::Approximated, "each host is sent to itself by https");
+            return Ok(());
+        }
+        if scope.conditions.is_some() {
             let note = "it has conditions, and Gibbon chooses by host and path alone";
             report.say(directive.id, Verdict::Dropped, note);
-        } else {
-            // In a directory patterns see the path without the directory's own, slash included.
-            let relative = directive.htaccess && !pattern.starts_with("^/");
-            let pattern = match pattern.strip_prefix('^') {
-                Some(rest) if relative => format!("^/{rest}"),
-                _ if matches!(pattern.as_str(), ".*" | "(.*)") => format!("^/{pattern}"),
-                _ => pattern.clone(),
-            };
+            return Ok(());
+        }
+        // In a directory patterns see the path without the directory's own, slash included.
+        let relative = directive.htaccess && !pattern.starts_with("^/");
+        let pattern = match pattern.strip_prefix('^') {
+            Some(rest) if relative => format!("^/{rest}"),
+            _ if matches!(pattern, ".*" | "(.*)") => format!("^/{pattern}"),
+            _ => pattern.to_owned(),
+        };
+        if has("p", "proxy") {
             let bare = target.strip_suffix("?%{QUERY_STRING}").unwrap_or(target);
             self.pattern(directive, &pattern, bare, &[], scope, report);
+        } else if let Some(answered) = redirect::rewrite(&pattern, target, &flags) {
+            self.answered(directive, answered, scope, report);
+        } else if target == "-" {
+            report.say(directive.id, Verdict::Converted, "it changes no path");
+        } else {
+            let note = "Gibbon does not rewrite paths: let the members do it";
+            report.say(directive.id, Verdict::Dropped, note);
         }
         Ok(())
+    }
+}
+
+impl Mapping {
+    /// The same for a part of its paths alone.
+    pub fn below(&self, prefix: &str) -> Option<Self> {
+        if !covers(&self.prefix, prefix) {
+            return None;
+        }
+        let rest = &prefix[self.prefix.len()..];
+        let join =
+            |base: &str| format!("{}/{}", base.trim_end_matches('/'), rest.trim_start_matches('/'));
+        let to = match &self.to {
+            To::Url(url) => To::Url(join(url)),
+            To::Pool(name, path) => To::Pool(name.clone(), join(path)),
+            To::Elsewhere(redirect) => To::Elsewhere(redirect.below(rest)),
+            other => other.clone(),
+        };
+        Some(Self { prefix: prefix.to_owned(), to, ..self.clone() })
+    }
+
+    /// Whether it is answered without a member.
+    pub const fn is_answer(&self) -> bool {
+        matches!(self.to, To::Elsewhere(_) | To::Refused(_))
+    }
+}
+
+/// Whether every path that begins with `inner` begins with `outer`, in whole segments.
+pub fn covers(outer: &str, inner: &str) -> bool {
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || outer.ends_with('/'))
+}
+
+fn pattern_and_target(directive: &Directive) -> Result<(&str, &str), Error> {
+    match directive.args.as_slice() {
+        [pattern, target, ..] => Ok((pattern, target)),
+        _ => {
+            let name = &directive.node.name;
+            Err(directive.error(format!("{name} needs a pattern and a target")))
+        }
     }
 }
 
@@ -527,13 +704,17 @@ fn target(url: &str) -> Result<To, String> {
 pub fn member_url(url: &str) -> Result<String, String> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("`{url}` is no URL"))?;
     match scheme.to_ascii_lowercase().as_str() {
-        "http" | "ws" => Ok(format!("http://{rest}")),
-        "https" | "wss" => Ok(format!("https://{rest}")),
+        "http" | "ws" => checked(format!("http://{rest}")),
+        "https" | "wss" => checked(format!("https://{rest}")),
         _ if scheme.starts_with("unix:") => {
             Err("Gibbon does not speak to Unix sockets: let the member listen on a port".to_owned())
         }
         other => Err(format!("Gibbon speaks HTTP to members, not {other}")),
     }
+}
+
+fn checked(url: String) -> Result<String, String> {
+    url_fault(&url).map_or(Ok(url), |fault| Err(format!("the URL {fault}")))
 }
 
 fn is_path(text: &str) -> bool {
@@ -622,6 +803,9 @@ fn header(
         ("unset", []) => Edit::Remove(name),
         ("set", [value]) => Edit::Set(name, (*value).to_owned()),
         ("add" | "append" | "merge", [value]) => Edit::Add(name, (*value).to_owned()),
+        ("edit" | "edit*", _) => {
+            return report.say(id, Verdict::Dropped, note("Gibbon changes no parts of values"));
+        }
         (_, [_, _, ..]) => {
             return report.say(id, Verdict::Dropped, note("Gibbon has no conditions on headers"));
         }

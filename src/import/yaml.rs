@@ -12,7 +12,8 @@ pub fn write(balancers: &[(String, api::Balancer)]) -> String {
             text.push_str("---\n");
         }
         text.push_str("# ");
-        text.push_str(origin);
+        // YAML takes no others, not even in comments.
+        text.extend(origin.chars().map(|c| if is_printable(c) { c } else { '\u{fffd}' }));
         text.push('\n');
         let mut value = serde_json::to_value(balancer).expect("a Balancer is plain data");
         trim(&mut value);
@@ -21,6 +22,10 @@ pub fn write(balancers: &[(String, api::Balancer)]) -> String {
         text.push('\n');
     }
     text
+}
+
+fn is_printable(c: char) -> bool {
+    !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'))
 }
 
 /// Takes out what the schema gives by itself.
@@ -33,6 +38,7 @@ fn trim(balancer: &mut Value) {
     }
     defaults(spec, "balancing", &api::Balancing::default());
     defaults(spec, "failover", &api::Failover::default());
+    defaults(spec, "healthCheck", &api::HealthCheck::default());
     defaults(spec, "timeouts", &api::Timeouts::default());
     defaults(spec, "reverse", &api::Reverse::default());
     if let Some(sticky) = spec.get_mut("sticky") {

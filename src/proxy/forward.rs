@@ -432,7 +432,7 @@ impl Journey<'_> {
             let leaks = reversal.apply(
                 headers,
                 Said {
-                    public: &self.public(ready.authority),
+                    public: &self.public(ready.authority).as_said(route.rule.reverse.as_ref()),
                     by: &member.site,
                     host_kept: route.rule.entries[member.entry].preserve_host,
                     elsewhere: &elsewhere,
@@ -498,11 +498,11 @@ impl Journey<'_> {
         } else {
             redirect.to.to_string()
         };
-        if redirect.keep_path {
+        if redirect.keep_path && !rest.is_empty() {
             to = path::join(&to, rest).into_owned();
-            if let Some(query) = query {
-                to = format!("{to}?{query}");
-            }
+        }
+        if let Some(query) = query.filter(|_| redirect.keep_path) {
+            to = format!("{to}?{query}");
         }
         let to = HeaderValue::try_from(to);
         let to = to.map_err(|_| Error::BadRequest("the path cannot be redirected"))?;

@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod attempts;
 pub mod body;
+pub mod checks;
 pub mod error;
 pub mod explain;
 pub mod forward;
@@ -253,6 +254,8 @@ impl Proxy {
         for listener in &listeners {
             listener.socket.set_nonblocking(true)?;
         }
+        let (checking, ends) = (Arc::clone(shared), phases.clone());
+        threads.push(thread("checks", move || checks::follow(checking, ends))?);
         threads.push(thread("acceptor", move || acceptor.run(listeners, phases))?);
         Ok(Self { addresses, phase, open, threads })
     }

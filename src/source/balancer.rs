@@ -2,6 +2,7 @@
 //! for files have no API server, and makes those that a schema cannot.
 
 mod checks;
+mod health;
 mod members;
 mod problems;
 mod sticky;
@@ -20,10 +21,11 @@ use crate::table::access::{Access, Networks, parse_network};
 use crate::table::balance::Method;
 use crate::table::edit::{self, Edits};
 use crate::table::path::{HostPattern, Prefix};
+use crate::table::reverse::Scheme;
 use crate::table::tls::{Clients, SecretId, Tls};
 use crate::table::upstream::{Trust, UpstreamTls};
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
-pub use members::no_urls;
+pub use members::{no_urls, url_fault};
 use problems::Problems;
 pub use problems::{Cause, Problem};
 
@@ -80,6 +82,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
     let entries = members::entries(spec, &id.namespace, place, problems);
     let sticky = spec.sticky.as_ref().map(|s| sticky::sticky(s, &spec.path, problems));
     let failover = failover(&spec.failover.clone().unwrap_or_default(), problems);
+    let health = spec.health_check.as_ref().map(|c| health::health_check(c, problems).into());
     let timeouts = timeouts(&spec.timeouts.clone().unwrap_or_default());
     let reverse = reverse(&spec.reverse.clone().unwrap_or_default(), problems);
     let headers = spec.headers.clone().unwrap_or_default();
@@ -107,6 +110,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
         queue_for: balancing.queue_for.get(),
         sticky: sticky.flatten(),
         failover,
+        health,
         timeouts,
         body_limit: spec.limits.as_ref().and_then(|l| l.request_body).map(|b| b.get()),
         reverse,
@@ -218,6 +222,14 @@ type AddRule = fn(&mut reverse::Rules, &str, &str) -> Result<(), String>;
 
 fn reverse(reverse: &api::Reverse, problems: &mut Problems) -> Option<reverse::Rules> {
     let mut rules = reverse::Rules::default();
+    rules.scheme = reverse.scheme.map(|scheme| match scheme {
+        api::Scheme::Http => Scheme::Http,
+        api::Scheme::Https => Scheme::Https,
+    });
+    if let Some(host) = &reverse.host {
+        problems.text("spec.reverse.host", host, checks::AUTHORITY);
+        rules.host = Some(host.to_ascii_lowercase().into());
+    }
     let lists: [(&str, &[api::Mapping], checks::Text, AddRule); 3] = [
         ("locations", &reverse.locations, checks::LOCATION, reverse::Rules::add_location),
         (

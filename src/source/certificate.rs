@@ -32,7 +32,7 @@ pub const CA: &str = "ca.crt";
 /// What is wrong with a Secret that is not there.
 pub const MISSING: &str = "it does not exist";
 /// Protocols that clients may choose, the better first.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 /// Sessions that are kept for clients with certificates, for those who cannot keep a ticket.
 const SESSIONS: usize = 256;
 

@@ -457,7 +457,7 @@ impl Facts<'_> {
 
     fn members(&self) -> MemberCounts {
         let Some(route) = self.route else { return MemberCounts::default() };
-        let is_ready = |state| matches!(state, State::Active | State::Standby);
+        let is_ready = |state| !matches!(state, State::Draining | State::Disabled);
         let ready = route.members.iter().filter(|member| is_ready(member.state)).count();
         let counts = self.counts();
         let total = route.rule.entries.iter().enumerate().map(|(at, entry)| match &entry.target {

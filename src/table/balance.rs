@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::load::Admission;
+use super::stage::Stage;
 use super::tally::Session;
 use super::{Group, Member, Route, State};
 
@@ -136,20 +137,27 @@ impl Ledger {
 
 /// Reckons the parts of all members up to now.
 pub fn reckon(route: &Route, now: Instant) {
+    let tried = Tried::default();
+    let ask = Ask { wanted: &[], tried: &tried, idempotent: false, tunnel: false, now };
+    let Some(stage) = stage(route, &ask) else { return };
     for group in &route.groups {
         let clock = group.cursor.get();
-        let is_behind = |m: &&Member| m.ledger.until.get() < clock && takes_part(m, now);
-        let mut members = route.members[group.range.clone()].iter().filter(is_behind).peekable();
+        let is_behind = |index: &usize| {
+            route.members[*index].ledger.until.get() < clock
+                && takes_part(route, *index, &stage, now)
+        };
+        let mut members = group.range.clone().filter(is_behind).peekable();
         if members.peek().is_some() {
-            let pool = Pool::of(route, group, now);
+            let pool = Pool::of(route, group, now, Some(&stage));
+            let members = members.map(|index| &route.members[index]);
             members.for_each(|m| m.ledger.reckon(clock, pool.weight(m, now)));
         }
     }
 }
 
 /// Whether a member gets its part of what comes.
-fn takes_part(member: &Member, now: Instant) -> bool {
-    member.state == State::Active && member.load.admission(now) == Admission::Usable
+fn takes_part(route: &Route, index: usize, stage: &Stage, now: Instant) -> bool {
+    stage.has(route, index) && route.members[index].admission(now) == Admission::Usable
 }
 
 /// Deals shares out exactly: the golden ratio's multiples fill the unit interval evenly, so after
@@ -259,7 +267,10 @@ fn choose(
     rng: &mut fastrand::Rng,
     dry: bool,
 ) -> Result<Pick, NoMember> {
-    if let Some(pick) = own_member(route, ask, dry)? {
+    if let Some(pick) = own_member(route, ask, ask.wanted, Session::Hit, dry)? {
+        return Ok(pick);
+    }
+    if let Some(pick) = successor(route, ask, dry)? {
         return Ok(pick);
     }
     let session = match (ask.wanted, &route.rule.sticky) {
@@ -271,87 +282,133 @@ fn choose(
     Ok(Pick { member, session, probe })
 }
 
-/// The usable one, least busy, of the members that the session belongs to. It is waited for: to be
-/// busy is no reason to lose a session.
-fn own_member(route: &Route, ask: &Ask<'_>, dry: bool) -> Result<Option<Pick>, NoMember> {
+/// The usable one, least busy, of the members that a session may be on; standbys last. It is waited
+/// for: to be busy is no reason to lose a session.
+fn own_member(
+    route: &Route,
+    ask: &Ask<'_>,
+    own: &[usize],
+    session: Session,
+    dry: bool,
+) -> Result<Option<Pick>, NoMember> {
     let usable = |member: &usize| {
         let m = &route.members[*member];
         m.state != State::Disabled && !ask.tried.has(*member) && admits(m, ask)
+    };
+    let rank = |member: &usize| {
+        let m = &route.members[*member];
+        (m.tier, matches!(m.state, State::Standby | State::Spare))
     };
     let busy = |member: &usize| {
         let m = &route.members[*member];
         (ask.at(m, route.rule.method) + 1.0) / m.weight
     };
-    let mut own = ask.wanted.iter().copied().filter(usable).peekable();
+    let mut own = own.iter().copied().filter(usable).peekable();
     if own.peek().is_none() {
         return Ok(None);
     }
     let free = own.filter(|member| !route.members[*member].is_full());
-    let member = free.min_by(|a, b| busy(a).total_cmp(&busy(b))).ok_or(NoMember::Busy)?;
+    let least =
+        |a: &usize, b: &usize| rank(a).cmp(&rank(b)).then_with(|| busy(a).total_cmp(&busy(b)));
+    let member = free.min_by(least).ok_or(NoMember::Busy)?;
     let m = &route.members[member];
     if !dry {
         let group = &route.groups[m.group];
-        let pool = Pool::of(route, group, ask.now);
-        book_session(m, &group.cursor, &pool, ask.now);
+        let stage = stage(route, ask);
+        let pool = Pool::of(route, group, ask.now, stage.as_ref());
+        let part = stage.is_some_and(|stage| takes_part(route, member, &stage, ask.now));
+        book_session(m, &group.cursor, &pool, part, ask.now);
     }
     let probe = is_due(m, ask) && (dry || m.load.begin_probe(ask.now));
-    Ok(Some(Pick { member, session: Session::Hit, probe }))
+    Ok(Some(Pick { member, session, probe }))
+}
+
+/// A member of the route that the session's own members leave their sessions to; if none of it can,
+/// of the route that those leave them to.
+fn successor(route: &Route, ask: &Ask<'_>, dry: bool) -> Result<Option<Pick>, NoMember> {
+    let mut own = ask.wanted;
+    // Routes may lead in a circle.
+    for _ in 0..route.rule.entries.len() {
+        let Some(next) = route.successors(own) else { break };
+        own = next;
+        let pick = own_member(route, ask, own, Session::Failover, dry)?;
+        if pick.is_some() {
+            return Ok(pick);
+        }
+    }
+    Ok(None)
 }
 
 fn admits(member: &Member, ask: &Ask<'_>) -> bool {
-    member.load.admission(ask.now) == Admission::Usable || is_due(member, ask)
+    member.admission(ask.now) == Admission::Usable || is_due(member, ask)
 }
 
 /// Whether this request may find out if the member is back. One that cannot be repeated leaves
 /// that to others for a while, but not for ever: there may be no others.
 fn is_due(member: &Member, ask: &Ask<'_>) -> bool {
-    match member.load.admission(ask.now) {
+    match member.admission(ask.now) {
         Admission::Probe(overdue) => ask.idempotent || overdue >= PRECEDENCE,
         Admission::Usable | Admission::Excluded(_) => false,
     }
 }
 
-/// Active members first, then standbys; when all are excluded, those rather than nobody. The full
-/// ones among the first are waited for.
+/// A member whose turn it is; when all are excluded, one of those rather than nobody. Where those
+/// whose turn it is are full, they are waited for.
 fn any_member(
     route: &Route,
     ask: &Ask<'_>,
     rng: &mut fastrand::Rng,
     dry: bool,
 ) -> Result<(usize, bool), NoMember> {
-    if let Some(member) = probe(route, ask, dry) {
+    let now = stage(route, ask);
+    if let Some(member) = probe(route, ask, now.as_ref(), dry) {
         return Ok((member, true));
     }
-    let tiers = [
-        (State::Active, false),
-        (State::Standby, false),
-        (State::Active, true),
-        (State::Standby, true),
-    ];
-    let picked = tiers.into_iter().find_map(|(state, desperate)| {
-        let fits = |index: usize| {
-            let m = &route.members[index];
-            m.state == state
-                && !ask.tried.has(index)
-                && (desperate || m.load.admission(ask.now) == Admission::Usable)
-        };
-        let free = |index: usize| !route.members[index].is_full() && fits(index);
-        let group = group(route, ask, &free, dry);
-        if let Some(member) = group.and_then(|group| least(route, group, ask, &free, rng, dry)) {
-            return Some(Ok((member, false)));
-        }
-        let dealt = |index: &usize| route.groups[route.members[*index].group].share > 0.0;
-        let full = route.room > 0 && (0..route.members.len()).filter(dealt).any(fits);
-        full.then_some(Err(NoMember::Busy))
-    });
-    picked.unwrap_or(Err(NoMember::None))
+    let untried = |index: usize| !ask.tried.has(index);
+    let stage = now.or_else(|| first_stage(route, ask, &untried)).ok_or(NoMember::None)?;
+    let fits = |index: usize| {
+        stage.has(route, index)
+            && if now.is_some() { is_usable(route, ask, index) } else { untried(index) }
+    };
+    let free = |index: usize| !route.members[index].is_full() && fits(index);
+    let group = group(route, ask, &free, dry);
+    let least = group.and_then(|group| least(route, group, ask, &stage, &free, rng, dry));
+    if let Some(member) = least {
+        return Ok((member, false));
+    }
+    let dealt = |index: &usize| route.groups[route.members[*index].group].share > 0.0;
+    let full = route.room > 0 && (0..route.members.len()).filter(dealt).any(fits);
+    Err(if full { NoMember::Busy } else { NoMember::None })
+}
+
+fn is_usable(route: &Route, ask: &Ask<'_>, index: usize) -> bool {
+    !ask.tried.has(index) && route.members[index].admission(ask.now) == Admission::Usable
+}
+
+/// Whose turn it is, if anybody is usable.
+fn stage(route: &Route, ask: &Ask<'_>) -> Option<Stage> {
+    first_stage(route, ask, &|index| is_usable(route, ask, index))
+}
+
+fn first_stage(route: &Route, ask: &Ask<'_>, usable: &impl Fn(usize) -> bool) -> Option<Stage> {
+    let last = ask.tried.0.last().map(|member| route.members[*member].group);
+    let is_drawn = |index: usize| {
+        let group = route.members[index].group;
+        route.groups[group].share > 0.0 || Some(group) == last
+    };
+    let fits = |index: usize| usable(index) && is_drawn(index);
+    let able = |stage: &Stage| {
+        (0..route.members.len()).any(|index| stage.has(route, index) && fits(index))
+    };
+    Stage::all(route, usable).find(able)
 }
 
 /// A member whose exclusion has run out, if no other request is probing it.
-fn probe(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<usize> {
+fn probe(route: &Route, ask: &Ask<'_>, now: Option<&Stage>, dry: bool) -> Option<usize> {
     let due = |index: &usize| {
         let m = &route.members[*index];
-        m.state == State::Active
+        matches!(m.state, State::Active | State::Standby | State::Spare)
+            && now.is_none_or(|stage| stage.reaches(route, *index))
             && !ask.tried.has(*index)
             && !m.is_full()
             && is_due(m, ask)
@@ -395,12 +452,13 @@ fn least(
     route: &Route,
     group: usize,
     ask: &Ask<'_>,
+    stage: &Stage,
     fits: &impl Fn(usize) -> bool,
     rng: &mut fastrand::Rng,
     dry: bool,
 ) -> Option<usize> {
     let group = &route.groups[group];
-    let pool = Pool::of(route, group, ask.now);
+    let pool = Pool::of(route, group, ask.now, Some(stage));
     let clock = group.cursor.get();
     let score = |index: &usize| pool.score(&route.members[*index], clock, ask);
     let least = |members: &mut dyn Iterator<Item = usize>| {
@@ -414,7 +472,16 @@ fn least(
         least(&mut all.filter(|m| fits(*m)))
     }?;
     if !dry {
-        book(&route.members[picked], &group.cursor, &pool, ask.now);
+        let part = route.members[picked].admission(ask.now) == Admission::Usable;
+        book(&route.members[picked], &group.cursor, &pool, part, ask.now);
+        if group.range.len() <= SCAN {
+            // Who is out of turn is owed nothing when it is back.
+            let away = |m: &usize| !fits(*m) && !route.members[*m].is_full();
+            for ledger in group.range.clone().filter(away).map(|m| &route.members[m].ledger) {
+                ledger.given.set(group.cursor.get());
+                ledger.skip(&group.cursor);
+            }
+        }
     }
     Some(picked)
 }
@@ -433,25 +500,25 @@ fn lag(member: &Member, clock: f64, weight: f64, method: Method) -> f64 {
 }
 
 /// Counts a request that a member was picked for.
-fn book(member: &Member, group: &Cursor, pool: &Pool, now: Instant) {
+fn book(member: &Member, group: &Cursor, pool: &Pool, part: bool, now: Instant) {
     let weight = pool.weight(member, now);
     let clock = group.get();
     let from = clock + lag(member, clock, weight, pool.method);
-    advance(member, group, pool, from, weight, now);
+    advance(member, group, pool, from, weight, part);
 }
 
 /// Counts a request that a member gets because of its session.
-fn book_session(member: &Member, group: &Cursor, pool: &Pool, now: Instant) {
+fn book_session(member: &Member, group: &Cursor, pool: &Pool, part: bool, now: Instant) {
     let weight = pool.weight(member, now);
     let (clock, bound) = (group.get(), LAG / weight);
     let from = member.ledger.given.get().clamp(clock - bound, clock + bound);
-    advance(member, group, pool, from, weight, now);
+    advance(member, group, pool, from, weight, part);
 }
 
-fn advance(member: &Member, group: &Cursor, pool: &Pool, from: f64, weight: f64, now: Instant) {
+fn advance(member: &Member, group: &Cursor, pool: &Pool, from: f64, weight: f64, part: bool) {
     member.ledger.given.set(from + 1.0 / weight);
     group.advance(1.0 / pool.total.max(weight));
-    if takes_part(member, now) {
+    if part {
         member.ledger.reckon(group.get(), weight);
     } else {
         member.ledger.gift(group);
@@ -471,8 +538,8 @@ struct Pool {
 }
 
 impl Pool {
-    /// Of the group's active members that take requests. A large group is measured on a part.
-    fn of(route: &Route, group: &Group, now: Instant) -> Self {
+    /// Of the group's members whose turn it is. A large group is measured on a part.
+    fn of(route: &Route, group: &Group, now: Instant, stage: Option<&Stage>) -> Self {
         let range = &group.range;
         let mut pool = Self {
             method: route.rule.method,
@@ -482,9 +549,11 @@ impl Pool {
             floor: 0.0,
             total: 0.0,
         };
-        let usable = |m: &&Member| takes_part(m, now);
+        let usable =
+            |index: &usize| stage.is_some_and(|stage| takes_part(route, *index, stage, now));
         let step = range.len().div_ceil(SCAN).max(1);
-        let members = || route.members[range.clone()].iter().step_by(step).filter(usable);
+        let sample = || range.clone().step_by(step);
+        let members = || sample().filter(usable).map(|index| &route.members[index]);
         if pool.method == Method::Latency {
             pool.mean = mean(members());
             let latencies = members().map(|m| m.load.latency(pool.mean, now));
@@ -493,7 +562,7 @@ impl Pool {
             let (weights, speeds) = speeds.fold((0.0, 0.0), |(w, s), m| (w + m.0, s + m.1));
             pool.floor = FLOOR * speeds / weights;
         }
-        let seen: f64 = route.members[range.clone()].iter().step_by(step).map(|m| m.weight).sum();
+        let seen: f64 = sample().map(|index| route.members[index].weight).sum();
         let effective: f64 = members().map(|m| pool.weight(m, now)).sum();
         pool.total = effective * group.weight() / seen;
         pool

@@ -1,6 +1,6 @@
 //! Rules and addresses become a table: members, groups, matching order, conflicts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 
 use super::access::Barred;
 use super::balance::{Dealer, Ledger};
+use super::checks::{Checked, Checkup};
 use super::load::Load;
 use super::owners::Owners;
 use super::path::HostPattern;
@@ -287,6 +288,7 @@ impl<'t> Backend<'t> {
 /// The loads that routes which changed may take over, and those that they share.
 struct Loads<'t> {
     known: HashMap<Backend<'t>, Arc<Load>>,
+    checked: HashMap<Checkup, Arc<Checked>>,
     now: Instant,
 }
 
@@ -309,7 +311,10 @@ impl<'t> Loads<'t> {
                 }
             }
         }
-        Self { known, now }
+        let checked = previous.routes.iter().filter(|route| route.rule.health.is_some());
+        let checked = checked.flat_map(|route| &route.members).filter_map(|m| m.checked.as_ref());
+        let checked = checked.map(|checked| (checked.checkup.clone(), Arc::clone(checked)));
+        Self { known, checked: checked.collect(), now }
     }
 
     fn route(
@@ -324,7 +329,25 @@ impl<'t> Loads<'t> {
             let load = || Arc::new(Load::new(self.now, ramps));
             Arc::clone(self.known.entry(backend).or_insert_with(load))
         };
-        Arc::new(Route::new(rule, found, before.map(AsRef::as_ref), &mut load))
+        let mut route = Route::new(rule, found, before.map(AsRef::as_ref), &mut load);
+        for member in &mut route.members {
+            member.checked = self.checked(rule, member);
+        }
+        Arc::new(route)
+    }
+
+    /// What has come of the checks of a member, which others may share.
+    fn checked(&mut self, rule: &Rule, member: &Member) -> Option<Arc<Checked>> {
+        let check = Arc::clone(rule.health.as_ref().filter(|_| member.state != State::Disabled)?);
+        let checkup = Checkup {
+            address: member.address,
+            tls: member.tls.clone(),
+            host: rule.entries[member.entry].host.clone(),
+            path: member.site.path.as_str().into(),
+            check,
+        };
+        let new = || Arc::new(Checked::new(checkup.clone()));
+        Some(Arc::clone(self.checked.entry(checkup.clone()).or_insert_with(new)))
     }
 }
 
@@ -547,7 +570,8 @@ impl Route {
         }
         last_resort(rule, &mut members);
         let is_limited = members.iter().any(|m| m.max_in_flight.is_some());
-        let named = index(&members, |m| m.route.clone());
+        let mut named = index(&members, |m| m.route.clone());
+        leave(rule, &unresolved, &mut named);
         let issued = index(&members, |m| m.token.clone());
         Self {
             rule: Arc::clone(rule),
@@ -560,6 +584,8 @@ impl Route {
             queue: before.map_or_else(Arc::<Queue>::default, |b| Arc::clone(&b.queue)),
             room: if is_limited { WAITING } else { 0 },
             crowded,
+            tiers: members.iter().map(|m| m.tier).collect::<BTreeSet<_>>().into_iter().collect(),
+            has_spares: members.iter().any(|m| m.state == State::Spare),
             found,
             named,
             issued,
@@ -649,23 +675,46 @@ fn member(
             _ if endpoint.draining => State::Draining,
             state => state,
         },
+        tier: of.tier,
         site: match &of.target {
             Target::Url(authority) => site(authority, &of.path),
             Target::Service(_) => address_site(scheme(protocol), endpoint.address, &of.path),
         },
         load,
         ledger,
+        // Filled in with what is known already.
+        checked: None,
         tally,
     }
 }
 
 /// Where nothing else is left, those that are about to end get new sessions too.
 fn last_resort(rule: &Rule, members: &mut [Member]) {
-    let is_left = |member: &Member| matches!(member.state, State::Active | State::Standby);
+    let is_left = |m: &Member| matches!(m.state, State::Active | State::Standby | State::Spare);
     if !members.iter().any(is_left) {
         for member in members {
             member.state = rule.entries[member.entry].state;
         }
+    }
+}
+
+/// The sessions of an entry without addresses go where it leaves them.
+fn leave(rule: &Rule, unresolved: &[usize], named: &mut HashMap<Arc<str>, Vec<usize>>) {
+    let route_of = |entry: &Entry| match &entry.route {
+        RouteName::Fixed(route) => Some(Arc::clone(route)),
+        _ => None,
+    };
+    let mut left: Vec<_> = unresolved
+        .iter()
+        .map(|entry| &rule.entries[*entry])
+        .filter_map(|entry| Some((route_of(entry)?, entry.failover_route.as_ref()?)))
+        .filter(|(route, _)| !named.contains_key(route))
+        .collect();
+    // Each round follows routes by one step.
+    while let Some(at) = left.iter().position(|(_, heir)| named.contains_key(*heir)) {
+        let (route, heir) = left.swap_remove(at);
+        let heirs = named[heir].clone();
+        named.entry(route).or_insert(heirs);
     }
 }
 

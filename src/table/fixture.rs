@@ -39,6 +39,7 @@ pub fn rule(name: &str, path: &str) -> Rule {
             retry_percent: 20,
             excluded_percent: 50,
         },
+        health: None,
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
             response: Duration::from_secs(60),
@@ -70,6 +71,8 @@ pub fn entry(name: &str, number: u8) -> Entry {
         share: None,
         max_in_flight: None,
         state: State::Active,
+        tier: 0,
+        failover_route: None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod balance;
+pub mod checks;
 pub mod edit;
 pub mod explain;
 pub mod gate;
@@ -21,6 +22,7 @@ pub mod upstream;
 mod build;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod stage;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,6 +37,7 @@ use rustls::pki_types::ServerName;
 
 use access::Access;
 use balance::{Cursor, Dealer, Ledger, Method};
+use checks::{Checked, HealthCheck};
 use edit::Edits;
 use load::{Admission, Failure, Load};
 use owners::Owners;
@@ -90,6 +93,8 @@ pub struct Rule {
     pub sticky: Option<Sticky>,
     /// What happens when a member fails.
     pub failover: Failover,
+    /// How its members are checked, if they are.
+    pub health: Option<Arc<HealthCheck>>,
     /// How long to wait.
     pub timeouts: Timeouts,
     /// The longest request body in bytes.
@@ -141,6 +146,10 @@ pub struct Entry {
     pub max_in_flight: Option<u32>,
     /// What it is used for.
     pub state: State,
+    /// Members of a tier serve only while nobody of the tiers below can.
+    pub tier: u8,
+    /// The route that its sessions go to while it is unusable.
+    pub failover_route: Option<Arc<str>>,
 }
 
 /// What the sessions of an entry's members carry as their route.
@@ -257,6 +266,8 @@ pub enum State {
     Active,
     /// Its own sessions; others only when no active member is usable.
     Standby,
+    /// Its own sessions; others in place of a member that is not usable.
+    Spare,
     /// Its own sessions only.
     Draining,
     /// Nothing.
@@ -270,6 +281,7 @@ impl State {
         match self {
             Self::Active => "active",
             Self::Standby => "standby",
+            Self::Spare => "spare",
             Self::Draining => "draining",
             Self::Disabled => "disabled",
         }
@@ -344,10 +356,14 @@ pub struct Member {
     pub max_in_flight: Option<u32>,
     /// What it is used for.
     pub state: State,
+    /// Its entry's tier.
+    pub tier: u8,
     /// Its own base URL, for reversal.
     pub site: Site,
     /// What is known of its backend.
     pub load: Arc<Load>,
+    /// What has come of its health checks, if there are any.
+    pub checked: Option<Arc<Checked>>,
     /// What this rule has given it.
     pub ledger: Arc<Ledger>,
     /// What has come of it.
@@ -359,6 +375,22 @@ impl Member {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.max_in_flight.is_some_and(|most| self.load.in_flight() >= most)
+    }
+
+    /// Whether it takes requests at `now`: not while it fails its health checks.
+    #[must_use]
+    pub fn admission(&self, now: Instant) -> Admission {
+        if self.is_failing() {
+            Admission::Excluded(Duration::ZERO)
+        } else {
+            self.load.admission(now)
+        }
+    }
+
+    /// Whether it fails its health checks.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.checked.as_ref().is_some_and(|checked| checked.is_failing())
     }
 }
 
@@ -413,6 +445,9 @@ pub struct Route {
     pub queue: Arc<Queue>,
     /// How many may wait; none where no member can be full.
     pub room: usize,
+    /// The tiers of its members, from the first on.
+    tiers: Vec<u8>,
+    has_spares: bool,
     found: build::Found,
     named: HashMap<Arc<str>, Vec<usize>>,
     issued: HashMap<Box<str>, Vec<usize>>,
@@ -450,6 +485,15 @@ impl Route {
         wish
     }
 
+    /// The members of the route that these leave their sessions to.
+    fn successors(&self, members: &[usize]) -> Option<&[usize]> {
+        let heir = |member: &usize| {
+            let entry = &self.rule.entries[self.members[*member].entry];
+            self.named.get(entry.failover_route.as_ref()?).map(Vec::as_slice)
+        };
+        members.iter().find_map(heir)
+    }
+
     /// How long a failure excludes a member for the first time; zero if it must not.
     #[must_use]
     pub fn exclusion(&self, member: &Member, failure: Failure, now: Instant) -> Duration {
@@ -457,7 +501,7 @@ impl Route {
         let is_in_use = |m: &&Member| m.state != State::Disabled;
         let others =
             self.members.iter().filter(is_in_use).filter(|m| !Arc::ptr_eq(&m.load, &member.load));
-        let out = others.clone().filter(|m| m.load.admission(now) != Admission::Usable).count();
+        let out = others.clone().filter(|m| m.admission(now) != Admission::Usable).count();
         let all = others.count() + 1;
         // Of two, one may be left out, whatever that is in percent; the last one never.
         let most = (all * excluded_percent as usize / 100).clamp(usize::from(all > 1), all - 1);

@@ -74,7 +74,16 @@ pub struct Public<'a> {
     pub authority: &'a str,
 }
 
-impl Public<'_> {
+impl<'a> Public<'a> {
+    /// What a rule says of the site counts more.
+    #[must_use]
+    pub fn as_said(self, rules: Option<&'a Rules>) -> Self {
+        Self {
+            scheme: rules.and_then(|rules| rules.scheme).unwrap_or(self.scheme),
+            authority: rules.and_then(|rules| rules.host.as_deref()).unwrap_or(self.authority),
+        }
+    }
+
     fn host(&self) -> Cow<'_, str> {
         path::host_of(self.authority).unwrap_or_default()
     }
@@ -166,6 +175,10 @@ fn split_tail(text: &str) -> (&str, &str) {
 /// What a rule reverses beyond its members' own addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
+    /// The scheme that clients use, whatever the request says.
+    pub scheme: Option<Scheme>,
+    /// The host that they use, and its port.
+    pub host: Option<Box<str>>,
     locations: Vec<(From, String)>,
     cookie_domains: Vec<(String, String)>,
     cookie_paths: Vec<(String, String)>,
@@ -743,6 +756,21 @@ mod tests {
         let cookie = latin(&SET_COOKIE, b"n=caf\xe9; Domain=app1.site.com");
         assert_eq!(cookie, (b"n=caf\xe9; Domain=www.site.com".to_vec(), 0));
         assert_eq!(latin(&LOCATION, b"https://app1.site.com/\xe9").1, 1);
+    }
+
+    #[test]
+    fn what_the_rule_says_of_the_site_counts_more_than_the_request() {
+        let asked = Public { scheme: Scheme::Http, authority: "alias.site.com:8080" };
+        let host = Some("www.site.com".into());
+        for (scheme, host, expected) in [
+            (None, None, "http://alias.site.com:8080/x"),
+            (Some(Scheme::Https), None, "https://alias.site.com:8080/x"),
+            (Some(Scheme::Https), host, "https://www.site.com/x"),
+        ] {
+            let rules = Rules { scheme, host, ..Rules::default() };
+            assert_eq!(asked.as_said(Some(&rules)).url("/x"), expected);
+        }
+        assert_eq!(asked.as_said(None).url("/x"), "http://alias.site.com:8080/x");
     }
 
     #[test]

@@ -342,7 +342,8 @@ fn an_api_server_that_is_away_changes_nothing_of_what_is_served(control_plane: &
         verbose().text().contains("the API server has not been heard of for")
     });
     assert_eq!((verbose().status, gibbon.get("www.site.com", "/").status), (200, 200));
-    assert!(heard() <= last + 2.0);
+    // It is told once a second, in full seconds, and may have been heard again before its end.
+    assert!(heard() <= last + 4.0, "{} {last}", heard());
     load.more(50);
     control_plane.start_api();
     one.remove();

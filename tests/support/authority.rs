@@ -25,6 +25,8 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Other names than those that it vouches for, else they look as if they vouched for themselves.
+        params.distinguished_name.push(DnType::CommonName, "an authority");
         let certificate = params.self_signed(&key).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der().clone()).unwrap();
@@ -70,6 +72,22 @@ impl Authority {
         name: &str,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Credentials {
+        let (certificate, key) = self.client_and_key(name, change);
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        (vec![certificate.der().clone()], key)
+    }
+
+    /// The same in PEM.
+    pub fn client_pem(&self, name: &str) -> (String, String) {
+        let (certificate, key) = self.client_and_key(name, |_| {});
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn client_and_key(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -77,9 +95,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         change(&mut params);
-        let certificate = self.sign(&params, &key);
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        (vec![certificate.der().clone()], key)
+        (self.sign(&params, &key), key)
     }
 
     pub fn connect(&self, gibbon: &Gibbon, name: &str) -> std::io::Result<Secured> {

@@ -35,6 +35,7 @@ const NO_QUERY: Check = (schema::NO_QUERY, |text| !text.contains(['?', '#']));
 const URL_CHARACTERS: Check =
     (schema::URL_CHARACTERS, |text| is_printable(text) && !text.contains('\\'));
 const PRINTABLE: Check = (schema::PRINTABLE, |text| !text.is_empty() && is_printable(text));
+const NO_FRAGMENT: Check = (schema::NO_FRAGMENT, |text| !text.contains('#'));
 const HAS_GROUP: Check =
     (schema::HAS_GROUP, |text| !matches!(Extract::regex(text), Ok(Extract::Regex(_, 0))));
 
@@ -44,6 +45,11 @@ pub const HOST: Text = Text(253, &[(schema::HOST, is_host)]);
 pub const CLASS_NAME: Text = Text(63, &[(schema::CLASS_NAME, is_class)]);
 /// `spec.path`, `spec.members[].path`.
 pub const PATH: Text = Text(1024, &[ROOTED, ONE_SLASH, NO_DOTS, PATH_CHARACTERS, ESCAPES]);
+/// `spec.healthCheck.path`.
+pub const CHECK_PATH: Text = Text(1024, &[ROOTED, NO_FRAGMENT, URL_CHARACTERS, ESCAPES]);
+/// `spec.healthCheck.statuses[]`.
+pub const STATUS_RANGE: Text =
+    Text(7, &[(schema::STATUS_RANGE, is_status_range), (schema::STATUS_ORDER, is_in_order)]);
 /// Paths of cookies.
 pub const COOKIE_PATH: Text = Text(1024, &[ROOTED, PATH_CHARACTERS]);
 /// `spec.members[].url`.
@@ -52,6 +58,8 @@ pub const MEMBER_URL: Text = Text(2048, &[HTTP_URL, NO_USER, NO_QUERY, URL_CHARA
 pub const REDIRECT: Text = Text(2048, &[URL_OR_PATH, NO_USER, URL_CHARACTERS]);
 /// Both sides of `spec.reverse.locations[]`.
 pub const LOCATION: Text = Text(2048, &[URL_OR_PATH, NO_USER, NO_QUERY, URL_CHARACTERS]);
+/// `spec.reverse.host`.
+pub const AUTHORITY: Text = Text(253, &[(schema::AUTHORITY, is_authority)]);
 /// Both sides of `spec.reverse.cookieDomains[]`.
 pub const DOMAIN: Text = Text(253, &[(schema::DOMAIN, is_domain)]);
 /// `spec.members[].name`.
@@ -125,6 +133,30 @@ fn is_host(text: &str) -> bool {
     HostPattern::parse(text).is_ok() && !text.ends_with('.') && !text.contains(['_', ':', '['])
 }
 
+fn is_status_range(text: &str) -> bool {
+    let is_status = |text: &str| {
+        text.len() == 3
+            && matches!(text.as_bytes()[0], b'1'..=b'5')
+            && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    is_status(from) && is_status(to)
+}
+
+fn is_in_order(text: &str) -> bool {
+    text.split_once('-').is_none_or(|(from, to)| from <= to)
+}
+
+fn is_authority(text: &str) -> bool {
+    let (host, port) = text.split_once(':').map_or((text, None), |(host, p)| (host, Some(p)));
+    let is_port = |port: &str| {
+        (1..=5).contains(&port.len())
+            && !port.starts_with('0')
+            && port.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    has_ends(host, "-.") && port.is_none_or(is_port)
+}
+
 fn is_domain(text: &str) -> bool {
     has_ends(text.strip_prefix('.').unwrap_or(text), "-.")
 }
@@ -170,7 +202,7 @@ mod tests {
     use super::*;
 
     /// The checks that must say the same as the schema's rules, read by [`alternatives`].
-    const READABLE: [Check; 18] = [
+    const READABLE: [Check; 21] = [
         ROOTED,
         ONE_SLASH,
         NO_DOTS,
@@ -184,6 +216,9 @@ mod tests {
         CLASS_NAME.1[0],
         OBJECT_NAME.1[0],
         DOMAIN.1[0],
+        AUTHORITY.1[0],
+        NO_FRAGMENT,
+        STATUS_RANGE.1[0],
         MEMBER_NAME.1[0],
         SERVICE_NAME.1[0],
         COOKIE_NAME.1[0],

@@ -18,6 +18,7 @@ use crate::table::{Authority, Entry, Host, PortRef, RouteName, ServicePort, Stat
 
 const MAX_MEMBERS: usize = 512;
 const MAX_WEIGHT: u16 = 10_000;
+const MAX_TIER: u8 = 99;
 
 /// Reads `spec.members`.
 pub fn entries(
@@ -45,6 +46,7 @@ pub fn entries(
         );
     }
     shares(&spec.members, problems);
+    failover_routes(&spec.members, problems);
     let mut names = HashSet::new();
     if !spec.members.iter().filter_map(|m| m.name.as_ref()).all(|name| names.insert(name)) {
         problems.add("spec.members", "must have unique names");
@@ -65,6 +67,19 @@ fn shares(members: &[api::Member], problems: &mut Problems) {
         problems.add("spec.members", "must all have a share, or none of them");
     } else if shared > 0 && members.iter().all(|member| member.share == Some(0)) {
         problems.add("spec.members", "must have at least one share above 0");
+    }
+}
+
+/// Sessions go to routes that there are; those of pods come and go.
+fn failover_routes(members: &[api::Member], problems: &mut Problems) {
+    if members.iter().any(|member| member.route_from.is_some()) {
+        return;
+    }
+    let routes: HashSet<_> = members.iter().filter_map(|m| m.route.as_ref()).collect();
+    let leads = |route| routes.contains(route);
+    if !members.iter().filter_map(|m| m.failover_route.as_ref()).all(leads) {
+        let message = "must have a member with each failoverRoute as its route";
+        problems.add("spec.members", message);
     }
 }
 
@@ -115,6 +130,15 @@ fn entry(
     if let Some(route) = &member.route {
         problems.text(&field("route"), route, checks::ROUTE);
     }
+    if let Some(route) = &member.failover_route {
+        problems.text(&field("failoverRoute"), route, checks::ROUTE);
+    }
+    if member.failover_route.is_some() && member.failover_route == member.route {
+        problems.add(field("failoverRoute"), "must be the route of another member, not its own");
+    }
+    if member.tier > MAX_TIER {
+        problems.add(field("tier"), format!("must be from 0 to {MAX_TIER}"));
+    }
     if member.route.is_some() && member.route_from.is_some() {
         problems.add(field("route"), "must not be beside routeFrom: a member has one route");
     }
@@ -153,9 +177,12 @@ fn entry(
         state: match member.state {
             api::State::Active => State::Active,
             api::State::Standby => State::Standby,
+            api::State::Spare => State::Spare,
             api::State::Draining => State::Draining,
             api::State::Disabled => State::Disabled,
         },
+        tier: member.tier,
+        failover_route: member.failover_route.as_deref().map(Into::into),
         target,
     })
 }
@@ -187,6 +214,14 @@ fn url(
     }
     let (authority, path) = problems.read(&field, url, checks::MEMBER_URL, member_url)?;
     Some((Target::Url(authority), path))
+}
+
+/// What is wrong with the URL of a member, if anything is.
+#[must_use]
+pub fn url_fault(url: &str) -> Option<String> {
+    let mut problems = Problems::default();
+    let read = problems.read("url", url, checks::MEMBER_URL, member_url);
+    problems.unless_any(read.map(drop)).err()?.into_iter().next().map(|problem| problem.message)
 }
 
 /// Why a namespace has no members but Services, and what would change that.

@@ -42,7 +42,9 @@ impl Contact {
     /// It has said something.
     pub fn heard(&self) {
         let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.at.store(millis + 1, Relaxed);
+        if self.at.swap(millis + 1, Relaxed) == 0 {
+            self.tell(Duration::ZERO);
+        }
     }
 
     /// For how long it has been silent; none if it was never heard.
@@ -304,7 +306,9 @@ mod tests {
         assert_eq!(contact.silence(), None);
         contact.heard();
         assert!(contact.silence().unwrap() < Duration::from_secs(60));
+        let first = contact.gauge.get();
+        assert!(first > 1_700_000_000, "it is told at once");
         contact.tell(Duration::from_secs(10));
-        assert!(contact.gauge.get() > 1_700_000_000);
+        assert!(contact.gauge.get() < first);
     }
 }

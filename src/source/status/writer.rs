@@ -479,6 +479,12 @@ mod tests {
             change(&mut other);
             assert!(!is_alike(&base, &other) && !is_alike(&other, &base), "{other:?}");
         }
+        // What others write beside it is their own affair.
+        let mut audited = later.clone();
+        audited
+            .conditions
+            .insert(0, Condition { type_: "Audited".into(), ..later.conditions[0].clone() });
+        assert!(is_alike(&base, &audited) && is_alike(&audited, &base));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What a pick sees of each member, for people.
 
-use super::{Ask, Pool, admits};
+use super::super::stage::Stage;
+use super::{Ask, Pool, admits, is_usable, stage};
 use crate::table::load::Admission;
-use crate::table::{Member, Route, State};
+use crate::table::{Route, State};
 
 /// A member as a pick sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,8 +45,10 @@ pub enum Standing {
     Full,
     /// It is excluded; if all are, it is taken nevertheless.
     Excluded,
-    /// It serves only while no active member is usable.
+    /// Its turn comes only while others are not usable: it is a spare or a standby, or of a later tier.
     Standby,
+    /// It fails its health checks.
+    Failing,
     /// It keeps its sessions and gets no new ones.
     Draining,
     /// It gets nothing.
@@ -66,6 +69,7 @@ impl Standing {
             Self::Full => "full",
             Self::Excluded => "excluded",
             Self::Standby => "standby",
+            Self::Failing => "failing",
             Self::Draining => "draining",
             Self::Disabled => "disabled",
             Self::Shareless => "shareless",
@@ -76,16 +80,13 @@ impl Standing {
 /// All members as a pick for this request would see them; changes nothing.
 #[must_use]
 pub fn survey(route: &Route, ask: &Ask<'_>) -> Vec<Candidate> {
-    let tier = tier(route, ask);
-    let chosen_from = |member: &Member| {
-        member.state == tier
-            && !member.is_full()
-            && member.load.admission(ask.now) == Admission::Usable
+    let turn = stage(route, ask);
+    let fits = |index: usize| {
+        turn.is_some_and(|stage| stage.has(route, index))
+            && !route.members[index].is_full()
+            && is_usable(route, ask, index)
     };
-    let fitting = |group: usize| {
-        let range = route.groups[group].range.clone();
-        range.filter(|at| !ask.tried.has(*at) && chosen_from(&route.members[*at]))
-    };
+    let fitting = |group: usize| route.groups[group].range.clone().filter(|at| fits(*at));
     let shared = |group: &usize| route.groups[*group].share > 0.0 && fitting(*group).count() > 0;
     let groups = || 0..route.groups.len();
     let total: f64 = groups().filter(shared).map(|group| route.groups[group].share).sum();
@@ -93,23 +94,22 @@ pub fn survey(route: &Route, ask: &Ask<'_>) -> Vec<Candidate> {
     let mut candidates = Vec::with_capacity(route.members.len());
     for at in groups() {
         let group = &route.groups[at];
-        let (pool, clock) = (Pool::of(route, group, ask.now), group.cursor.get());
+        let (pool, clock) = (Pool::of(route, group, ask.now, turn.as_ref()), group.cursor.get());
         let weights: f64 = fitting(at).map(|m| pool.weight(&route.members[m], ask.now)).sum();
         let share = if shared(&at) { group.share / total } else { 0.0 };
         for index in group.range.clone() {
             let member = &route.members[index];
             let effective = pool.weight(member, ask.now);
-            let fits = !ask.tried.has(index) && chosen_from(member);
             candidates.push(Candidate {
                 member: index,
-                standing: standing(route, index, ask, tier),
-                admission: member.load.admission(ask.now),
+                standing: standing(route, index, ask, turn.as_ref()),
+                admission: member.admission(ask.now),
                 estimate: member.load.latency(means[at], ask.now),
                 measured: member.load.recorded().is_some(),
                 in_flight: member.load.in_flight(),
                 failure_rate: member.load.failure_rate(ask.now),
                 effective,
-                part: if fits { share * effective / weights } else { 0.0 },
+                part: if fits(index) { share * effective / weights } else { 0.0 },
                 score: pool.score(member, clock, ask),
             });
         }
@@ -117,23 +117,13 @@ pub fn survey(route: &Route, ask: &Ask<'_>) -> Vec<Candidate> {
     candidates
 }
 
-/// Those that new requests are given to: the active ones, or the standbys while no active one is
-/// usable.
-fn tier(route: &Route, ask: &Ask<'_>) -> State {
-    let usable = |state: State| {
-        let members = route.members.iter().enumerate();
-        let mut left = members.filter(|(at, m)| m.state == state && !ask.tried.has(*at));
-        left.any(|(_, m)| m.load.admission(ask.now) == Admission::Usable)
-    };
-    if !usable(State::Active) && usable(State::Standby) { State::Standby } else { State::Active }
-}
-
-fn standing(route: &Route, index: usize, ask: &Ask<'_>, tier: State) -> Standing {
+fn standing(route: &Route, index: usize, ask: &Ask<'_>, turn: Option<&Stage>) -> Standing {
     let member = &route.members[index];
-    let admission = member.load.admission(ask.now);
+    let admission = member.admission(ask.now);
     match member.state {
         State::Disabled => Standing::Disabled,
         _ if ask.tried.has(index) => Standing::Tried,
+        _ if member.is_failing() => Standing::Failing,
         State::Active if member.is_full() => Standing::Full,
         _ if ask.wanted.contains(&index) && admits(member, ask) => Standing::Session,
         _ if matches!(admission, Admission::Excluded(_)) => Standing::Excluded,
@@ -141,8 +131,8 @@ fn standing(route: &Route, index: usize, ask: &Ask<'_>, tier: State) -> Standing
         _ if matches!(admission, Admission::Probe(_)) && admits(member, ask) => Standing::Probe,
         _ if matches!(admission, Admission::Probe(_)) => Standing::Excluded,
         _ if route.groups[member.group].share == 0.0 => Standing::Shareless,
-        State::Standby if tier != State::Standby => Standing::Standby,
-        State::Active | State::Standby => Standing::Usable,
+        _ if !turn.is_some_and(|stage| stage.has(route, index)) => Standing::Standby,
+        State::Active | State::Standby | State::Spare => Standing::Usable,
     }
 }
 

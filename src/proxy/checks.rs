@@ -1,0 +1,196 @@
+//! Asks members whether they are well, as their rules want it. One thread does it for all workers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::header;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{Phase, Shared};
+use crate::table::checks::{Checked, Question};
+use crate::table::{Member, Route, Table};
+
+/// How often it is looked whether there is another table.
+const LOOK: Duration = Duration::from_millis(100);
+/// Bytes of an answer's body that are read, so that the connection can be used again.
+const MOST_BODY: usize = 64 * 1024;
+/// What members may read who it is that asks.
+const USER_AGENT: &str = "gibbon-health-check";
+
+/// Checks what the table wants checked, until everything ends.
+pub async fn follow(shared: Arc<Shared>, mut phases: watch::Receiver<Phase>) {
+    let mut running: HashMap<*const Checked, Check> = HashMap::new();
+    let mut seen: Option<Arc<Table>> = None;
+    while *phases.borrow() < Phase::Ended {
+        let table = shared.table.load_full();
+        if seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, &table)) {
+            let wanted: HashMap<_, _> =
+                checks(&table).map(|checked| (Arc::as_ptr(checked), checked)).collect();
+            running.retain(|key, _| wanted.contains_key(key));
+            for (key, checked) in wanted {
+                running.entry(key).or_insert_with(|| Check::begin(checked, &shared));
+            }
+            seen = Some(table);
+        }
+        // A sender that is gone ends it as well.
+        if matches!(timeout(LOOK, phases.changed()).await, Ok(Err(_))) {
+            return;
+        }
+    }
+}
+
+fn checks(table: &Table) -> impl Iterator<Item = &Arc<Checked>> {
+    let members = table.routes.iter().flat_map(|route: &Arc<Route>| &route.members);
+    members.filter_map(|member: &Member| member.checked.as_ref())
+}
+
+/// The checks of one member; they end with it.
+struct Check {
+    /// Keeps the address of its key from another.
+    _checked: Arc<Checked>,
+    task: JoinHandle<()>,
+}
+
+impl Check {
+    fn begin(checked: &Arc<Checked>, shared: &Arc<Shared>) -> Self {
+        let task = spawn_local(check(Arc::clone(checked), Arc::clone(shared)));
+        Self { _checked: Arc::clone(checked), task }
+    }
+}
+
+impl Drop for Check {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn check(checked: Arc<Checked>, shared: Arc<Shared>) {
+    let checkup = &checked.checkup;
+    let interval = checkup.check.interval;
+    let mut line = Line { checked: &checked, tls: &shared.tls, sender: None };
+    // Members of one table are not all asked at once, but for those that nobody may use before.
+    if !checkup.check.pass_first {
+        sleep(interval.mul_f64(fastrand::f64())).await;
+    }
+    let mut next = Instant::now();
+    loop {
+        let result = timeout(checkup.check.timeout, line.ask()).await;
+        let result = result.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        if result.is_err() {
+            line.sender = None;
+        }
+        let address = checkup.address;
+        match (checked.record(result.is_ok()), &result) {
+            (true, Ok(())) => tracing::info!(%address, "member passes its health check"),
+            (true, Err(why)) => tracing::warn!(%address, why, "member fails its health check"),
+            (false, Err(why)) => tracing::debug!(%address, why, "a health check failed"),
+            (false, Ok(())) => {}
+        }
+        next = (next + interval).max(Instant::now());
+        sleep_until(next).await;
+    }
+}
+
+/// The way to a member, with the connection that was used last.
+struct Line<'c> {
+    checked: &'c Checked,
+    tls: &'c Arc<rustls::ClientConfig>,
+    sender: Option<SendRequest<Empty<Bytes>>>,
+}
+
+impl Line<'_> {
+    /// One check.
+    async fn ask(&mut self) -> Result<(), String> {
+        let Some(question) = &self.checked.checkup.check.ask else {
+            return self.connect().await.map(drop);
+        };
+        let kept = self.sender.take().filter(SendRequest::is_ready);
+        let reused = kept.is_some();
+        let sender = match kept {
+            Some(sender) => sender,
+            None => self.open().await?,
+        };
+        match self.exchange(sender, question).await {
+            // The member may close a connection that it does not use; that says nothing of it.
+            Err(Broken::Connection(_)) if reused => {
+                let sender = self.open().await?;
+                self.exchange(sender, question).await.map_err(Broken::reason)
+            }
+            result => result.map_err(Broken::reason),
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        mut sender: SendRequest<Empty<Bytes>>,
+        question: &Question,
+    ) -> Result<(), Broken> {
+        let checkup = &self.checked.checkup;
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = question.method.clone();
+        *request.uri_mut() = checkup.uri(question);
+        let headers = request.headers_mut();
+        let host = question.host.as_ref().unwrap_or(&checkup.host);
+        headers.insert(header::HOST, host.clone());
+        headers.insert(header::USER_AGENT, header::HeaderValue::from_static(USER_AGENT));
+        let broken = |error: hyper::Error| Broken::Connection(error.to_string());
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        if !question.accepts(status.as_u16()) {
+            return Err(Broken::Answer(format!("status {}", status.as_u16())));
+        }
+        let body = Limited::new(response.into_body(), MOST_BODY).collect().await;
+        // The rest of a longer one is not worth the connection.
+        if body.is_ok() && sender.ready().await.is_ok() {
+            self.sender = Some(sender);
+        }
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<SendRequest<Empty<Bytes>>, String> {
+        let stream = self.connect().await?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        // What goes wrong on it reaches the request that is on it.
+        spawn_local(async move { drop(connection.await) });
+        Ok(sender)
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, String> {
+        let checkup = &self.checked.checkup;
+        let stream =
+            TcpStream::connect(checkup.address).await.map_err(|error| error.to_string())?;
+        let Some(name) = &checkup.tls else { return Ok(Box::new(stream)) };
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(self.tls));
+        let stream = connector.connect(name.clone(), stream).await;
+        Ok(Box::new(stream.map_err(|error| error.to_string())?))
+    }
+}
+
+/// A connection with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+/// What went wrong with a check.
+enum Broken {
+    Connection(String),
+    Answer(String),
+}
+
+impl Broken {
+    fn reason(self) -> String {
+        let (Self::Connection(why) | Self::Answer(why)) = self;
+        why
+    }
+}

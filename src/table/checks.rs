@@ -1,0 +1,209 @@
+//! Health checks: what a member is asked, and what has come of it. Who asks is the proxy's business.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Uri};
+use rustls::pki_types::ServerName;
+
+use super::tally::Counter;
+
+/// How the members of a rule are checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HealthCheck {
+    /// What is asked; none: whether a connection is accepted.
+    pub ask: Option<Question>,
+    /// From one check of a member to the next.
+    pub interval: Duration,
+    /// How long a check may take.
+    pub timeout: Duration,
+    /// Checks in a row that must pass before a member that fails is usable again.
+    pub successes: u32,
+    /// Checks in a row that must fail before a member is not usable any more.
+    pub failures: u32,
+    /// A new member is not usable before it has passed.
+    pub pass_first: bool,
+}
+
+/// A request that checks a member, and its good answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// The method.
+    pub method: Method,
+    /// Path and query; none: the member's own path, or `*` for OPTIONS.
+    pub path: Option<Uri>,
+    /// The Host, if it is another than that of requests.
+    pub host: Option<HeaderValue>,
+    /// Statuses that are good.
+    pub statuses: Vec<RangeInclusive<u16>>,
+}
+
+/// Whom to check, and how. What is the same for two rules is checked once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Checkup {
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// The name to verify its certificate for, when it is spoken to by TLS.
+    pub tls: Option<ServerName<'static>>,
+    /// The Host of requests.
+    pub host: HeaderValue,
+    /// The member's own path.
+    pub path: Box<str>,
+    /// How.
+    pub check: Arc<HealthCheck>,
+}
+
+/// What has come of the checks of a member; it stands behind the table and survives every swap.
+#[derive(Debug)]
+pub struct Checked {
+    /// Whom it is about.
+    pub checkup: Checkup,
+    /// Checks that were passed.
+    pub passed: Counter,
+    /// Checks that were not.
+    pub failed: Counter,
+    failing: AtomicBool,
+    /// Results in a row that speak against what is believed.
+    against: AtomicU32,
+}
+
+impl Checkup {
+    /// The target of the request.
+    #[must_use]
+    pub fn uri(&self, question: &Question) -> Uri {
+        let own = || {
+            if question.method == Method::OPTIONS { "*" } else { &self.path }
+                .parse()
+                .unwrap_or_default()
+        };
+        question.path.clone().unwrap_or_else(own)
+    }
+}
+
+impl Question {
+    /// Whether an answer is good.
+    #[must_use]
+    pub fn accepts(&self, status: u16) -> bool {
+        self.statuses.iter().any(|range| range.contains(&status))
+    }
+}
+
+impl Checked {
+    /// Of one that was not checked yet.
+    #[must_use]
+    pub fn new(checkup: Checkup) -> Self {
+        let failing = AtomicBool::new(checkup.check.pass_first);
+        Self {
+            checkup,
+            failing,
+            passed: Counter::default(),
+            failed: Counter::default(),
+            against: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether the member is not to be used.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Relaxed)
+    }
+
+    /// Takes a result in. True if the member is usable from now on and was not, or the other way round.
+    pub fn record(&self, passes: bool) -> bool {
+        if passes { &self.passed } else { &self.failed }.inc();
+        let failing = self.is_failing();
+        if passes != failing {
+            self.against.store(0, Relaxed);
+            return false;
+        }
+        let check = &self.checkup.check;
+        let needed = if failing { check.successes } else { check.failures };
+        if self.against.fetch_add(1, Relaxed) + 1 < needed {
+            return false;
+        }
+        self.against.store(0, Relaxed);
+        self.failing.store(!failing, Relaxed);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(successes: u32, failures: u32, pass_first: bool) -> Checked {
+        let check = HealthCheck {
+            ask: None,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            successes,
+            failures,
+            pass_first,
+        };
+        Checked::new(Checkup {
+            address: ([127, 0, 0, 1], 80).into(),
+            tls: None,
+            host: HeaderValue::from_static("a"),
+            path: "/media/".into(),
+            check: Arc::new(check),
+        })
+    }
+
+    #[test]
+    fn results_in_a_row_count_and_one_between_them_ends_the_row() {
+        let checked = checked(2, 3, false);
+        let results = [false, false, true, false, false, false, true, false, true, true, true];
+        let failing: Vec<_> = results
+            .iter()
+            .map(|passes| {
+                let news = checked.record(*passes);
+                (checked.is_failing(), news)
+            })
+            .collect();
+        let expected = [
+            (false, false),
+            (false, false),
+            (false, false),
+            (false, false),
+            (false, false),
+            (true, true),
+            (true, false),
+            (true, false),
+            (true, false),
+            (false, true),
+            (false, false),
+        ];
+        assert_eq!(failing, expected);
+        assert_eq!((checked.passed.get(), checked.failed.get()), (5, 6));
+    }
+
+    #[test]
+    fn who_must_pass_first_is_unusable_until_then() {
+        let checked = checked(2, 3, true);
+        assert!(checked.is_failing() && !checked.record(true));
+        assert!(checked.is_failing() && checked.record(true) && !checked.is_failing());
+    }
+
+    #[test]
+    fn the_target_is_the_path_that_is_given_or_the_members_own() {
+        let checked = checked(1, 1, false);
+        let question = |method, path: Option<&'static str>| Question {
+            method,
+            path: path.map(Uri::from_static),
+            host: None,
+            statuses: vec![200..=204],
+        };
+        for (method, path, expected) in [
+            (Method::GET, None, "/media/"),
+            (Method::OPTIONS, None, "*"),
+            (Method::HEAD, Some("/health?x=1"), "/health?x=1"),
+        ] {
+            assert_eq!(checked.checkup.uri(&question(method, path)).to_string(), expected);
+        }
+        let question = question(Method::GET, None);
+        assert!(question.accepts(204) && !question.accepts(205));
+    }
+}
