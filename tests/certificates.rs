@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use rcgen::{
     SignatureAlgorithm, date_time_ymd,
 };
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
+use support::port::free;
 use support::{Client, eventually, secret_of};
 
 const GIBBON: &str = env!("CARGO_BIN_EXE_gibbon");
@@ -348,9 +349,6 @@ fn nothing_says_what_is_in_a_key() {
     let line = said.lines().find(|line| parts.are_in(line));
     assert_eq!(line, None);
 
-    let free = || -> SocketAddr {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-    };
     let [listen, secure, admin] = [free(), free(), free()].map(|address| address.to_string());
     let log = std::fs::File::create(directory.0.join("log")).unwrap();
     let gibbon = Command::new(GIBBON)

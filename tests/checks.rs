@@ -3,8 +3,10 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::sync::atomic::Ordering::SeqCst;
 
+use support::http2::{FrameMember, answer, max_streams};
 use support::{Act, Gibbon, Member, balancer, eventually, member, ok, response};
 
 const HOST: &str = "www.site.com";
@@ -37,11 +39,16 @@ fn serves(gibbon: &Gibbon, names: &[&str]) {
 
 /// How many checks of a member had this result.
 fn count(gibbon: &Gibbon, member: &Member, result: &str) -> f64 {
-    let (address, result) = (format!("\"{}\"", member.address), format!("\"{result}\""));
+    count_of(gibbon, &member.address.to_string(), result)
+}
+
+/// The same, of one with this name or address.
+fn count_of(gibbon: &Gibbon, member: &str, result: &str) -> f64 {
+    let (member, result) = (format!("\"{member}\""), format!("\"{result}\""));
     let text = gibbon.page("/metrics").text();
     let line = text.lines().find(|line| {
         line.starts_with("gibbon_member_health_checks_total")
-            && line.contains(&address)
+            && line.contains(&member)
             && line.contains(&result)
     });
     line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
@@ -161,4 +168,24 @@ fn a_new_member_serves_after_it_has_passed_and_others_keep_what_is_known_of_them
         std::thread::sleep(std::time::Duration::from_millis(200));
         (two.count() == 0).then_some(())
     });
+}
+
+#[test]
+fn members_of_http_2_are_asked_by_it_and_on_one_connection() {
+    let app = FrameMember::new(max_streams(10), |_, frame, writer| {
+        if frame.ends() {
+            let _ = writer.lock().unwrap().write_all(&answer(frame.stream, "checked"));
+        }
+    });
+    let old = Member::new(ok("old"));
+    let members = [
+        member(app.address, "protocol: H2C, name: new"),
+        member(old.address, "protocol: H2C, name: old"),
+    ];
+    let gibbon = Gibbon::start(&balancer(&members, CHECK));
+    let counts = |name: &str, result: &str| count_of(&gibbon, name, result);
+    eventually(|| (counts("new", "passed") > 9.0 && counts("old", "failed") > 2.0).then_some(()));
+    assert_eq!(app.count(), 1);
+    assert!(counts("new", "failed") < 1.0 && counts("old", "passed") < 1.0);
+    assert_eq!(gibbon.get(HOST, "/").text(), "checked");
 }

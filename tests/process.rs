@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use support::port::free;
 use support::{Act, Client, Member, balancer, data, eventually, member, ok};
 
 const GIBBON: &str = env!("CARGO_BIN_EXE_gibbon");
@@ -70,10 +71,6 @@ impl Drop for Process {
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
-}
-
-fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n";

@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,6 +14,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 use support::authority::Authority;
+use support::port::free;
 use support::{
     Act, Client, Gibbon, Member, balancer, ca_secret, eventually, join, member, named, response,
     secret_of,
@@ -80,10 +81,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 /// A member that says the same however often it is asked, and as a browser would like it.

@@ -16,6 +16,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use socket2::{Domain, Socket, Type};
 use support::authority::{Authority, connect};
+use support::port::free;
 use support::{Client, Gibbon, Member, balancer, eventually, join, member, ok, read_answer};
 
 const HOST: &str = "www.site.com";
@@ -34,9 +35,6 @@ impl Process {
         let directory = std::env::temp_dir().join(format!("gibbon-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("b.yaml"), yaml).unwrap();
-        let free = || -> SocketAddr {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-        };
         let [plain, secure, admin] = [free(), free(), free()];
         let child = Command::new(env!("CARGO_BIN_EXE_gibbon"))
             .args(["serve", "--files", directory.to_str().unwrap(), "--workers", "2"])

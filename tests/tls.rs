@@ -323,3 +323,27 @@ fn no_page_shows_a_key_for_members() {
         assert!(key.iter().all(|line| !text.contains(line)), "{page}");
     }
 }
+
+#[test]
+fn health_checks_trust_whom_requests_trust() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let tls = "caSecret: ca, serverName: app.internal, certificateSecret: own";
+    let good = authority.member("app.internal", &["h2"], Some(&clients));
+    let bad = authority.member("other.internal", &["http/1.1"], None);
+    let members = [url(good, "name: good"), url(bad, "name: bad")];
+    let check = "healthCheck: {path: /, interval: 50ms, failureThreshold: 2}";
+    let rule = balancer(&members, &format!("{check}\nupstreamTLS: {{{tls}}}"));
+    let secrets = authority.secret("ca") + &clients.certificate("own");
+    let gibbon = Gibbon::start(&(secrets + &rule));
+    let condition = |at: usize| gibbon.table()["balancers"][0]["members"][at]["condition"].clone();
+    eventually(|| (condition(1) == "failing").then_some(()));
+    assert_ne!(condition(0), "failing");
+    let passed = |line: &&str| {
+        line.starts_with("gibbon_member_health_checks_total{") && line.contains("\"passed\"")
+    };
+    eventually(|| {
+        let text = gibbon.page("/metrics").text();
+        let mut lines = text.lines().filter(passed);
+        lines.any(|line| line.contains("\"good\"") && !line.ends_with(" 0")).then_some(())
+    });
+}

@@ -3,12 +3,16 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use port::free;
+
+#[path = "../../tests/support/port.rs"]
+mod port;
 
 /// A proxy and its rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +50,7 @@ impl Peer {
 
     /// Starts it before these members.
     pub fn start(self, members: &[SocketAddr], folder: &Path) -> Result<Running> {
-        let address = free()?;
+        let address = free();
         let mut command = match self {
             Self::NginxLeastConn => nginx("least_conn", address, members, folder)?,
             Self::NginxRandomTwo => nginx("random two least_conn", address, members, folder)?,
@@ -128,10 +132,6 @@ fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     places.map(|place| place.join(program)).find(|file| file.is_file())
-}
-
-fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 fn command(program: &str) -> Result<Command> {

@@ -63,7 +63,7 @@ pub struct Upload {
 
 #[derive(Debug)]
 struct Inner {
-    incoming: RefCell<Incoming>,
+    incoming: RefCell<Option<Incoming>>,
     gate: Option<Arc<Gate>>,
     alarm: RefCell<Alarm>,
     limit: u64,
@@ -80,6 +80,21 @@ impl Upload {
     /// Of a request; at most `limit` bytes, and no longer silent than `patience`.
     #[must_use]
     pub fn new(incoming: Incoming, limit: Option<u64>, patience: Duration, expects: bool) -> Self {
+        Self::of(Some(incoming), limit, patience, expects)
+    }
+
+    /// Of a request without a body that no client has sent.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::of(None, None, Duration::MAX, false)
+    }
+
+    fn of(
+        incoming: Option<Incoming>,
+        limit: Option<u64>,
+        patience: Duration,
+        expects: bool,
+    ) -> Self {
         let inner = Inner {
             incoming: RefCell::new(incoming),
             gate: expects.then(Arc::default),
@@ -108,7 +123,7 @@ impl Upload {
     /// Whether there is anything to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.inner.incoming.borrow().is_end_stream() && !self.inner.taken.get()
+        self.is_end_stream() && !self.inner.taken.get()
     }
 
     /// Whether all of it is still to be had: nothing was taken yet, or there is nothing.
@@ -197,7 +212,10 @@ impl HttpBody for Upload {
             ready!(inner.alarm.borrow_mut().poll(inner.moved.get() + CONTINUE_PATIENCE, cx));
             gate.open();
         }
-        let polled = Pin::new(&mut *inner.incoming.borrow_mut()).poll_frame(cx);
+        let polled = match inner.incoming.borrow_mut().as_mut() {
+            Some(incoming) => Pin::new(incoming).poll_frame(cx),
+            None => Poll::Ready(None),
+        };
         if polled.is_ready() {
             inner.waiting_since.set(None);
         }
@@ -221,11 +239,12 @@ impl HttpBody for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.incoming.borrow().is_end_stream()
+        self.inner.incoming.borrow().as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.incoming.borrow().size_hint()
+        let incoming = self.inner.incoming.borrow();
+        incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 

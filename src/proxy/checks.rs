@@ -4,20 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http::header;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use http::{Request, header};
+use http_body_util::{BodyExt, Limited};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::body::Upload;
+use super::upstream::dial::{Dial, Made};
 use super::{Phase, Shared};
 use crate::table::checks::{Checked, Question};
+use crate::table::load::Failure;
+use crate::table::upstream::ClientConfigs;
 use crate::table::{Member, Route, Table};
 
 /// How often it is looked whether there is another table.
@@ -77,7 +75,7 @@ impl Drop for Check {
 async fn check(checked: Arc<Checked>, shared: Arc<Shared>) {
     let checkup = &checked.checkup;
     let interval = checkup.check.interval;
-    let mut line = Line { checked: &checked, tls: &shared.tls, sender: None };
+    let mut line = Line { checked: &checked, system: &shared.system, made: None };
     // Members of one table are not all asked at once, but for those that nobody may use before.
     if !checkup.check.pass_first {
         sleep(interval.mul_f64(fastrand::f64())).await;
@@ -87,7 +85,7 @@ async fn check(checked: Arc<Checked>, shared: Arc<Shared>) {
         let result = timeout(checkup.check.timeout, line.ask()).await;
         let result = result.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         if result.is_err() {
-            line.sender = None;
+            line.made = None;
         }
         let address = checkup.address;
         match (checked.record(result.is_ok()), &result) {
@@ -104,39 +102,35 @@ async fn check(checked: Arc<Checked>, shared: Arc<Shared>) {
 /// The way to a member, with the connection that was used last.
 struct Line<'c> {
     checked: &'c Checked,
-    tls: &'c Arc<rustls::ClientConfig>,
-    sender: Option<SendRequest<Empty<Bytes>>>,
+    system: &'c ClientConfigs,
+    made: Option<Made>,
 }
 
 impl Line<'_> {
     /// One check.
     async fn ask(&mut self) -> Result<(), String> {
         let Some(question) = &self.checked.checkup.check.ask else {
-            return self.connect().await.map(drop);
+            return self.dial()?.reach().await.map(drop).map_err(said);
         };
-        let kept = self.sender.take().filter(SendRequest::is_ready);
+        let kept = self.made.take().filter(Made::is_ready);
         let reused = kept.is_some();
-        let sender = match kept {
-            Some(sender) => sender,
+        let made = match kept {
+            Some(made) => made,
             None => self.open().await?,
         };
-        match self.exchange(sender, question).await {
+        match self.exchange(made, question).await {
             // The member may close a connection that it does not use; that says nothing of it.
             Err(Broken::Connection(_)) if reused => {
-                let sender = self.open().await?;
-                self.exchange(sender, question).await.map_err(Broken::reason)
+                let made = self.open().await?;
+                self.exchange(made, question).await.map_err(Broken::reason)
             }
             result => result.map_err(Broken::reason),
         }
     }
 
-    async fn exchange(
-        &mut self,
-        mut sender: SendRequest<Empty<Bytes>>,
-        question: &Question,
-    ) -> Result<(), Broken> {
+    async fn exchange(&mut self, mut made: Made, question: &Question) -> Result<(), Broken> {
         let checkup = &self.checked.checkup;
-        let mut request = Request::new(Empty::new());
+        let mut request = Request::new(Upload::none());
         *request.method_mut() = question.method.clone();
         *request.uri_mut() = checkup.uri(question);
         let headers = request.headers_mut();
@@ -144,43 +138,31 @@ impl Line<'_> {
         headers.insert(header::HOST, host.clone());
         headers.insert(header::USER_AGENT, header::HeaderValue::from_static(USER_AGENT));
         let broken = |error: hyper::Error| Broken::Connection(error.to_string());
-        let response = sender.send_request(request).await.map_err(broken)?;
+        let response = made.ask(request, checkup).await.map_err(broken)?;
         let status = response.status();
         if !question.accepts(status.as_u16()) {
             return Err(Broken::Answer(format!("status {}", status.as_u16())));
         }
         let body = Limited::new(response.into_body(), MOST_BODY).collect().await;
         // The rest of a longer one is not worth the connection.
-        if body.is_ok() && sender.ready().await.is_ok() {
-            self.sender = Some(sender);
+        if body.is_ok() {
+            self.made = Some(made);
         }
         Ok(())
     }
 
-    async fn open(&self) -> Result<SendRequest<Empty<Bytes>>, String> {
-        let stream = self.connect().await?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        // What goes wrong on it reaches the request that is on it.
-        spawn_local(async move { drop(connection.await) });
-        Ok(sender)
+    fn dial(&self) -> Result<Dial, String> {
+        Dial::to_check(&self.checked.checkup, self.system).map_err(said)
     }
 
-    async fn connect(&self) -> Result<Box<dyn Stream>, String> {
-        let checkup = &self.checked.checkup;
-        let stream =
-            TcpStream::connect(checkup.address).await.map_err(|error| error.to_string())?;
-        let Some(name) = &checkup.tls else { return Ok(Box::new(stream)) };
-        let connector = tokio_rustls::TlsConnector::from(Arc::clone(self.tls));
-        let stream = connector.connect(name.clone(), stream).await;
-        Ok(Box::new(stream.map_err(|error| error.to_string())?))
+    async fn open(&self) -> Result<Made, String> {
+        self.dial()?.connect(None).await.map_err(said)
     }
 }
 
-/// A connection with TLS or without.
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+fn said(failure: Failure) -> String {
+    failure.reason().replace('_', " ")
+}
 
 /// What went wrong with a check.
 enum Broken {

@@ -426,6 +426,14 @@ pub enum Way {
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
+impl Way {
+    /// Whether HTTP/2 was agreed on.
+    #[must_use]
+    pub fn agreed_on_http2(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2"))
+    }
+}
+
 /// Passes calls on to the stream that it is.
 macro_rules! passes_on {
     ($stream:ident) => {

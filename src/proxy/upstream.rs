@@ -3,7 +3,7 @@
 //! Whether a member has seen a request decides whether another may get it, so that is what this
 //! module tells apart. Each worker has its own connections; nothing here is shared.
 
-mod dial;
+pub mod dial;
 mod http2;
 
 use std::cell::RefCell;
@@ -124,7 +124,7 @@ impl Key {
 /// The way to send on a connection, with a timer that stays with it: to set one anew for each
 /// request would cost more than most of what else is done.
 #[derive(Debug)]
-struct Wire {
+pub struct Wire {
     sender: SendRequest<Upload>,
     alarm: Alarm,
     heard: Arc<AtomicU64>,

@@ -341,6 +341,7 @@ impl<'t> Loads<'t> {
         let check = Arc::clone(rule.health.as_ref().filter(|_| member.state != State::Disabled)?);
         let checkup = Checkup {
             address: member.address,
+            protocol: member.protocol,
             tls: member.tls.clone(),
             host: rule.entries[member.entry].host.clone(),
             path: member.site.path.as_str().into(),
@@ -380,7 +381,7 @@ impl Found {
             _ => false,
         };
         self.barred == endpoints.barred
-            && self.trusted.is(&endpoints.trusted(&rule.upstream_tls.trust))
+            && self.trusted == endpoints.trusted(&rule.upstream_tls.trust)
             && rule.entries.iter().zip(&self.backends).all(same)
     }
 

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Uri};
-use rustls::pki_types::ServerName;
 
 use super::tally::Counter;
+use super::upstream::{MemberTls, Protocol};
 
 /// How the members of a rule are checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,8 +46,10 @@ pub struct Question {
 pub struct Checkup {
     /// Where to connect.
     pub address: SocketAddr,
-    /// The name to verify its certificate for, when it is spoken to by TLS.
-    pub tls: Option<ServerName<'static>>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// How TLS is spoken, where it is.
+    pub tls: Option<MemberTls>,
     /// The Host of requests.
     pub host: HeaderValue,
     /// The member's own path.
@@ -145,6 +147,7 @@ mod tests {
         };
         Checked::new(Checkup {
             address: ([127, 0, 0, 1], 80).into(),
+            protocol: Protocol::Http1,
             tls: None,
             host: HeaderValue::from_static("a"),
             path: "/media/".into(),

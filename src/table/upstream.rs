@@ -1,6 +1,7 @@
 //! How members are spoken to: by which protocol, and whom TLS trusts.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -85,7 +86,8 @@ pub struct UpstreamTls {
     pub server_name: Option<ServerName<'static>>,
 }
 
-/// What handshakes with members need, once for each set of protocols that is offered.
+/// What handshakes with members need, once for each set of protocols that is offered. None is like
+/// another.
 pub struct ClientConfigs {
     number: u64,
     http1: Arc<ClientConfig>,
@@ -128,6 +130,20 @@ impl ClientConfigs {
     }
 }
 
+impl PartialEq for ClientConfigs {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for ClientConfigs {}
+
+impl Hash for ClientConfigs {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.number.hash(state);
+    }
+}
+
 impl fmt::Debug for ClientConfigs {
     /// Shows no key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,7 +152,7 @@ impl fmt::Debug for ClientConfigs {
 }
 
 /// Where the handshakes of a member come from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Trusted {
     /// The system's authorities are trusted.
     #[default]
@@ -147,20 +163,8 @@ pub enum Trusted {
     Nobody,
 }
 
-impl Trusted {
-    /// Whether it is the very same.
-    #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::System, Self::System) | (Self::Nobody, Self::Nobody) => true,
-            (Self::Own(one), Self::Own(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        }
-    }
-}
-
 /// TLS with one member.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MemberTls {
     /// The name that its certificate must be for.
     pub name: ServerName<'static>,

@@ -10,9 +10,10 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::json;
 
 use crate::control_plane::{ControlPlane, eventually};
-use crate::gibbon::{Gibbon, free};
+use crate::gibbon::Gibbon;
 use crate::life::{balancer, pod, until};
 use crate::pods::Namespace;
+use crate::support::port::free;
 use crate::support::{LIMIT, Seen, read_answer};
 use crate::{Test, tests};
 

@@ -1,7 +1,7 @@
 //! The program itself, as a process that follows the control plane.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::control_plane::eventually;
 use crate::pods::Namespace;
+use crate::support::port::free;
 use crate::support::{Client, Seen};
 
 /// A running Gibbon. It ends with the value, and its log is shown if a test fails meanwhile.
@@ -139,9 +140,4 @@ impl Drop for Gibbon {
             eprintln!("--- Gibbon's log:\n{}---", self.log());
         }
     }
-}
-
-/// An address that nobody listens on.
-pub fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }

@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod http2;
+pub mod port;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -135,8 +136,7 @@ impl Member {
 
     /// An address where nobody listens.
     pub fn dead() -> SocketAddr {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        listener.local_addr().unwrap()
+        port::free()
     }
 
     /// Does something else from now on.

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -15,14 +17,15 @@ use tokio::sync::Notify;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
-use super::http2::{self, Multiplexed};
+use super::http2::{self, Multiplexed, Stream};
 use super::{MAX_HEAD, Wire};
 use crate::proxy::body::Upload;
 use crate::proxy::io::{Alarm, MemberStream, Way};
 use crate::table::Member;
+use crate::table::checks::Checkup;
 use crate::table::load::Failure;
 use crate::table::tally::MemberTally;
-use crate::table::upstream::{ClientConfigs, Protocol, Trusted};
+use crate::table::upstream::{ClientConfigs, MemberTls, Protocol, Trusted};
 
 /// Fields a member's response may have.
 const MAX_HEADERS: usize = 128;
@@ -34,7 +37,7 @@ const OUT_OF_SOCKETS: [i32; 3] = [23, 24, 105];
 pub struct Dial {
     address: SocketAddr,
     protocol: Protocol,
-    tls: Option<(ServerName<'static>, Arc<rustls::ClientConfig>)>,
+    tls: Option<Handshakes>,
     within: Duration,
     tally: Arc<MemberTally>,
 }
@@ -66,20 +69,20 @@ impl Dial {
         system: &ClientConfigs,
         within: Duration,
     ) -> Result<Self, Failure> {
-        let tls = match member.tls.as_ref().map(|tls| (&tls.name, &tls.trusted)) {
-            None if protocol.is_tls() => return Err(Failure::Tls),
-            None => None,
-            Some((_, Trusted::Nobody)) => return Err(Failure::Tls),
-            Some((name, Trusted::System)) => Some((name.clone(), system)),
-            Some((name, Trusted::Own(own))) => Some((name.clone(), &**own)),
-        };
-        Ok(Self {
-            address: member.address,
-            protocol,
-            tls: tls.map(|(name, handshakes)| (name, Arc::clone(handshakes.of(protocol)))),
-            within,
-            tally: Arc::clone(&member.tally),
-        })
+        let tls = handshakes(member.tls.as_ref(), protocol, system)?;
+        let tally = Arc::clone(&member.tally);
+        Ok(Self { address: member.address, protocol, tls, within, tally })
+    }
+
+    /// For the checks of a member, which are counted elsewhere.
+    ///
+    /// # Errors
+    /// When whom to trust cannot be had.
+    pub fn to_check(checkup: &Checkup, system: &ClientConfigs) -> Result<Self, Failure> {
+        let &Checkup { address, protocol, .. } = checkup;
+        let tls = handshakes(checkup.tls.as_ref(), protocol, system)?;
+        let within = checkup.check.timeout;
+        Ok(Self { address, protocol, tls, within, tally: Arc::default() })
     }
 
     /// Connects, and no later than at `deadline`.
@@ -90,30 +93,34 @@ impl Dial {
         let within = Instant::now() + self.within;
         let within = deadline.map_or(within, |deadline| deadline.min(within)).into();
         let making = async {
-            let stream = TcpStream::connect(self.address);
-            let stream = stream.await.map_err(|error| connect_failure(&error))?;
-            let _unimportant = stream.set_nodelay(true);
-            self.shake_hands(stream).await
+            let way = self.reach().await?;
+            self.begin(way).await
         };
         timeout_at(within, making).await.map_err(|_| Failure::ConnectTimeout)?
     }
 
-    async fn shake_hands(self, stream: TcpStream) -> Result<Made, Failure> {
-        let (way, agreed) = match self.tls {
-            None => (Way::Plain(stream), false),
-            Some((name, config)) => {
-                let stream = TlsConnector::from(config).connect(name, stream).await;
-                let stream = stream.map_err(|error| {
-                    tracing::debug!(address = %self.address, %error, "a member's TLS failed");
-                    Failure::Tls
-                })?;
-                let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                (Way::Tls(Box::new(stream)), agreed)
-            }
-        };
+    /// Connects, with TLS where it is spoken, and says nothing.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub async fn reach(&self) -> Result<Way, Failure> {
+        let stream = TcpStream::connect(self.address);
+        let stream = stream.await.map_err(|error| connect_failure(&error))?;
+        let _unimportant = stream.set_nodelay(true);
+        let Some((name, config)) = &self.tls else { return Ok(Way::Plain(stream)) };
+        let stream = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await;
+        let stream = stream.map_err(|error| {
+            tracing::debug!(address = %self.address, %error, "a member's TLS failed");
+            Failure::Tls
+        })?;
+        Ok(Way::Tls(Box::new(stream)))
+    }
+
+    /// Speaks the protocol, or the one that was agreed on.
+    async fn begin(self, way: Way) -> Result<Made, Failure> {
         let http2 = match self.protocol {
             Protocol::Http1 | Protocol::Https1 => false,
-            Protocol::Https => agreed,
+            Protocol::Https => way.agreed_on_http2(),
             // Who agrees to nothing may still speak it.
             Protocol::H2 | Protocol::H2c => true,
         };
@@ -129,6 +136,53 @@ impl Dial {
             }
         }
     }
+}
+
+impl Made {
+    /// Whether a request may be sent on it now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(wire) => wire.sender.is_ready(),
+            Self::Http2(connection) => connection.room() > 0,
+        }
+    }
+
+    /// Sends a request of HTTP/1.1 in the connection's own form.
+    ///
+    /// # Errors
+    /// When the connection ends before there is an answer.
+    pub async fn ask(
+        &mut self,
+        mut request: Request<Upload>,
+        checkup: &Checkup,
+    ) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(wire) => wire.sender.send_request(request).await,
+            Self::Http2(connection) => {
+                http2::translate(&mut request, checkup.protocol.is_tls(), checkup.address);
+                Stream::on(connection).sender().send_request(request).await
+            }
+        }
+    }
+}
+
+type Handshakes = (ServerName<'static>, Arc<rustls::ClientConfig>);
+
+/// What TLS by a protocol needs.
+fn handshakes(
+    tls: Option<&MemberTls>,
+    protocol: Protocol,
+    system: &ClientConfigs,
+) -> Result<Option<Handshakes>, Failure> {
+    let (name, handshakes) = match tls.map(|tls| (&tls.name, &tls.trusted)) {
+        None if protocol.is_tls() => return Err(Failure::Tls),
+        None => return Ok(None),
+        Some((_, Trusted::Nobody)) => return Err(Failure::Tls),
+        Some((name, Trusted::System)) => (name, system),
+        Some((name, Trusted::Own(own))) => (name, &**own),
+    };
+    Ok(Some((name.clone(), Arc::clone(handshakes.of(protocol)))))
 }
 
 fn connect_failure(error: &io::Error) -> Failure {

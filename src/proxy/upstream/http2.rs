@@ -63,7 +63,7 @@ impl fmt::Debug for Multiplexed {
 
 impl Multiplexed {
     /// How many more streams it takes now.
-    fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         limit(&self.driver).min(STREAMS as usize).saturating_sub(self.streams.get())
     }
 
