@@ -1,7 +1,7 @@
 //! One request: find, pick, send, fail over, reverse.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,9 @@ use hyper::upgrade::OnUpgrade;
 use super::attempts::{self, Ready};
 use super::body::{self, Body, Upload, UploadError, Within};
 use super::error::Error;
+use super::fields::Fields;
 use super::grpc;
-use super::headers::{self, Hop};
+use super::headers::{self, Hop, Peer};
 use super::identity::Elsewhere;
 use super::io::Activity;
 use super::log::Asked;
@@ -35,14 +36,17 @@ use crate::table::tally::Session;
 use crate::table::tls::ClientPolicy;
 use crate::table::{Found, Member, Redirect, Route, Rule};
 
+/// Fields that Gibbon adds to a request, so that there is place for them at once.
+const ADDED: usize = 8;
+
 /// What Gibbon sends to clients.
 pub type Answer = Response<Body<Visit>>;
 
 /// The connection that a request came on.
 #[derive(Debug)]
 pub struct Connection {
-    /// The other side of the socket.
-    pub peer: SocketAddr,
+    /// The other side of it.
+    pub peer: Peer,
     /// What both sides have seen of each other, if they speak TLS.
     pub seen: Option<Seen>,
     /// What the connection is doing.
@@ -57,12 +61,15 @@ pub async fn serve(
     connection: Rc<Connection>,
     mut request: Request<Incoming>,
 ) -> Answer {
-    let peer = connection.peer.ip().to_canonical();
-    let trusted = worker.shared.settings.trusted.contain(peer);
+    let peer = &connection.peer;
+    let settings = &worker.shared.settings;
     let tls = connection.seen.is_some();
-    let client = headers::client(peer, tls, request.headers(), &worker.shared.settings.trusted);
-    let new_traces = worker.shared.settings.new_traces;
-    let id = trace::name(request.headers_mut(), new_traces, &mut worker.rng.borrow_mut());
+    let client = headers::client(peer, tls, request.headers(), &settings.trusted);
+    let nonce = || worker.rng.borrow_mut().u128(..).to_be_bytes();
+    let extended = headers::websocket(&mut request, nonce);
+    let fields = Fields::of(request.headers());
+    let new_traces = settings.new_traces;
+    let id = trace::name(request.headers_mut(), fields, new_traces, &mut worker.rng.borrow_mut());
     let asked = worker.shared.access_log.is_some().then(|| Box::new(asked(client.ip, &request)));
     let mut visit = Visit::begin(Rc::clone(&worker), id, asked, connection.activity.request());
     let accept = request.headers().get(header::ACCEPT).cloned();
@@ -78,10 +85,11 @@ pub async fn serve(
         visit.explain(Because::Sampled);
     }
     // Reading the body of a client that waits to be told to go on would tell it so.
-    let expects = headers::expects_continue(request.headers());
+    let expects = fields.has(Fields::EXPECT) && headers::expects_continue(request.headers());
     let seen = connection.seen.as_ref();
-    let journey = Journey { worker: &worker, peer, trusted, client, seen };
-    let on_upgrade = journey.upgrade(&mut request);
+    let upgrades = extended || (fields.has(Fields::UPGRADE) && headers::wants_upgrade(&request));
+    let on_upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
+    let journey = Journey { worker: &worker, peer, client, fields, expects, seen };
     let (mut parts, incoming) = request.into_parts();
     visit.unread = Some(incoming);
     let outcome = journey.travel(&mut parts, on_upgrade, &mut visit).await;
@@ -181,36 +189,31 @@ enum Outcome {
 /// Who asks, and through whom.
 struct Journey<'a> {
     worker: &'a Rc<Worker>,
-    peer: IpAddr,
-    trusted: bool,
+    peer: &'a Peer,
     client: headers::Client,
+    /// What the request's head has.
+    fields: Fields,
+    /// The client waits to be asked for the body.
+    expects: bool,
     /// What both sides have seen of each other, if they speak TLS.
     seen: Option<&'a Seen>,
 }
 
 impl Journey<'_> {
-    /// The client's side of another protocol, if it asks for one.
-    fn upgrade(&self, request: &mut Request<Incoming>) -> Option<OnUpgrade> {
-        let nonce = || self.worker.rng.borrow_mut().u128(..).to_be_bytes();
-        let extended = headers::websocket(request, nonce);
-        let wants = extended || headers::wants_upgrade(request);
-        wants.then(|| hyper::upgrade::on(request))
-    }
-
     async fn travel(
         &self,
         parts: &mut Parts,
         on_upgrade: Option<OnUpgrade>,
         visit: &mut Visit,
     ) -> Result<Outcome, Error> {
-        if !headers::is_framed_once(&parts.headers) {
+        if self.fields.has(Fields::FRAMING) && !headers::is_framed_once(&parts.headers) {
             return Err(Error::BadRequest("the request is framed ambiguously"));
         }
         if parts.method == Method::CONNECT || parts.method == Method::TRACE {
             return Err(Error::Method);
         }
         let authority = authority(parts)?;
-        let host = host(&authority)?;
+        let host = host(authority.as_str())?;
         if parts.method == Method::OPTIONS
             && (parts.uri.path() == "*" || !headers::may_go_on(&mut parts.headers))
         {
@@ -219,7 +222,7 @@ impl Journey<'_> {
         let uri = parts.uri.clone();
         let path = RequestPath::resolve(uri.path());
         let path = path.map_err(|_| Error::BadRequest("the path is malformed"))?;
-        if headers::looped(&parts.headers) {
+        if self.fields.has(Fields::LOOP) && headers::looped(&parts.headers) {
             return Err(Error::Loop);
         }
         let table = self.worker.shared.table.load();
@@ -251,13 +254,14 @@ impl Journey<'_> {
             Gate::Forbidden => return Err(Error::Forbidden),
             Gate::ToHttps => return self.to_https(&host, &uri).map(Outcome::Own),
             Gate::Redirect(redirect) => {
-                let mut response = self.redirect(redirect, &authority, rest, uri.query())?;
+                let authority = authority.as_str();
+                let mut response = self.redirect(redirect, authority, rest, uri.query())?;
                 self.tell_hsts(&route, response.headers_mut());
                 return Ok(Outcome::Own(response));
             }
             Gate::Refused(status) => return Err(Error::Refused(status)),
         }
-        let upload = self.upload(&route, parts, visit)?;
+        let upload = self.upload(&route, visit)?;
         visit.upload = Some(upload.clone());
         let hop = self.prepare(&route, parts, &authority, subject);
         let ready = Ready {
@@ -265,7 +269,7 @@ impl Journey<'_> {
             tunnel: on_upgrade.is_some() && hop.upgrade.is_some(),
             hop,
             upload,
-            authority: &authority,
+            authority: authority.as_str(),
             rest,
         };
         let reply = attempts::forward(self.worker, &route, &ready, visit).await?;
@@ -309,7 +313,7 @@ impl Journey<'_> {
         }
     }
 
-    fn upload(&self, route: &Route, parts: &Parts, visit: &mut Visit) -> Result<Upload, Error> {
+    fn upload(&self, route: &Route, visit: &mut Visit) -> Result<Upload, Error> {
         let limit = route.rule.body_limit;
         let length = visit.unread.as_ref().map(hyper::body::Body::size_hint).unwrap_or_default();
         if limit.is_some_and(|limit| length.lower() > limit) {
@@ -319,9 +323,8 @@ impl Journey<'_> {
         let Some(incoming) = visit.unread.take() else {
             return Err(Error::NoMember);
         };
-        let expects = headers::expects_continue(&parts.headers);
         let patience = self.worker.shared.settings.body_timeout;
-        Ok(Upload::new(incoming, limit, patience, expects))
+        Ok(Upload::new(incoming, limit, patience, self.expects))
     }
 
     /// Changes the request's headers in all that does not depend on the member.
@@ -329,14 +332,17 @@ impl Journey<'_> {
         &self,
         route: &Route,
         parts: &mut Parts,
-        authority: &str,
+        authority: &Authority,
         subject: Option<HeaderValue>,
     ) -> Hop {
-        let headers = &mut parts.headers;
-        let hop = headers::request(headers);
-        headers::join_cookies(headers);
-        headers::forwarded(headers, self.peer, self.trusted, &self.client, authority);
-        headers::identify(headers, subject);
+        let (headers, fields) = (&mut parts.headers, self.fields);
+        headers.reserve(ADDED);
+        let hop = headers::request(headers, fields);
+        if fields.has(Fields::COOKIE) {
+            headers::join_cookies(headers);
+        }
+        headers::forwarded(headers, fields, self.peer, &self.client, &authority.0);
+        headers::identify(headers, fields, subject);
         headers::mark_hop(headers);
         if parts.version < Version::HTTP_11 {
             headers.remove(header::EXPECT);
@@ -354,7 +360,7 @@ impl Journey<'_> {
         on_upgrade: Option<OnUpgrade>,
         visit: &mut Visit,
     ) -> Result<Outcome, Error> {
-        let Reply { mut response, connection, asked } = reply;
+        let Reply { mut response, fields, connection, asked } = reply;
         let member = &route.members[visit.pick.map_or(0, |pick| pick.member)];
         let status = response.status();
         let excluded = attempts::judge(route, member, &response, asked, visit);
@@ -371,9 +377,9 @@ impl Journey<'_> {
             _ if switching => return Err(Error::Member(Failure::Protocol)),
             _ => None,
         };
-        let protocol = headers::response(response.headers_mut());
+        let protocol = headers::response(response.headers_mut(), fields);
         let before = explain::before(visit, response.headers());
-        self.reverse(route, ready, member, response.headers_mut(), visit);
+        self.reverse(route, ready, member, response.headers_mut(), fields, visit);
         explain::after(visit, before.as_ref(), response.headers());
         if let Some(upgrade) = tunnel {
             visit.open_tunnel(member);
@@ -393,15 +399,22 @@ impl Journey<'_> {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        let within = self.within(route, ready, response.headers(), visit);
+        let within = self.within(route, ready, response.headers(), fields, visit);
         Ok(Outcome::Member(response, within))
     }
 
     /// How long a member's body may take.
-    fn within(&self, route: &Route, ready: &Ready<'_>, head: &HeaderMap, visit: &Visit) -> Within {
+    fn within(
+        &self,
+        route: &Route,
+        ready: &Ready<'_>,
+        head: &HeaderMap,
+        fields: Fields,
+        visit: &Visit,
+    ) -> Within {
         let timeouts = &route.rule.timeouts;
         let multiplexed = ready.parts.version >= Version::HTTP_2;
-        let events = headers::is_event_stream(head);
+        let events = fields.has(Fields::TYPE) && headers::is_event_stream(head);
         Within {
             silence: match (visit.call.is_some(), events) {
                 (true, _) => timeouts.messages,
@@ -421,9 +434,10 @@ impl Journey<'_> {
         ready: &Ready<'_>,
         member: &Member,
         headers: &mut HeaderMap,
+        fields: Fields,
         visit: &Visit,
     ) {
-        if let Some(reversal) = &route.reversal {
+        if let Some(reversal) = route.reversal.as_ref().filter(|_| fields.has(Fields::ADDRESS)) {
             let elsewhere = |address: &Address<'_>| {
                 let host = host(ready.authority).ok()?;
                 let namespace = &route.rule.id.namespace;
@@ -514,7 +528,7 @@ impl Journey<'_> {
 }
 
 /// The authority that a request is for: of an absolute target, else the Host (RFC 9112, 3.2).
-fn authority(parts: &Parts) -> Result<Cow<'static, str>, Error> {
+fn authority(parts: &Parts) -> Result<Authority, Error> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -526,13 +540,24 @@ fn authority(parts: &Parts) -> Result<Cow<'static, str>, Error> {
     if parts.uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
         return Err(Error::BadRequest("the target is neither http nor https"));
     }
-    let host = host.map(HeaderValue::to_str).transpose();
-    let host = host.map_err(|_| Error::BadRequest("the Host is malformed"))?;
-    if let Some(text) = host {
-        self::host(text)?;
+    let malformed = Error::BadRequest("the Host is malformed");
+    let Some(named) = parts.uri.authority() else {
+        let host = host.cloned().unwrap_or(HeaderValue::from_static(""));
+        return if host.to_str().is_ok() { Ok(Authority(host)) } else { Err(malformed) };
+    };
+    if let Some(host) = host {
+        self::host(host.to_str().map_err(|_| malformed)?)?;
     }
-    let authority = parts.uri.authority().map(http::uri::Authority::as_str).or(host);
-    Ok(authority.map_or(Cow::Borrowed(""), |authority| Cow::Owned(authority.to_owned())))
+    HeaderValue::try_from(named.as_str()).map(Authority).map_err(|_| malformed)
+}
+
+/// Host and port as the client wrote them: text, whatever else a field could hold.
+struct Authority(HeaderValue);
+
+impl Authority {
+    fn as_str(&self) -> &str {
+        str::from_utf8(self.0.as_bytes()).unwrap_or_default()
+    }
 }
 
 /// The host of an authority; HTTP/1.0 may come without one.

@@ -11,7 +11,11 @@ use http::{Method, Request, Version};
 use hyper::body::SizeHint;
 use hyper::ext::Protocol;
 
+use super::fields::Fields;
 use crate::table::access::Networks;
+
+/// The name of the field that names a request.
+pub const X_REQUEST_ID: &str = "x-request-id";
 
 static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 static X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
@@ -20,16 +24,13 @@ static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host"
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Fields of one connection, besides `Connection` and those it lists. `Trailer` is not among them:
-/// trailers go through.
-const HOP_BY_HOP: [HeaderName; 7] = [
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Rarer fields of one connection ([`Fields::HOP`]). `Trailer` is not among them: trailers go through.
+const HOP_BY_HOP: [HeaderName; 3] = [
     HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
 ];
 
 /// Fields that `Connection` may not list: what frames the message, what says who asks for what and
@@ -49,13 +50,39 @@ const NEVER_LISTED: [&str; 15] = [
     "tracestate",
     "trailer",
     "x-real-ip",
-    "x-request-id",
+    X_REQUEST_ID,
 ];
 
 /// Gibbon's name in `CDN-Loop`.
 const PSEUDONYM: &str = "gibbon";
 /// Times that a request may have passed before: more than any chain of proxies that is meant.
 const MAX_PASSES: usize = 8;
+
+/// The other end of a client's connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address, that of IPv4 in no other clothes.
+    pub ip: IpAddr,
+    /// The same as it stands in fields.
+    pub text: HeaderValue,
+    /// Whether it is believed what it says of who asks.
+    pub trusted: bool,
+}
+
+impl Peer {
+    /// The peer of this address.
+    #[must_use]
+    pub fn new(ip: IpAddr, trusted: &Networks) -> Self {
+        let ip = ip.to_canonical();
+        Self { ip, text: value_of(ip), trusted: trusted.contain(ip) }
+    }
+}
+
+/// An address as the value of a field.
+fn value_of(ip: IpAddr) -> HeaderValue {
+    // Digits, letters, dots and colons are always a value.
+    HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("-"))
+}
 
 /// Who asks, as far as trusted peers tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,9 +97,9 @@ pub struct Client {
 
 /// Finds out who asks: the connection's peer, or whom it names if it is trusted.
 #[must_use]
-pub fn client(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted: &Networks) -> Client {
-    let ip = peer.to_canonical();
-    if !trusted.contain(ip) {
+pub fn client(peer: &Peer, tls: bool, headers: &HeaderMap, trusted: &Networks) -> Client {
+    let ip = peer.ip;
+    if !peer.trusted {
         return Client { ip, https: tls, host: None };
     }
     let host = last(headers, &X_FORWARDED_HOST).filter(|host| is_host(host));
@@ -164,10 +191,13 @@ pub fn websocket<B>(request: &mut Request<B>, nonce: impl FnOnce() -> [u8; 16]) 
 
 /// Removes from a request what belongs to the client's connection, except that the member learns
 /// whether trailers are welcome.
-pub fn request(headers: &mut HeaderMap) -> Hop {
+pub fn request(headers: &mut HeaderMap, fields: Fields) -> Hop {
+    if !fields.has(Fields::OF_THE_CONNECTION) {
+        return Hop::default();
+    }
     let trailers = lists(headers, &header::TE, "trailers");
     let hop = Hop { upgrade: upgrade(headers).cloned() };
-    strip_hop_by_hop(headers);
+    strip_hop_by_hop(headers, fields);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -176,11 +206,13 @@ pub fn request(headers: &mut HeaderMap) -> Hop {
 
 /// Removes from a response what belongs to the member's connection; returns the protocol that a
 /// 101 changes to.
-pub fn response(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    let upgrade = upgrade(headers).cloned();
-    strip_hop_by_hop(headers);
+pub fn response(headers: &mut HeaderMap, fields: Fields) -> Option<HeaderValue> {
+    let upgrade = if fields.has(Fields::UPGRADE) { upgrade(headers).cloned() } else { None };
+    strip_hop_by_hop(headers, fields);
     // Alike lengths are one (RFC 9112, section 6.3).
-    if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
+    if fields.has(Fields::REPEATED)
+        && let Some(length) = headers.get(header::CONTENT_LENGTH).cloned()
+    {
         headers.insert(header::CONTENT_LENGTH, length);
     }
     upgrade
@@ -195,16 +227,39 @@ pub fn switch(headers: &mut HeaderMap, upgrade: Option<&HeaderValue>) {
 }
 
 /// Removes `Connection`, what it lists and the other fields of one connection.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
+    if fields.has(Fields::CONNECTION) {
+        remove_connection(headers);
+    }
+    let others = [
+        (Fields::UPGRADE, header::UPGRADE),
+        (Fields::TE, header::TE),
+        (Fields::KEEP_ALIVE, KEEP_ALIVE),
+        (Fields::CODING, header::TRANSFER_ENCODING),
+    ];
+    for (field, name) in others {
+        if fields.has(field) {
+            headers.remove(name);
+        }
+    }
+    if fields.has(Fields::HOP) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Removes `Connection` and what it lists.
+fn remove_connection(headers: &mut HeaderMap) {
     let mut field = 0;
     while let Some(value) = headers.get_all(header::CONNECTION).into_iter().nth(field).cloned() {
-        tokens(&value).for_each(|token| remove_listed(headers, token));
+        // What most say, and which names nothing that is not removed anyway.
+        if !matches!(value.as_bytes(), b"keep-alive" | b"close") {
+            tokens(&value).for_each(|token| remove_listed(headers, token));
+        }
         field += 1;
     }
     headers.remove(header::CONNECTION);
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
 }
 
 fn remove_listed(headers: &mut HeaderMap, token: &str) {
@@ -302,7 +357,7 @@ pub fn may_go_on(headers: &mut HeaderMap) -> bool {
 
 /// Takes from trailers what belongs in a head, and what says who asks: some members make one of both.
 pub fn trailers(trailers: &mut HeaderMap) {
-    strip_hop_by_hop(trailers);
+    strip_hop_by_hop(trailers, Fields::of(trailers));
     remove_all(trailers, |name| is_hearsay(name) || is_subject(name));
     let misplaced = [
         header::HOST,
@@ -326,29 +381,39 @@ pub fn trailers(trailers: &mut HeaderMap) {
 /// replaced.
 pub fn forwarded(
     headers: &mut HeaderMap,
-    peer: IpAddr,
-    trusted_peer: bool,
+    fields: Fields,
+    peer: &Peer,
     client: &Client,
-    host: &str,
+    host: &HeaderValue,
 ) {
-    if !trusted_peer {
-        remove_all(headers, is_hearsay);
+    if fields.has(Fields::HEARSAY) {
+        if !peer.trusted {
+            remove_all(headers, is_hearsay);
+        }
+        let mut path = joined(headers, &X_FORWARDED_FOR, b", ");
+        let separator: &[u8] = if path.is_empty() { b"" } else { b", " };
+        path.extend_from_slice(separator);
+        path.extend_from_slice(peer.text.as_bytes());
+        set(headers, &X_FORWARDED_FOR, path);
+    } else {
+        headers.insert(&X_FORWARDED_FOR, peer.text.clone());
     }
-    let mut path = joined(headers, &X_FORWARDED_FOR, b", ");
-    let separator: &[u8] = if path.is_empty() { b"" } else { b", " };
-    path.extend_from_slice(separator);
-    path.extend_from_slice(peer.to_canonical().to_string().as_bytes());
-    set(headers, &X_FORWARDED_FOR, path);
-    set(headers, &X_REAL_IP, client.ip.to_string().into_bytes());
-    let host = client.host.as_deref().unwrap_or(host);
-    set(headers, &X_FORWARDED_HOST, host.as_bytes().to_vec());
+    let ip = if client.ip == peer.ip { peer.text.clone() } else { value_of(client.ip) };
+    headers.insert(&X_REAL_IP, ip);
+    match &client.host {
+        Some(host) => set(headers, &X_FORWARDED_HOST, host.as_bytes().to_vec()),
+        None if host.is_empty() => drop(headers.remove(&X_FORWARDED_HOST)),
+        None => drop(headers.insert(&X_FORWARDED_HOST, host.clone())),
+    }
     let proto = HeaderValue::from_static(if client.https { "https" } else { "http" });
     headers.insert(&X_FORWARDED_PROTO, proto);
 }
 
 /// Tells the member whose certificate the client has shown, and nothing that anybody else says of it.
-pub fn identify(headers: &mut HeaderMap, subject: Option<HeaderValue>) {
-    remove_all(headers, is_subject);
+pub fn identify(headers: &mut HeaderMap, fields: Fields, subject: Option<HeaderValue>) {
+    if fields.has(Fields::SUBJECT) {
+        remove_all(headers, is_subject);
+    }
     if let Some(subject) = subject {
         headers.insert(&X_CLIENT_CERT_SUBJECT, subject);
     }
@@ -360,12 +425,16 @@ fn remove_all(headers: &mut HeaderMap, is: fn(&str) -> bool) {
     }
 }
 
-fn is_subject(name: &str) -> bool {
+/// Whether a field says whose certificate the client has shown, however it is spelt.
+#[must_use]
+pub fn is_subject(name: &str) -> bool {
     same_variable(name, X_CLIENT_CERT_SUBJECT.as_str())
 }
 
-fn is_hearsay(name: &str) -> bool {
-    let misspelt_id = || name != "x-request-id" && same_variable(name, "x-request-id");
+/// Whether a field says what only a trusted peer may say, however it is spelt.
+#[must_use]
+pub fn is_hearsay(name: &str) -> bool {
+    let misspelt_id = || name != X_REQUEST_ID && same_variable(name, X_REQUEST_ID);
     name == "forwarded" || is_x_forwarded(name) || same_variable(name, "x-real-ip") || misspelt_id()
 }
 
@@ -454,6 +523,36 @@ mod tests {
         headers
     }
 
+    fn of(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted: &Networks) -> Client {
+        client(&Peer::new(peer, trusted), tls, headers, trusted)
+    }
+
+    fn strip(headers: &mut HeaderMap) {
+        let fields = Fields::of(headers);
+        strip_hop_by_hop(headers, fields);
+    }
+
+    fn strip_request(headers: &mut HeaderMap) -> Hop {
+        let fields = Fields::of(headers);
+        request(headers, fields)
+    }
+
+    fn strip_response(headers: &mut HeaderMap) -> Option<HeaderValue> {
+        let fields = Fields::of(headers);
+        response(headers, fields)
+    }
+
+    fn tell(headers: &mut HeaderMap, peer: IpAddr, trusted: bool, client: &Client, host: &str) {
+        let peer = Peer { trusted, ..Peer::new(peer, &Networks::default()) };
+        let fields = Fields::of(headers);
+        forwarded(headers, fields, &peer, client, &HeaderValue::from_str(host).unwrap());
+    }
+
+    fn show(headers: &mut HeaderMap, subject: Option<HeaderValue>) {
+        let fields = Fields::of(headers);
+        identify(headers, fields, subject);
+    }
+
     /// All values of a field.
     fn values<'h>(headers: &'h HeaderMap, name: &str) -> Vec<&'h str> {
         headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
@@ -468,7 +567,7 @@ mod tests {
 
     fn origin_of(fields: &[&str]) -> IpAddr {
         let fields: Vec<_> = fields.iter().map(|field| ("x-forwarded-for", *field)).collect();
-        client(ip(PEER), false, &headers(&fields), &trusted()).ip
+        of(ip(PEER), false, &headers(&fields), &trusted()).ip
     }
 
     #[test]
@@ -478,7 +577,7 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "evil.example"),
         ]);
-        let client = client(ip("192.0.2.7"), false, &headers, &trusted());
+        let client = of(ip("192.0.2.7"), false, &headers, &trusted());
         assert_eq!(client, Client { ip: ip("192.0.2.7"), https: false, host: None });
     }
 
@@ -519,7 +618,7 @@ mod tests {
         assert!(!trusted().contain(ip("::ffff:192.0.2.7")));
         assert_eq!(origin_of(&["203.0.113.9, ::ffff:10.9.9.9"]), ip("203.0.113.9"));
         assert_eq!(origin_of(&["[::ffff:203.0.113.9]:5"]), ip("203.0.113.9"));
-        let direct = client(ip("::ffff:192.0.2.7"), true, &HeaderMap::new(), &trusted());
+        let direct = of(ip("::ffff:192.0.2.7"), true, &HeaderMap::new(), &trusted());
         assert_eq!(direct, Client { ip: ip("192.0.2.7"), https: true, host: None });
     }
 
@@ -527,7 +626,7 @@ mod tests {
     fn a_trusted_peer_tells_the_scheme_and_the_host() {
         let told = |proto, host, tls| {
             let headers = headers(&[("x-forwarded-proto", proto), ("x-forwarded-host", host)]);
-            let client = client(ip(PEER), tls, &headers, &trusted());
+            let client = of(ip(PEER), tls, &headers, &trusted());
             (client.https, client.host.map(String::from))
         };
         let host = |host: &str| Some(host.to_owned());
@@ -559,7 +658,7 @@ mod tests {
             ("authorization", "Basic abc"),
             ("proxy-authorization", "Basic abc"),
         ]);
-        strip_hop_by_hop(&mut headers);
+        strip(&mut headers);
         let left = ["authorization", "proxy-authorization", "trailer", "x-baz"];
         assert_eq!(names(&headers), left);
     }
@@ -573,7 +672,7 @@ mod tests {
         fields.extend(listed.split(", ").map(|name| (name, "x")));
         let mut headers = headers(&fields);
         let before = headers.keys_len();
-        strip_hop_by_hop(&mut headers);
+        strip(&mut headers);
         assert_eq!(headers.keys_len(), before - 2, "{headers:?}");
         assert!(!headers.contains_key("x-secret") && !headers.contains_key("connection"));
     }
@@ -582,14 +681,14 @@ mod tests {
     fn a_connection_that_lists_itself_hides_no_other_field() {
         let fields = [("connection", "Connection"), ("connection", "x-foo"), ("x-foo", "1")];
         let mut headers = headers(&fields);
-        strip_hop_by_hop(&mut headers);
+        strip(&mut headers);
         assert!(headers.is_empty());
     }
 
     #[test]
     fn odd_bytes_in_connection_spoil_one_entry_only() {
         let mut headers = headers(&[("connection", "é, x foo, :, x-foo"), ("x-foo", "1")]);
-        strip_hop_by_hop(&mut headers);
+        strip(&mut headers);
         assert!(headers.is_empty());
     }
 
@@ -598,12 +697,12 @@ mod tests {
         for te in ["trailers", "gzip;q=0.5 , Trailers"] {
             let mut headers =
                 headers(&[("te", "deflate"), ("te", te), ("connection", "te"), ("trailer", "x")]);
-            request(&mut headers);
+            strip_request(&mut headers);
             assert_eq!(names(&headers), ["te", "trailer"]);
             assert_eq!(values(&headers, "te"), ["trailers"]);
         }
         let mut headers = headers(&[("te", "gzip, trailers-not")]);
-        assert_eq!(request(&mut headers), Hop::default());
+        assert_eq!(strip_request(&mut headers), Hop::default());
         assert!(headers.is_empty());
     }
 
@@ -629,12 +728,12 @@ mod tests {
         let asked =
             [("connection", "keep-alive"), ("connection", "Upgrade"), ("upgrade", "websocket")];
         let mut headers = headers(&asked);
-        let hop = request(&mut headers);
+        let hop = strip_request(&mut headers);
         assert_eq!(hop.upgrade.as_ref().unwrap(), "websocket");
         assert!(headers.is_empty());
         switch(&mut headers, hop.upgrade.as_ref());
         assert_eq!(values(&headers, "connection"), ["upgrade"]);
-        assert_eq!(response(&mut headers).unwrap(), "websocket");
+        assert_eq!(strip_response(&mut headers).unwrap(), "websocket");
         assert!(headers.is_empty());
         switch(&mut headers, None);
         assert!(headers.is_empty());
@@ -644,7 +743,7 @@ mod tests {
     fn an_upgrade_needs_connection_and_another_protocol_than_http() {
         let upgrade = |connection, upgrade| {
             let mut headers = headers(&[("connection", connection), ("upgrade", upgrade)]);
-            request(&mut headers).upgrade.is_some()
+            strip_request(&mut headers).upgrade.is_some()
         };
         assert!(upgrade("upgrade", "websocket"));
         assert!(!upgrade("close", "websocket"));
@@ -680,8 +779,8 @@ mod tests {
             ("x-forwarder", "stays"),
         ]);
         let peer = ip("::ffff:192.0.2.7");
-        let client = client(peer, false, &headers, &trusted());
-        forwarded(&mut headers, peer, false, &client, "www.site.com:8080");
+        let client = of(peer, false, &headers, &trusted());
+        tell(&mut headers, peer, false, &client, "www.site.com:8080");
         let ours = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarder"];
         assert_eq!(names(&headers), [&ours[..], &["x-real-ip"]].concat());
         assert_eq!(values(&headers, "x-forwarded-for"), ["192.0.2.7"]);
@@ -702,8 +801,8 @@ mod tests {
             ("x-real-ip", "10.9.9.9"),
             ("forwarded", "for=203.0.113.9"),
         ]);
-        let client = client(ip(PEER), false, &headers, &trusted());
-        forwarded(&mut headers, ip(PEER), true, &client, "inner.site.com");
+        let client = of(ip(PEER), false, &headers, &trusted());
+        tell(&mut headers, ip(PEER), true, &client, "inner.site.com");
         let chain = ["6.6.6.6, 203.0.113.9, 10.9.9.9, 10.0.0.1"];
         assert_eq!(values(&headers, "x-forwarded-for"), chain);
         assert_eq!(values(&headers, "x-forwarded-host"), ["www.site.com"]);
@@ -723,10 +822,10 @@ mod tests {
             ("x-client-cert", "stays"),
         ];
         let mut none = headers(&said);
-        identify(&mut none, None);
+        show(&mut none, None);
         assert_eq!(names(&none), ["x-client-cert"]);
         let mut ann = headers(&said);
-        identify(&mut ann, Some(HeaderValue::from_static("CN=ann")));
+        show(&mut ann, Some(HeaderValue::from_static("CN=ann")));
         assert_eq!(names(&ann), ["x-client-cert", "x-client-cert-subject"]);
         assert_eq!(values(&ann, "x-client-cert-subject"), ["CN=ann"]);
     }
@@ -734,8 +833,8 @@ mod tests {
     #[test]
     fn a_trusted_peer_that_says_nothing_is_the_client() {
         let mut headers = headers(&[("x-forwarded-host", "not a host")]);
-        let client = client(ip("fd00::1"), true, &headers, &trusted());
-        forwarded(&mut headers, ip("fd00::1"), true, &client, "");
+        let client = of(ip("fd00::1"), true, &headers, &trusted());
+        tell(&mut headers, ip("fd00::1"), true, &client, "");
         assert_eq!(values(&headers, "x-forwarded-for"), ["fd00::1"]);
         assert_eq!(values(&headers, "x-forwarded-proto"), ["https"]);
         assert!(!headers.contains_key("x-forwarded-host"));
@@ -833,10 +932,10 @@ mod tests {
             }
             let _ = looped(&headers);
             let trusted = Networks::new(vec!["::/0".parse().unwrap(), "0.0.0.0/0".parse().unwrap()]);
-            let client = client(peer, false, &headers, &trusted);
-            request(&mut headers);
+            let client = of(peer, false, &headers, &trusted);
+            strip_request(&mut headers);
             join_cookies(&mut headers);
-            forwarded(&mut headers, peer, true, &client, "www.site.com");
+            tell(&mut headers, peer, true, &client, "www.site.com");
             mark_hop(&mut headers);
             prop_assert!(!headers.contains_key("connection") && !headers.contains_key("upgrade"));
             prop_assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);

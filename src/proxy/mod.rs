@@ -10,6 +10,7 @@ pub mod body;
 pub mod checks;
 pub mod error;
 pub mod explain;
+pub mod fields;
 pub mod forward;
 pub mod grpc;
 pub mod handshakes;
@@ -51,6 +52,7 @@ use crate::table::upstream::ClientConfigs;
 use error::Error;
 use forward::Connection;
 use handshakes::Handshakes;
+use headers::Peer;
 use io::{Activity, Client, ClientStream, Patience};
 use log::{AccessLog, Line};
 use trace::NewTraces;
@@ -70,6 +72,9 @@ const QUEUE_EMPTY: Duration = Duration::from_millis(5);
 const QUEUE_LAST: Duration = Duration::from_millis(100);
 /// Bytes read ahead on a client's connection.
 const BUFFER: usize = 64 * 1024;
+/// How many fields hyper reads of a head if it is not told; for any other number, even a smaller
+/// one, it allocates for each head.
+const HYPER_MAX_HEADERS: usize = 100;
 /// HTTP/2 streams that one client connection may have open.
 const MAX_STREAMS: u32 = 128;
 
@@ -116,7 +121,7 @@ impl Default for Settings {
             max_connections: 20_000,
             max_handshakes: 2_000,
             max_head: 64 * 1024,
-            max_headers: 100,
+            max_headers: HYPER_MAX_HEADERS,
             patience: Patience {
                 head: Duration::from_secs(10),
                 idle: Duration::from_secs(75),
@@ -493,7 +498,8 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
         return;
     };
     worker.shared.metrics.speaks(http2, seen.is_some());
-    let connection = Rc::new(Connection { peer, seen, activity, counted });
+    let other = Peer::new(peer.ip(), &settings.trusted);
+    let connection = Rc::new(Connection { peer: other, seen, activity, counted });
     let result = if http2 {
         serve_http2(&worker, connection, client, phases).await
     } else {
@@ -557,10 +563,13 @@ async fn serve_http1(
 ) -> hyper::Result<()> {
     let settings = &worker.shared.settings;
     let service = service(worker, connection);
-    let served = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    if settings.max_headers != HYPER_MAX_HEADERS {
+        builder.max_headers(settings.max_headers);
+    }
+    let served = builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_headers(settings.max_headers)
         .max_header_size(settings.max_head)
         .max_buf_size(BUFFER.max(settings.max_head))
         .writev(false)

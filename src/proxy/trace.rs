@@ -3,11 +3,14 @@
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::fields::Fields;
+use super::headers;
+
 /// The longest id that is taken from a client.
 const LONGEST: usize = 128;
 
 /// The name of a request, the same for client, members and log.
-pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static(headers::X_REQUEST_ID);
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -27,8 +30,14 @@ pub enum NewTraces {
 ///
 /// The id of a client is kept, whoever that is, if nothing can be forged with its characters: it
 /// names a request, and proves nothing. Another one is replaced.
-pub fn name(headers: &mut HeaderMap, new: NewTraces, rng: &mut fastrand::Rng) -> HeaderValue {
-    let (id, made) = match given(headers) {
+pub fn name(
+    headers: &mut HeaderMap,
+    fields: Fields,
+    new: NewTraces,
+    rng: &mut fastrand::Rng,
+) -> HeaderValue {
+    let given = if fields.has(Fields::ID) { given(headers) } else { None };
+    let (id, made) = match given {
         Some(id) => (id.clone(), None),
         None => {
             let number = rng.u128(..);
@@ -125,7 +134,8 @@ mod tests {
 
     fn named(fields: &[(&'static str, &str)], new: NewTraces) -> (String, HeaderMap) {
         let mut headers = headers(fields);
-        let id = name(&mut headers, new, &mut fastrand::Rng::with_seed(1));
+        let fields = Fields::of(&headers);
+        let id = name(&mut headers, fields, new, &mut fastrand::Rng::with_seed(1));
         assert_eq!(headers.get_all(&X_REQUEST_ID).iter().collect::<Vec<_>>(), [&id]);
         (id.to_str().unwrap().to_owned(), headers)
     }
@@ -148,7 +158,7 @@ mod tests {
         let twice = [("x-request-id", "a"), ("x-request-id", "b")];
         assert!(is_hex(&named(&twice, NewTraces::None).0, 32));
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut made = || name(&mut HeaderMap::new(), NewTraces::None, &mut rng);
+        let mut made = || name(&mut HeaderMap::new(), Fields::default(), NewTraces::None, &mut rng);
         assert_ne!(made(), made());
     }
 

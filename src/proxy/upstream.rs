@@ -7,7 +7,6 @@ pub mod dial;
 mod http2;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,11 +23,12 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout_at;
 
 use super::body::Upload;
+use super::fields::Fields;
 use super::headers;
 use super::io::{Alarm, is_tls};
-use crate::table::Member;
 use crate::table::load::Failure;
 use crate::table::upstream::{ClientConfigs, Protocol, Trusted};
+use crate::table::{Lookup, Member};
 use dial::{Dial, Made};
 use http2::{Shared, Stream};
 
@@ -68,6 +68,8 @@ pub struct Failed {
 pub struct Reply {
     /// The response.
     pub response: Response<Incoming>,
+    /// What its head has.
+    pub fields: Fields,
     /// To be given back when the body has ended.
     pub connection: Connection,
     /// When the member was asked: the last byte of the request, or its head.
@@ -140,7 +142,7 @@ struct Idle {
 /// is left alone until it is really free.
 #[derive(Debug, Default)]
 pub struct Pool {
-    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    idle: RefCell<Lookup<Key, Vec<Idle>>>,
     shared: Shared,
 }
 
@@ -363,11 +365,12 @@ async fn exchange(
     };
     let sent = std::pin::pin!(wire.sender.try_send_request(request));
     match answer(sent, &upload, terms, &mut wire.alarm).await {
-        Ok(response) => {
-            let idle = idle_time(response.headers());
+        Ok((response, fields)) => {
+            let promises = fields.has(Fields::KEEP_ALIVE);
+            let idle = if promises { idle_time(response.headers()) } else { IDLE };
             let connection = Own { wire, pool: Rc::clone(pool), key, idle };
             let connection = Connection::Own(connection);
-            Ok(Reply { asked: upload.moved(), response, connection })
+            Ok(Reply { asked: upload.moved(), response, fields, connection })
         }
         Err(Unanswered::Failure(failure)) => Err(lost(failure)),
         Err(Unanswered::Error(mut error)) => {
@@ -394,9 +397,9 @@ async fn share(
         |failure| Failed { failure, request: None, unprocessed: false, reused, answered: false };
     let sent = std::pin::pin!(stream.sender().try_send_request(request));
     match answer(sent, &upload, terms, &mut Alarm::default()).await {
-        Ok(response) => {
+        Ok((response, fields)) => {
             let connection = Connection::Shared(stream);
-            Ok(Reply { asked: upload.moved(), response, connection })
+            Ok(Reply { asked: upload.moved(), response, fields, connection })
         }
         Err(Unanswered::Failure(failure)) => Err(lost(failure)),
         Err(Unanswered::Error(mut error)) => {
@@ -419,7 +422,7 @@ async fn answer<F>(
     upload: &Upload,
     terms: &Terms<'_>,
     alarm: &mut Alarm,
-) -> Result<Response<Incoming>, Unanswered>
+) -> Result<(Response<Incoming>, Fields), Unanswered>
 where
     F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>>,
 {
@@ -430,10 +433,13 @@ where
     });
     match answer.await {
         None => Err(Unanswered::Failure(Failure::Timeout)),
-        Some(Ok(response)) if !headers::is_framed_once(response.headers()) => {
-            Err(Unanswered::Failure(Failure::Protocol))
+        Some(Ok(response)) => {
+            let fields = Fields::of(response.headers());
+            if fields.has(Fields::FRAMING) && !headers::is_framed_once(response.headers()) {
+                return Err(Unanswered::Failure(Failure::Protocol));
+            }
+            Ok((response, fields))
         }
-        Some(Ok(response)) => Ok(response),
         Some(Err(error)) => Err(Unanswered::Error(Box::new(error))),
     }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use rustls::pki_types::ServerName;
 
+use super::Lookup;
 use super::access::Barred;
 use super::balance::{Dealer, Ledger};
 use super::checks::{Checked, Checkup};
@@ -700,7 +701,7 @@ fn last_resort(rule: &Rule, members: &mut [Member]) {
 }
 
 /// The sessions of an entry without addresses go where it leaves them.
-fn leave(rule: &Rule, unresolved: &[usize], named: &mut HashMap<Arc<str>, Vec<usize>>) {
+fn leave(rule: &Rule, unresolved: &[usize], named: &mut Lookup<Arc<str>, Vec<usize>>) {
     let route_of = |entry: &Entry| match &entry.route {
         RouteName::Fixed(route) => Some(Arc::clone(route)),
         _ => None,
@@ -766,8 +767,8 @@ fn running_sums(members: &[Member]) -> Vec<f64> {
 fn index<K: Eq + std::hash::Hash>(
     members: &[Member],
     key: impl Fn(&Member) -> Option<K>,
-) -> HashMap<K, Vec<usize>> {
-    let mut map: HashMap<K, Vec<usize>> = HashMap::new();
+) -> Lookup<K, Vec<usize>> {
+    let mut map: Lookup<K, Vec<usize>> = Lookup::default();
     for (at, member) in members.iter().enumerate() {
         if let Some(key) = key(member) {
             map.entry(key).or_default().push(at);

@@ -449,8 +449,8 @@ pub struct Route {
     tiers: Vec<u8>,
     has_spares: bool,
     found: build::Found,
-    named: HashMap<Arc<str>, Vec<usize>>,
-    issued: HashMap<Box<str>, Vec<usize>>,
+    named: Lookup<Arc<str>, Vec<usize>>,
+    issued: Lookup<Box<str>, Vec<usize>>,
 }
 
 /// What a request says about its member.
@@ -572,10 +572,14 @@ pub struct Table {
 }
 
 /// Which of a table's routes serves what. The next table has the same as long as only members change.
+/// A map that requests look into. What is in it comes from Balancers, so its hash need not withstand
+/// clients that choose keys; it is seeded all the same.
+pub(crate) type Lookup<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 #[derive(Debug, Default)]
 struct Hosts {
-    exact: HashMap<Box<str>, Paths>,
-    wildcards: HashMap<Box<str>, Paths>,
+    exact: Lookup<Box<str>, Paths>,
+    wildcards: Lookup<Box<str>, Paths>,
     any: Option<Paths>,
     verdicts: Vec<Verdict>,
     /// Who owns which host, where hosts are owned.
@@ -587,7 +591,7 @@ struct Hosts {
 /// The routes of one host, by prefix: their places in the table.
 #[derive(Debug, Default)]
 struct Paths {
-    routes: HashMap<Box<str>, usize>,
+    routes: Lookup<Box<str>, usize>,
     deepest: usize,
     /// The namespace that the host belongs to, where hosts belong to one.
     owner: Option<Arc<str>>,

@@ -354,6 +354,9 @@ impl std::error::Error for MalformedHost {}
 /// # Errors
 /// When it is malformed.
 pub fn host_of(authority: &str) -> Result<Cow<'_, str>, MalformedHost> {
+    if is_plain_name(authority) {
+        return Ok(Cow::Borrowed(authority));
+    }
     let (host, port) = split_port(authority)?;
     if !port.is_empty()
         && (port.parse::<u16>().is_err() || !port.bytes().all(|b| b.is_ascii_digit()))
@@ -376,6 +379,15 @@ pub fn host_of(authority: &str) -> Result<Cow<'_, str>, MalformedHost> {
     })
 }
 
+/// Whether it is already what is looked for, as most are.
+fn is_plain_name(authority: &str) -> bool {
+    let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    let bytes = authority.as_bytes();
+    (1..=253).contains(&bytes.len())
+        && bytes.last() != Some(&b'.')
+        && bytes.iter().all(|byte| fits(*byte))
+}
+
 fn split_port(authority: &str) -> Result<(&str, &str), MalformedHost> {
     let from = authority.rfind(']').map_or(0, |at| at + 1);
     match authority[from..].split_once(':') {
@@ -393,9 +405,13 @@ fn is_host(host: &str) -> bool {
 
 /// The suffixes of a host that a wildcard may have, longest first; an address has none.
 pub fn wildcard_suffixes(host: &str) -> impl Iterator<Item = &str> {
-    let address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
-    let host = if address { "" } else { host };
-    host.match_indices('.').map(|(at, _)| &host[at..])
+    // Only when it is asked for the first: an exact host needs none.
+    let suffixes = move || {
+        let address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
+        let host = if address { "" } else { host };
+        host.match_indices('.').map(move |(at, _)| &host[at..])
+    };
+    std::iter::once_with(suffixes).flatten()
 }
 
 #[cfg(test)]

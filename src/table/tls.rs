@@ -180,6 +180,9 @@ impl ClientPolicies {
     /// How the clients of this host (lower case) are verified, if they are.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&ClientPolicy> {
+        if self.exact.is_empty() && self.wildcards.is_empty() {
+            return self.any.as_ref();
+        }
         let wild = || path::wildcard_suffixes(name).find_map(|suffix| self.wildcards.get(suffix));
         match self.exact.get(name).or_else(wild) {
             Some(policy) => policy.as_ref(),

@@ -27,9 +27,6 @@ use crate::table::load::Failure;
 use crate::table::tally::MemberTally;
 use crate::table::upstream::{ClientConfigs, MemberTls, Protocol, Trusted};
 
-/// Fields a member's response may have.
-const MAX_HEADERS: usize = 128;
-
 /// What the system says when it has no more sockets: ENFILE, EMFILE and ENOBUFS of Linux.
 const OUT_OF_SOCKETS: [i32; 3] = [23, 24, 105];
 
@@ -198,7 +195,6 @@ fn connect_failure(error: &io::Error) -> Failure {
 
 async fn http1(stream: MemberStream) -> Result<SendRequest<Upload>, Failure> {
     let (sender, connection) = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD as usize)
         .max_buf_size(MAX_HEAD as usize)
         .writev(false)

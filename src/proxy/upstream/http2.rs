@@ -4,7 +4,6 @@
 //! queued cannot go elsewhere.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -25,6 +24,7 @@ use super::Key;
 use crate::proxy::Local;
 use crate::proxy::body::Upload;
 use crate::proxy::io::{MemberStream, Way};
+use crate::table::Lookup;
 use crate::table::load::Failure;
 
 /// Streams on one connection at most, whatever more the member allows.
@@ -195,7 +195,7 @@ impl Connections {
 
 /// A worker's HTTP/2 connections.
 #[derive(Debug, Default)]
-pub struct Shared(RefCell<HashMap<Key, Connections>>);
+pub struct Shared(RefCell<Lookup<Key, Connections>>);
 
 impl Shared {
     /// A place on a connection, if there is one; and whether it was the last.
