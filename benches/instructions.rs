@@ -54,6 +54,7 @@ struct Case {
     name: &'static str,
     request: Vec<u8>,
     answer: Vec<u8>,
+    members: usize,
 }
 
 /// An answer with the fields that nginx gives a file.
@@ -68,6 +69,9 @@ fn answer(status: &str, more: &str, body: usize) -> Vec<u8> {
 }
 
 fn cases() -> Vec<Case> {
+    let case = |name, request, answer| Case { name, request, answer, members: 2 };
+    // What load generators send, and little servers answer.
+    let small = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
     let head = "Host: www.site.com\r\nUser-Agent: bench\r\nAccept: */*\r\n";
     let session = "Cookie: theme=dark; sessionid=4c1fd4a5d5c8!app1\r\n";
     let get = |more: &str| format!("GET /shop/item?id=1 HTTP/1.1\r\n{head}{more}\r\n").into_bytes();
@@ -75,14 +79,12 @@ fn cases() -> Vec<Case> {
     let elsewhere = "Location: http://127.0.0.1:8080/shop/next\r\n\
                      Set-Cookie: sessionid=4c1fd4a5d5c8!app1; Path=/shop; Domain=127.0.0.1\r\n";
     vec![
-        Case { name: "get", request: get(""), answer: answer("200 OK", "", 1024) },
-        Case { name: "session", request: get(session), answer: answer("200 OK", "", 1024) },
-        Case { name: "reversal", request: get(session), answer: answer("302 Found", elsewhere, 0) },
-        Case {
-            name: "post",
-            request: [post.into_bytes(), vec![b'y'; 1024]].concat(),
-            answer: answer("200 OK", "", 1024),
-        },
+        case("small", b"GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n".to_vec(), small),
+        case("get", get(""), answer("200 OK", "", 1024)),
+        case("session", get(session), answer("200 OK", "", 1024)),
+        case("reversal", get(session), answer("302 Found", elsewhere, 0)),
+        case("post", [post.into_bytes(), vec![b'y'; 1024]].concat(), answer("200 OK", "", 1024)),
+        Case { members: 10, ..case("members", get(""), answer("200 OK", "", 1024)) },
     ]
 }
 
@@ -161,7 +163,8 @@ fn run(case: &Case, rounds: usize, program: &Path, profile: &Path) -> Result<f64
     std::fs::create_dir_all(&folder)?;
     let head = case.request.windows(4).position(|four| four == b"\r\n\r\n");
     let body = case.request.len() - head.context("a request has a head")? - 4;
-    let members = [member(body, case.answer.clone())?, member(body, case.answer.clone())?];
+    let members = (0..case.members).map(|_| member(body, case.answer.clone()));
+    let members = members.collect::<Result<Vec<_>>>()?;
     std::fs::write(folder.join("balancer.yaml"), balancer(&members))?;
     let (address, admin) = (port::free(), port::free());
     let child = Command::new("valgrind")

@@ -74,6 +74,7 @@ pub async fn forward(
         },
         over: route.rule.timeouts.request.map(|whole| visit.begun() + whole),
         idempotent: gate::is_idempotent(&parts.method),
+        begun: Some(visit.begun()),
         tried: Tried::default(),
         last: Error::NoMember,
         again: None,
@@ -97,6 +98,8 @@ struct Attempts<'a> {
     /// When the request's time is over as the rule has it, whatever the client says.
     over: Option<Instant>,
     idempotent: bool,
+    /// The time of the first attempt, as good as now.
+    begun: Option<Instant>,
     tried: Tried,
     /// What the client is told if nobody is left.
     last: Error,
@@ -139,10 +142,11 @@ impl Attempts<'_> {
         let mut waiting = Waiting::default();
         loop {
             let again = self.again.take();
-            match again.map_or_else(|| self.pick(visit), Ok) {
+            let now = self.begun.take().unwrap_or_else(Instant::now);
+            match again.map_or_else(|| self.pick(visit, now), Ok) {
                 Ok(pick) if self.cannot_carry(pick) => self.pass_over(pick),
                 Ok(pick) => {
-                    let in_flight = InFlight::begin(self.route, pick, Instant::now());
+                    let in_flight = InFlight::begin(self.route, pick, now);
                     // Else another was quicker.
                     if let Some(in_flight) = in_flight {
                         return Ok((pick, in_flight));
@@ -151,7 +155,7 @@ impl Attempts<'_> {
                 Err(Error::Busy) if waiting.more(self.route, self.terms.deadline).await => {}
                 Err(error) => {
                     visit.explain(Because::Failed);
-                    explain::survey(visit, self.route, &self.ask());
+                    explain::survey(visit, self.route, &self.ask(now));
                     return Err(error);
                 }
             }
@@ -173,8 +177,8 @@ impl Attempts<'_> {
         self.last = Error::NoUpgrade;
     }
 
-    fn pick(&mut self, visit: &mut Visit) -> Result<Pick, Error> {
-        let ask = self.ask();
+    fn pick(&mut self, visit: &mut Visit, now: Instant) -> Result<Pick, Error> {
+        let ask = self.ask(now);
         explain::survey(visit, self.route, &ask);
         let pick = balance::pick(self.route, &ask, &mut self.worker.rng.borrow_mut());
         if let Ok(Pick { member, session: Session::Hit, .. }) = pick {
@@ -192,13 +196,13 @@ impl Attempts<'_> {
         })
     }
 
-    fn ask(&self) -> Ask<'_> {
+    fn ask(&self, now: Instant) -> Ask<'_> {
         Ask {
             wanted: self.wish.members,
             tried: &self.tried,
             idempotent: self.idempotent,
             tunnel: self.ready.tunnel,
-            now: Instant::now(),
+            now,
         }
     }
 
@@ -220,7 +224,7 @@ impl Attempts<'_> {
         let stale = self.again.is_some();
         let outcome = if stale { Outcome::Stale } else { Outcome::Failed(failure.reason()) };
         explain::attempt(visit, &self.route.members[pick.member], sent, outcome, excluded);
-        explain::survey(visit, self.route, &self.ask());
+        explain::survey(visit, self.route, &self.ask(Instant::now()));
     }
 
     /// Books a failure. An error, unless another member may have the request.

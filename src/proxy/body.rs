@@ -77,16 +77,22 @@ struct Inner {
 }
 
 impl Upload {
-    /// Of a request; at most `limit` bytes, and no longer silent than `patience`.
+    /// Of a request that has `begun`; at most `limit` bytes, and no longer silent than `patience`.
     #[must_use]
-    pub fn new(incoming: Incoming, limit: Option<u64>, patience: Duration, expects: bool) -> Self {
-        Self::of(Some(incoming), limit, patience, expects)
+    pub fn new(
+        incoming: Incoming,
+        limit: Option<u64>,
+        patience: Duration,
+        expects: bool,
+        begun: Instant,
+    ) -> Self {
+        Self::of(Some(incoming), limit, patience, expects, begun)
     }
 
     /// Of a request without a body that no client has sent.
     #[must_use]
     pub fn none() -> Self {
-        Self::of(None, None, Duration::MAX, false)
+        Self::of(None, None, Duration::MAX, false, Instant::now())
     }
 
     fn of(
@@ -94,6 +100,7 @@ impl Upload {
         limit: Option<u64>,
         patience: Duration,
         expects: bool,
+        begun: Instant,
     ) -> Self {
         let inner = Inner {
             incoming: RefCell::new(incoming),
@@ -103,7 +110,7 @@ impl Upload {
             patience,
             bytes: Cell::new(0),
             taken: Cell::new(false),
-            moved: Cell::new(Instant::now()),
+            moved: Cell::new(begun),
             waiting_since: Cell::new(None),
             error: Cell::new(None),
             attempt: Cell::new(0),
@@ -347,6 +354,20 @@ pub trait Watch {
     fn ended(&mut self, result: Result<(), DownloadError>);
 }
 
+impl<W: Watch + ?Sized> Watch for Box<W> {
+    fn passed(&mut self, bytes: usize) {
+        (**self).passed(bytes);
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        (**self).trailers(trailers);
+    }
+
+    fn ended(&mut self, result: Result<(), DownloadError>) {
+        (**self).ended(result);
+    }
+}
+
 /// How long a member's body may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Within {
@@ -384,7 +405,8 @@ pub struct Download<W> {
     alarm: Alarm,
     waiting_since: Option<Instant>,
     within: Within,
-    polled: Instant,
+    /// When the client has asked for more, where it may stand still.
+    polled: Option<Instant>,
     watchdog: Option<AbortHandle>,
     failed: Option<DownloadError>,
     ended: bool,
@@ -400,7 +422,7 @@ impl<W: Watch + 'static> Body<W> {
             alarm: Alarm::default(),
             waiting_since: None,
             within,
-            polled: Instant::now(),
+            polled: within.stall.map(|_| Instant::now()),
             watchdog: None,
             failed: None,
             ended: false,
@@ -428,7 +450,7 @@ impl<W: Watch> Download<W> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         if self.within.stall.is_some() {
-            self.polled = Instant::now();
+            self.polled = Some(Instant::now());
         }
         if let Some(error) = self.failed {
             let told = std::mem::take(&mut self.within.told) && error != DownloadError::Stalled;
@@ -555,7 +577,8 @@ async fn watch_over<W: Watch>(download: Weak<RefCell<Download<W>>>, patience: Du
                 return;
             }
             let waits_for_member = download.waiting_since.is_some();
-            let from = if waits_for_member { Instant::now() } else { download.polled };
+            let polled = download.polled.filter(|_| !waits_for_member);
+            let from = polled.unwrap_or_else(Instant::now);
             if from.elapsed() >= patience {
                 return download.cut();
             }

@@ -40,7 +40,7 @@ use crate::table::{Found, Member, Redirect, Route, Rule};
 const ADDED: usize = 8;
 
 /// What Gibbon sends to clients.
-pub type Answer = Response<Body<Visit>>;
+pub type Answer = Response<Body<Box<Visit>>>;
 
 /// The connection that a request came on.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ fn asked(client: IpAddr, request: &Request<Incoming>) -> Asked {
     }
 }
 
-fn own(mut response: Response<Bytes>, error: Option<Error>, mut visit: Visit) -> Answer {
+fn own(mut response: Response<Bytes>, error: Option<Error>, mut visit: Box<Visit>) -> Answer {
     response.headers_mut().insert(&trace::X_REQUEST_ID, visit.id.clone());
     // A call of gRPC has 200 whatever is wrong.
     let status = error.map_or(response.status(), Error::status);
@@ -146,7 +146,7 @@ fn own(mut response: Response<Bytes>, error: Option<Error>, mut visit: Visit) ->
     response.map(|bytes| Body::Own(Some(bytes), Some(visit)))
 }
 
-fn from_member(response: Response<Incoming>, within: Within, mut visit: Visit) -> Answer {
+fn from_member(response: Response<Incoming>, within: Within, mut visit: Box<Visit>) -> Answer {
     visit.answered(response.status(), None);
     if hyper::body::Body::is_end_stream(response.body()) {
         visit.complete();
@@ -159,7 +159,7 @@ fn upgraded(
     response: Response<()>,
     upgrade: Upgrade,
     connection: Rc<Connection>,
-    mut visit: Visit,
+    mut visit: Box<Visit>,
 ) -> Answer {
     visit.answered(response.status(), None);
     tokio::task::spawn_local(async move {
@@ -324,7 +324,7 @@ impl Journey<'_> {
             return Err(Error::NoMember);
         };
         let patience = self.worker.shared.settings.body_timeout;
-        Ok(Upload::new(incoming, limit, patience, self.expects))
+        Ok(Upload::new(incoming, limit, patience, self.expects, visit.begun()))
     }
 
     /// Changes the request's headers in all that does not depend on the member.

@@ -613,7 +613,7 @@ fn service(
     connection: Rc<Connection>,
 ) -> impl hyper::service::HttpService<
     hyper::body::Incoming,
-    ResBody = body::Body<visit::Visit>,
+    ResBody = body::Body<Box<visit::Visit>>,
     Error = std::convert::Infallible,
     Future: 'static,
 > + use<> {

@@ -452,15 +452,17 @@ fn poll_silence(
     alarm: &mut Alarm,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    loop {
-        let now = Instant::now();
-        let since = if upload.waits_for_client() { now } else { upload.moved() };
+    let until = || {
+        let since = if upload.waits_for_client() { Instant::now() } else { upload.moved() };
         let silent = since + terms.response;
-        let until = terms.deadline.map_or(silent, |deadline| deadline.min(silent));
-        if until <= now {
+        terms.deadline.map_or(silent, |deadline| deadline.min(silent))
+    };
+    loop {
+        ready!(alarm.poll(until(), cx));
+        // Much may have come since the alarm was set.
+        if until() <= Instant::now() {
             return Poll::Ready(());
         }
-        ready!(alarm.poll(until, cx));
     }
 }
 

@@ -177,8 +177,8 @@ impl Visit {
         id: HeaderValue,
         asked: Option<Box<Asked>>,
         busy: io::Request,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             worker,
             begun: Instant::now(),
             asked,
@@ -204,7 +204,7 @@ impl Visit {
             ends_by_close: false,
             multiplexed: false,
             busy: Some(busy),
-        }
+        })
     }
 
     /// The member that serves it, or was asked last.

@@ -16,7 +16,10 @@
 
 mod survey;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::{Duration, Instant};
 
 use super::load::Admission;
@@ -48,6 +51,9 @@ const LAG: f64 = 32.0;
 const PRECEDENCE: Duration = Duration::from_secs(1);
 /// Groups with more members than this are sampled rather than scanned.
 const SCAN: usize = 64;
+/// How long a group is taken to be as it was found, in microseconds. Estimates follow many answers, and
+/// to go through all members for each request is most of what a pick costs.
+const RECENT: u64 = 500;
 /// How many members are drawn from a large group, by weight; twice the choices of two, because
 /// draws repeat.
 const DRAWS: usize = 4;
@@ -85,6 +91,35 @@ impl Cursor {
 
     fn swap(&self, value: f64) -> f64 {
         f64::from_bits(self.0.swap(value.to_bits(), Relaxed))
+    }
+}
+
+/// What a group was last found to be, and when; of threads that find it at once, any one's.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    /// Microseconds of its first member's age, and one; 0: never.
+    at: AtomicU64,
+    /// Whose turn it was, and how many of those were usable.
+    key: AtomicU64,
+    mean: Cursor,
+    fastest: Cursor,
+    floor: Cursor,
+    total: Cursor,
+}
+
+impl Gauge {
+    fn holds(&self, at: u64, key: u64) -> bool {
+        let found = self.at.load(Acquire);
+        found > 0 && at.wrapping_sub(found - 1) < RECENT && self.key.load(Relaxed) == key
+    }
+
+    fn keep(&self, at: u64, key: u64, pool: &Pool) {
+        self.mean.set(pool.mean);
+        self.fastest.set(pool.fastest);
+        self.floor.set(pool.floor);
+        self.total.set(pool.total);
+        self.key.store(key, Relaxed);
+        self.at.store(at + 1, Release);
     }
 }
 
@@ -315,7 +350,7 @@ fn own_member(
     if !dry {
         let group = &route.groups[m.group];
         let stage = stage(route, ask);
-        let pool = Pool::of(route, group, ask.now, stage.as_ref());
+        let pool = Pool::recent(route, group, ask.now, stage.as_ref());
         let part = stage.is_some_and(|stage| takes_part(route, member, &stage, ask.now));
         book_session(m, &group.cursor, &pool, part, ask.now);
     }
@@ -458,7 +493,7 @@ fn least(
     dry: bool,
 ) -> Option<usize> {
     let group = &route.groups[group];
-    let pool = Pool::of(route, group, ask.now, Some(stage));
+    let pool = Pool::recent(route, group, ask.now, Some(stage));
     let clock = group.cursor.get();
     let score = |index: &usize| pool.score(&route.members[*index], clock, ask);
     let least = |members: &mut dyn Iterator<Item = usize>| {
@@ -565,6 +600,30 @@ impl Pool {
         let seen: f64 = sample().map(|index| route.members[index].weight).sum();
         let effective: f64 = members().map(|m| pool.weight(m, now)).sum();
         pool.total = effective * group.weight() / seen;
+        pool
+    }
+
+    /// The same, as it was found by a pick a moment ago if nobody has come or gone since.
+    fn recent(route: &Route, group: &Group, now: Instant, stage: Option<&Stage>) -> Self {
+        let Some(stage) = stage else { return Self::of(route, group, now, None) };
+        let step = group.range.len().div_ceil(SCAN).max(1);
+        let sample = group.range.clone().step_by(step);
+        let usable = sample.filter(|index| takes_part(route, *index, stage, now)).count();
+        let key = stage.key() << 7 | usable as u64;
+        let at = route.members[group.range.start].load.micros(now);
+        let gauge = &group.gauge;
+        if gauge.holds(at, key) {
+            return Self {
+                method: route.rule.method,
+                slow_start: route.rule.slow_start,
+                mean: gauge.mean.get(),
+                fastest: gauge.fastest.get(),
+                floor: gauge.floor.get(),
+                total: gauge.total.get(),
+            };
+        }
+        let pool = Self::of(route, group, now, Some(stage));
+        gauge.keep(at, key, &pool);
         pool
     }
 

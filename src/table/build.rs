@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 
 use super::Lookup;
 use super::access::Barred;
-use super::balance::{Dealer, Ledger};
+use super::balance::{Dealer, Gauge, Ledger};
 use super::checks::{Checked, Checkup};
 use super::load::Load;
 use super::owners::Owners;
@@ -568,7 +568,8 @@ impl Route {
                 }
             }
             let sums = running_sums(&members[from..]);
-            groups.push(Group { range: from..members.len(), share, cursor, sums });
+            let (range, gauge) = (from..members.len(), Gauge::default());
+            groups.push(Group { range, share, cursor, gauge, sums });
         }
         last_resort(rule, &mut members);
         let is_limited = members.iter().any(|m| m.max_in_flight.is_some());

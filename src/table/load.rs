@@ -397,7 +397,8 @@ impl Load {
         }
     }
 
-    fn micros(&self, at: Instant) -> u64 {
+    /// The time since the backend was known, in microseconds.
+    pub(super) fn micros(&self, at: Instant) -> u64 {
         u64::try_from(self.age(at).as_micros()).unwrap_or(u64::MAX)
     }
 

@@ -403,6 +403,8 @@ pub struct Group {
     pub share: f64,
     /// Its virtual time.
     pub cursor: Arc<Cursor>,
+    /// What it was last found to be.
+    gauge: balance::Gauge,
     /// Running sums of the members' weights, for draws by weight.
     sums: Vec<f64>,
 }

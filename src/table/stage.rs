@@ -26,6 +26,11 @@ impl Stage {
         })
     }
 
+    /// Another number for another stage of a route, unless it has more spares than anybody has.
+    pub const fn key(&self) -> u64 {
+        ((self.spares as u64) << 9) | ((self.tier as u64) << 1) | self.standby as u64
+    }
+
     /// Whether the member of this index serves in this stage, if it is usable.
     pub fn has(&self, route: &Route, index: usize) -> bool {
         let member = &route.members[index];
