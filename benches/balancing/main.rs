@@ -5,6 +5,7 @@
 
 mod live;
 mod model;
+#[allow(dead_code)]
 mod peers;
 mod report;
 mod rules;

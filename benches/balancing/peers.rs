@@ -86,6 +86,13 @@ pub struct Running {
     pub address: SocketAddr,
 }
 
+impl Running {
+    /// The process that was started.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // The masters of nginx and Apache end their workers when they are asked to, not when they are

@@ -30,6 +30,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
@@ -181,6 +182,10 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     /// Randomness.
     pub rng: RefCell<fastrand::Rng>,
+    /// Connections are to end when they have done what is under way.
+    draining: Cell<bool>,
+    /// Wakes them then.
+    drained: Notify,
 }
 
 impl Worker {
@@ -437,7 +442,10 @@ async fn work(
         shared,
         pool: Rc::new(Pool::default()),
         rng: RefCell::new(fastrand::Rng::new()),
+        draining: Cell::new(false),
+        drained: Notify::new(),
     });
+    spawn_local(drain_with(Rc::clone(&worker), phases.clone()));
     let pool = Rc::clone(&worker.pool);
     spawn_local(async move {
         loop {
@@ -461,6 +469,14 @@ async fn work(
     }
     // If the sender is gone, so is the proxy.
     let _ = ended.wait_for(|phase| *phase == Phase::Ended).await;
+}
+
+/// Tells the worker's connections when they are to end.
+async fn drain_with(worker: Rc<Worker>, mut phases: watch::Receiver<Phase>) {
+    // If the sender is gone, so is the proxy.
+    let _ = phases.wait_for(|phase| *phase >= Phase::Draining).await;
+    worker.draining.set(true);
+    worker.drained.notify_waiters();
 }
 
 async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Receiver<Phase>) {
@@ -501,9 +517,9 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
     let other = Peer::new(peer.ip(), &settings.trusted);
     let connection = Rc::new(Connection { peer: other, seen, activity, counted });
     let result = if http2 {
-        serve_http2(&worker, connection, client, phases).await
+        serve_http2(&worker, connection, client).await
     } else {
-        serve_http1(&worker, connection, client, phases).await
+        serve_http1(&worker, connection, client).await
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "client connection ended");
@@ -542,13 +558,26 @@ async fn announced(
 
 /// Drives a connection; told to drain, it ends after what is under way.
 macro_rules! drive {
-    ($connection:ident, $phases:ident) => {{
+    ($connection:ident, $worker:ident) => {{
         let mut connection = std::pin::pin!($connection);
-        // The connection first: a request that has arrived is taken before its end is announced.
-        tokio::select! {
-            biased;
-            result = connection.as_mut() => return result,
-            _ = $phases.wait_for(|phase| *phase >= Phase::Draining) => {}
+        let mut drained = std::pin::pin!($worker.drained.notified());
+        // Its waker stays the same, so that it need not be asked each time.
+        drained.as_mut().enable();
+        let mut told = false;
+        let done = std::future::poll_fn(|cx| {
+            if !told {
+                told = true;
+                let _flag_says_it = drained.as_mut().poll(cx);
+            }
+            // The connection first: a request that has arrived is taken before its end is announced.
+            match connection.as_mut().poll(cx) {
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+                Poll::Pending if $worker.draining.get() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        if let Some(result) = done.await {
+            return result;
         }
         connection.as_mut().graceful_shutdown();
         connection.await
@@ -559,7 +588,6 @@ async fn serve_http1(
     worker: &Rc<Worker>,
     connection: Rc<Connection>,
     client: Client,
-    mut phases: watch::Receiver<Phase>,
 ) -> hyper::Result<()> {
     let settings = &worker.shared.settings;
     let service = service(worker, connection);
@@ -575,14 +603,13 @@ async fn serve_http1(
         .writev(false)
         .serve_connection(client, service)
         .with_upgrades();
-    drive!(served, phases)
+    drive!(served, worker)
 }
 
 async fn serve_http2(
     worker: &Rc<Worker>,
     connection: Rc<Connection>,
     client: Client,
-    mut phases: watch::Receiver<Phase>,
 ) -> hyper::Result<()> {
     let head = u32::try_from(worker.shared.settings.max_head).unwrap_or(u32::MAX);
     let activity = Arc::clone(&connection.activity);
@@ -596,7 +623,7 @@ async fn serve_http2(
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
         .serve_connection(client, service);
-    let served = async move { drive!(served, phases) };
+    let served = async move { drive!(served, worker) };
     tokio::select! {
         biased;
         result = served => result,

@@ -74,12 +74,12 @@ fn request_id(number: u128) -> HeaderValue {
 }
 
 fn hex(number: u128) -> [u8; 32] {
-    let bytes = number.to_be_bytes();
-    std::array::from_fn(|at| {
-        let byte = bytes[at / 2];
-        let digit = if at % 2 == 0 { byte >> 4 } else { byte & 15 };
-        b"0123456789abcdef"[usize::from(digit)]
-    })
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+    }
+    text
 }
 
 /// Replaces what there is of a trace by the beginning of a new one.

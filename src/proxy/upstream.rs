@@ -39,6 +39,9 @@ const IDLE: Duration = Duration::from_secs(4);
 const IDLE_MOST: Duration = Duration::from_secs(60);
 /// How much earlier than a member says Gibbon stops using a connection.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
+/// A connection that was in use just now is used again without a look at what has come of it: its
+/// worker has hardly had the time to do anything else.
+const JUST_NOW: Duration = Duration::from_micros(500);
 /// Idle connections kept to one member by one worker.
 const IDLE_PER_MEMBER: usize = 64;
 /// Bytes of a response's head.
@@ -100,8 +103,8 @@ impl Connection {
         if let Self::Own(own) = self
             && !own.idle.is_zero()
         {
-            let until = Instant::now() + own.idle;
-            own.pool.keep(own.key, Idle { wire: own.wire, until });
+            let since = Instant::now();
+            own.pool.keep(own.key, Idle { wire: own.wire, since, until: since + own.idle });
         }
     }
 }
@@ -135,6 +138,7 @@ pub struct Wire {
 #[derive(Debug)]
 struct Idle {
     wire: Wire,
+    since: Instant,
     until: Instant,
 }
 
@@ -156,11 +160,11 @@ impl Pool {
         kept.push(idle);
     }
 
-    fn take(&self, key: Key, now: Instant) -> Option<Wire> {
+    fn take(&self, key: Key, now: Instant) -> Option<Idle> {
         let mut pool = self.idle.borrow_mut();
         let kept = pool.get_mut(&key)?;
         let free = kept.iter().rposition(|idle| idle.until > now && idle.wire.sender.is_ready());
-        free.map(|at| kept.remove(at).wire)
+        free.map(|at| kept.remove(at))
     }
 
     /// Closes what has been idle for too long.
@@ -187,7 +191,8 @@ impl Pool {
                 Made::Http2(connection) => pool.shared.add(key, connection),
                 Made::Http1(wire) => {
                     pool.shared.note_http1(key);
-                    pool.keep(key, Idle { wire, until: Instant::now() + IDLE });
+                    let since = Instant::now();
+                    pool.keep(key, Idle { wire, since, until: since + IDLE });
                 }
             })));
         });
@@ -254,14 +259,18 @@ async fn alone(
     fresh: bool,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
-    while !fresh && let Some(wire) = pool.take(key, Instant::now()) {
+    let mut now = Instant::now();
+    while !fresh && let Some(Idle { wire, since, .. }) = pool.take(key, now) {
         // Lets the connection see what the member has sent or closed meanwhile: stale bytes must
         // not be taken for the answer, and a closed connection must not swallow the request.
-        yield_now().await;
+        if now.saturating_duration_since(since) > JUST_NOW {
+            yield_now().await;
+        }
         match exchange(pool, key, wire, request, true, terms).await {
             Err(Failed { request: Some(back), .. }) => request = *back,
             done => return done,
         }
+        now = Instant::now();
     }
     let made = match terms.dial(member, protocol) {
         // Apart, as most requests need none.

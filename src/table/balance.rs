@@ -395,6 +395,9 @@ fn any_member(
     rng: &mut fastrand::Rng,
     dry: bool,
 ) -> Result<(usize, bool), NoMember> {
+    if let Some(member) = one_of_all(route, ask, dry) {
+        return Ok((member, false));
+    }
     let now = stage(route, ask);
     if let Some(member) = probe(route, ask, now.as_ref(), dry) {
         return Ok((member, true));
@@ -414,6 +417,27 @@ fn any_member(
     let dealt = |index: &usize| route.groups[route.members[*index].group].share > 0.0;
     let full = route.room > 0 && (0..route.members.len()).filter(dealt).any(fits);
     Err(if full { NoMember::Busy } else { NoMember::None })
+}
+
+/// What comes out where all members serve side by side and none is away, as is so most of the time:
+/// the same as for others, found in one go.
+fn one_of_all(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<usize> {
+    let stage = Stage::only(route)?;
+    let [group] = &*route.groups else { return None };
+    let members = &route.members;
+    let is_usable = |m: &Member| m.admission(ask.now) == Admission::Usable;
+    let tried = ask.tried.count() > 0 || group.share == 0.0;
+    if tried || members.len() > SCAN || !members.iter().all(is_usable) {
+        return None;
+    }
+    let pool = Pool::found(route, group, ask.now, &stage, members.len());
+    let clock = group.cursor.get();
+    let scores = members.iter().map(|m| pool.score(m, clock, ask)).enumerate();
+    let (picked, _) = scores.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    if !dry {
+        book(&members[picked], &group.cursor, &pool, true, ask.now);
+    }
+    Some(picked)
 }
 
 fn is_usable(route: &Route, ask: &Ask<'_>, index: usize) -> bool {
@@ -609,6 +633,11 @@ impl Pool {
         let step = group.range.len().div_ceil(SCAN).max(1);
         let sample = group.range.clone().step_by(step);
         let usable = sample.filter(|index| takes_part(route, *index, stage, now)).count();
+        Self::found(route, group, now, stage, usable)
+    }
+
+    /// The same, where it is known how many of those that are looked at are usable.
+    fn found(route: &Route, group: &Group, now: Instant, stage: &Stage, usable: usize) -> Self {
         let key = stage.key() << 7 | usable as u64;
         let at = route.members[group.range.start].load.micros(now);
         let gauge = &group.gauge;

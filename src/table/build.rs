@@ -589,6 +589,7 @@ impl Route {
             crowded,
             tiers: members.iter().map(|m| m.tier).collect::<BTreeSet<_>>().into_iter().collect(),
             has_spares: members.iter().any(|m| m.state == State::Spare),
+            are_alike: are_alike(&members),
             found,
             named,
             issued,
@@ -601,6 +602,17 @@ impl Route {
     pub fn found_addresses(&self, entry: usize) -> usize {
         self.found.addresses(&self.rule, entry)
     }
+}
+
+/// Whether members differ in nothing but their weight as far as turns go.
+fn are_alike(members: &[Member]) -> bool {
+    let is_plain = |m: &Member| {
+        let first = &members[0];
+        m.state == State::Active
+            && m.max_in_flight.is_none()
+            && (m.group, m.tier) == (first.group, first.tier)
+    };
+    !members.is_empty() && members.iter().all(is_plain)
 }
 
 /// What a rule keeps of a member when its table changes.

@@ -450,6 +450,8 @@ pub struct Route {
     /// The tiers of its members, from the first on.
     tiers: Vec<u8>,
     has_spares: bool,
+    /// All members serve side by side, however many requests they have.
+    are_alike: bool,
     found: build::Found,
     named: Lookup<Arc<str>, Vec<usize>>,
     issued: Lookup<Box<str>, Vec<usize>>,

@@ -26,6 +26,12 @@ impl Stage {
         })
     }
 
+    /// The one stage of a route whose members are alike.
+    pub fn only(route: &Route) -> Option<Self> {
+        let tier = route.tiers.first().filter(|_| route.are_alike)?;
+        Some(Self { tier: *tier, standby: false, spares: 0 })
+    }
+
     /// Another number for another stage of a route, unless it has more spares than anybody has.
     pub const fn key(&self) -> u64 {
         ((self.spares as u64) << 9) | ((self.tier as u64) << 1) | self.standby as u64
