@@ -7,6 +7,7 @@
 //! FOLDER` leaves the profiles there, for `callgrind_annotate`.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -126,7 +127,7 @@ fn balancer(members: &[SocketAddr]) -> String {
                     \x20 path: /\n  sticky: {cookie: sessionid, routeRegex: '!(.+)$'}\n  members:\n"
         .to_owned();
     for (number, address) in members.iter().enumerate() {
-        yaml += &format!("  - {{url: 'http://{address}/', route: app{number}}}\n");
+        let _ = writeln!(yaml, "  - {{url: 'http://{address}/', route: app{number}}}");
     }
     yaml
 }
