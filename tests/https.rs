@@ -5,13 +5,14 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gibbon::table::tls::SecretId;
-use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256};
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, date_time_ymd};
 use support::authority::{Authority, connect};
 use support::{
     Act, Gibbon, Member, Options, balancer, eventually, join, member, named, ok, response,
+    secret_of,
 };
 
 const HOST: &str = "www.site.com";
@@ -51,6 +52,10 @@ fn a_host_is_served_with_its_certificate_and_members_hear_of_it() {
     assert_eq!(gibbon.metric(shaken), Some(1.0));
     let until = gibbon.metric("gibbon_certificate_expiry_timestamp_seconds{host=\"www.site.com\"}");
     assert!(until > Some(1_790_000_000.0), "{until:?}");
+    // What Gibbon answers itself says so too.
+    drop(app);
+    let seen = authority.get(&gibbon, HOST, "/");
+    assert_eq!((seen.status, seen.header("strict-transport-security")), (503, hsts));
 }
 
 #[test]
@@ -161,6 +166,26 @@ fn a_secret_that_changes_is_in_use_for_the_next_handshake_and_no_connection_ends
     assert_eq!(new.get(&gibbon, HOST, "/").text(), "x");
     gibbon.write("balancers.yaml", &join(&[new.secret("www", &["other.org"]), rule]));
     eventually(|| verbose().contains("its certificate is not for www.site.com").then_some(()));
+}
+
+#[test]
+fn a_certificate_is_used_from_when_it_is_valid_and_its_end_is_told() {
+    let app = Member::new(ok("x"));
+    let authority = Authority::new();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let mut params = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
+    params.not_before = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(2);
+    params.not_after = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(8);
+    let key = KeyPair::generate().unwrap();
+    let certificate = authority.sign(&params, &key).pem();
+    let secret = secret_of("www", &certificate, &key.serialize_pem());
+    let gibbon = Gibbon::start(&join(&[secret, tls(&[member(app.address, "")], "")]));
+    let verbose = || gibbon.page("/readyz?verbose").text();
+    assert!(verbose().contains("its certificate is not valid before"), "{}", verbose());
+    // Nothing changes but the time.
+    eventually(|| authority.connect(&gibbon, HOST).ok());
+    assert!(!verbose().contains("certificate"), "{}", verbose());
+    eventually(|| verbose().contains("its certificate has expired").then_some(()));
 }
 
 #[test]

@@ -196,7 +196,8 @@ impl Directory {
                 Err(error) => tracing::warn!(%error, "changes are seen late: no watch"),
             }
         }
-        if looked.is_ok_and(|changed| changed) {
+        let due = self.certificates.is_due(Timestamp::now().as_second());
+        if looked.is_ok_and(|changed| changed) || due {
             self.names_known().await;
             self.publish();
         }
