@@ -410,7 +410,7 @@ impl Journey<'_> {
             },
             deadline: attempts::deadline(route, visit).filter(|_| !events),
             stall: multiplexed.then_some(self.worker.shared.settings.patience.write),
-            told: visit.call.is_some() && multiplexed && grpc::kind(head).is_some(),
+            told: visit.call.is_some() && multiplexed && grpc::has_trailers(head),
         }
     }
 
