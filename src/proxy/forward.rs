@@ -106,6 +106,9 @@ pub async fn serve(
             if version >= Version::HTTP_2 {
                 response.headers_mut().remove(header::CONNECTION);
             }
+            if let Some(route) = &visit.route {
+                journey.tell_hsts(route, response.headers_mut());
+            }
             own(response, Some(error), visit)
         }
     }
