@@ -284,7 +284,7 @@ fn headers(text: &mut String) {
 }
 
 /// What each field of a line means.
-const LOG: [(&str, &str); 20] = [
+const LOG: [(&str, &str); 21] = [
     ("time", "when the request had ended"),
     ("client", "the client's address"),
     ("method", "the method"),
@@ -292,6 +292,7 @@ const LOG: [(&str, &str); 20] = [
     ("path", "path and query as the client wrote them"),
     ("protocol", "`HTTP/1.1` and the like"),
     ("status", "the status sent; none if the client went away first"),
+    ("grpcStatus", "the status of gRPC, if it was a call: the member's, or Gibbon's own"),
     ("received", "body bytes from the client"),
     ("sent", "body bytes to the client"),
     ("duration", "seconds from the request's head to the end of the response"),
@@ -339,6 +340,7 @@ fn logged() -> String {
         attempts: 0,
         session: None,
         status: Some(404),
+        grpc_status: None,
         reason: None,
         received: 0,
         sent: 0,

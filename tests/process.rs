@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use support::port::free;
 use support::{Act, Client, Member, balancer, data, eventually, member, ok};
 
@@ -187,12 +188,14 @@ fn the_access_log_has_a_line_a_request() {
     Client::new(process.address).send(GET).read().unwrap();
     let unknown = "GET /x HTTP/1.1\r\nHost: other.org\r\n\r\n";
     Client::new(process.address).send(unknown).read().unwrap();
+    let call = "POST /x HTTP/1.1\r\nHost: other.org\r\nContent-Type: application/grpc\r\n\r\n";
+    Client::new(process.address).send(call).read().unwrap();
     process.signal("-TERM");
     process.exit();
     let (out, _) = process.output();
     let lines: Vec<serde_json::Value> =
         out.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-    assert_eq!(lines.len(), 2, "{out}");
+    assert_eq!(lines.len(), 3, "{out}");
     assert_eq!(lines[0]["status"], 200);
     assert_eq!(lines[0]["balancer"], "site/app");
     assert_eq!(lines[0]["member"], "one");
@@ -201,6 +204,7 @@ fn the_access_log_has_a_line_a_request() {
     assert_eq!((&lines[0]["sent"], &lines[0]["cut"]), (&5.into(), &false.into()));
     assert!(lines[0]["latency"].as_f64().unwrap() <= lines[0]["duration"].as_f64().unwrap());
     assert_eq!((&lines[1]["status"], &lines[1]["reason"]), (&404.into(), &"unknown_host".into()));
+    assert_eq!((&lines[1]["grpcStatus"], &lines[2]["grpcStatus"]), (&json!(null), &json!(12)));
 }
 
 #[test]

@@ -355,6 +355,7 @@ impl Visit {
             attempts: self.attempts,
             session: self.session.map(Session::label),
             status: self.status.map(|status| status.as_u16()),
+            grpc_status: self.grpc_status,
             reason: self.reason,
             received: self.upload.as_ref().map_or(0, Upload::bytes),
             sent: self.sent,
@@ -375,6 +376,13 @@ impl Watch for Visit {
     }
 
     fn ended(&mut self, result: Result<(), DownloadError>) {
+        if let Err(error) = result
+            && self.multiplexed
+            && self.undecided.is_some()
+        {
+            // What the client is told.
+            self.grpc_status = grpc::status(&grpc::broken_off(error));
+        }
         match result {
             Ok(()) => self.complete(),
             // The visit goes with the body then: the client has gone, for all it matters.
