@@ -339,6 +339,9 @@ impl StdError for DownloadError {}
 
 /// Hears what becomes of a member's body.
 pub trait Watch {
+    /// Ready while the client's connection takes more, where others are on it: what none of them can
+    /// send is better left with the members.
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()>;
     /// Bytes have passed.
     fn passed(&mut self, bytes: usize);
     /// Trailers have passed.
@@ -434,6 +437,9 @@ impl<W: Watch> Download<W> {
             let told = std::mem::take(&mut self.within.told) && error != DownloadError::Stalled;
             let trailers = || Ok(Frame::trailers(grpc::broken_off(error)));
             return Poll::Ready(Some(if told { trailers() } else { Err(error) }));
+        }
+        if let Some(watch) = &self.watch {
+            ready!(watch.poll_room(cx));
         }
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.part())));

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -367,6 +368,13 @@ impl Visit {
 }
 
 impl Watch for Visit {
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        match self.busy.as_ref().filter(|_| self.multiplexed) {
+            Some(busy) => busy.poll_room(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
     fn passed(&mut self, bytes: usize) {
         self.sent += bytes as u64;
     }
