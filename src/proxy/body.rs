@@ -318,6 +318,8 @@ pub enum DownloadError {
     Broken,
     /// The member was silent for too long.
     Timeout,
+    /// There was nothing to say for as long as that may be.
+    Idle,
     /// The time for the whole is over, though the member was not silent.
     Deadline,
     /// The client has stopped to read.
@@ -329,6 +331,7 @@ impl fmt::Display for DownloadError {
         f.write_str(match self {
             Self::Broken => "the member's body broke off or is malformed",
             Self::Timeout => "the member's body did not arrive in time",
+            Self::Idle => "nothing has come for the longest time",
             Self::Deadline => "the time for the whole request is over",
             Self::Stalled => "the client has stopped to read",
         })
@@ -355,6 +358,8 @@ pub trait Watch {
 pub struct Within {
     /// Without a byte, while the client waits for one.
     pub silence: Duration,
+    /// Who is silent has nothing to say, and is not to blame for that.
+    pub quiet: bool,
     /// Altogether.
     pub deadline: Option<Instant>,
     /// For the client to ask for more, where its connection does not show that it has stopped to
@@ -491,7 +496,11 @@ impl<W: Watch> Download<W> {
     /// Whether it is the member that was silent for too long, or only the whole that took so long.
     fn lateness(&self) -> DownloadError {
         let silent = self.waiting_since.is_some_and(|since| since.elapsed() >= self.within.silence);
-        if silent { DownloadError::Timeout } else { DownloadError::Deadline }
+        match (silent, self.within.quiet) {
+            (true, false) => DownloadError::Timeout,
+            (true, true) => DownloadError::Idle,
+            (false, _) => DownloadError::Deadline,
+        }
     }
 
     /// The next part of what was read.

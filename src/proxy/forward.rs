@@ -411,6 +411,7 @@ impl Journey<'_> {
                 (false, true) => timeouts.idle,
                 (false, false) => timeouts.response,
             },
+            quiet: events,
             deadline: attempts::deadline(route, visit).filter(|_| !events),
             stall: multiplexed.then_some(self.worker.shared.settings.patience.write),
             told: visit.call.is_some() && multiplexed && grpc::has_trailers(head),

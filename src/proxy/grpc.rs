@@ -135,7 +135,9 @@ pub fn refusal(error: Error, kind: HeaderValue) -> Response<Bytes> {
 pub fn broken_off(error: DownloadError) -> HeaderMap {
     let (code, message) = match error {
         DownloadError::Deadline => (Code::DeadlineExceeded, "the call took too long"),
-        DownloadError::Timeout => (Code::Unavailable, "the server fell silent"),
+        DownloadError::Timeout | DownloadError::Idle => {
+            (Code::Unavailable, "the server fell silent")
+        }
         DownloadError::Broken => (Code::Unavailable, "the server broke off"),
         DownloadError::Stalled => (Code::Cancelled, "the client has stopped to read"),
     };

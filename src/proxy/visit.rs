@@ -396,6 +396,7 @@ impl Watch for Visit {
             // The visit goes with the body then: the client has gone, for all it matters.
             Err(DownloadError::Stalled) => {}
             Err(DownloadError::Deadline) => self.broke_off("deadline", None),
+            Err(DownloadError::Idle) => self.broke_off("idle", None),
             Err(DownloadError::Broken) => {
                 self.broke_off(Failure::Reset.reason(), Some(Failure::Reset));
             }
