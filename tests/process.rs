@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use support::authority::Authority;
 use support::port::free;
-use support::{Act, Client, Member, balancer, data, eventually, member, ok};
+use support::{Act, Client, Member, balancer, data, eventually, join, member, ok};
 
 const GIBBON: &str = env!("CARGO_BIN_EXE_gibbon");
 
@@ -389,6 +390,39 @@ fn check_refuses_each_bad_balancer_with_file_line_and_field() {
         seen += 1;
     }
     assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn check_looks_at_the_secrets_that_are_in_the_files() {
+    let authority = Authority::new();
+    let rule = balancer(
+        &[member(Member::dead(), "")],
+        "tls: {secretName: www, clientCASecret: elsewhere}\nupstreamTLS: {caSecret: own}",
+    );
+    let own = "apiVersion: v1\nkind: Secret\nmetadata: {name: own, namespace: site}\nstringData: {ca.crt: x}\n";
+    for (secrets, said) in [
+        (vec![], None),
+        (vec![authority.secret("www", &["www.site.com"])], None),
+        (
+            vec![authority.secret("www", &["site.com"])],
+            Some(
+                "site/app: spec.tls.secretName: Secret site/www: its certificate is not for www.site.com",
+            ),
+        ),
+        (
+            vec![own.to_owned()],
+            Some(
+                "site/app: spec.upstreamTLS.caSecret: Secret site/own: its ca.crt has no certificate",
+            ),
+        ),
+    ] {
+        let path = std::env::temp_dir().join(format!("gibbon-secrets-{}.yaml", std::process::id()));
+        std::fs::write(&path, join(&[secrets, vec![rule.clone()]].concat())).unwrap();
+        let (output, out) = check(&path);
+        assert_eq!(output.status.success(), said.is_none(), "{out}");
+        assert!(said.is_none_or(|said| out.contains(said)), "{out}");
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 #[test]

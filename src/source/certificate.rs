@@ -109,7 +109,8 @@ impl<T> Kept<T> {
             Found::Nothing => None,
             Found::Later => return,
         };
-        if self.content == content && self.begins.is_none_or(|begin| begin > now) {
+        let has_begun = self.begins.is_some_and(|begin| begin <= now);
+        if self.content == content && !has_begun {
             return;
         }
         self.begins = content.as_ref().and_then(|content| begins(content, now));
@@ -149,6 +150,15 @@ impl Named {
             }
         }
         named
+    }
+
+    /// Without those that hang on Secrets which are not among these.
+    #[must_use]
+    pub fn among(mut self, has: impl Fn(&SecretId) -> bool) -> Self {
+        self.certificates.retain(&has);
+        self.client_cas.retain(&has);
+        self.trusts.retain(|trust| trust::named_by(trust).all(&has));
+        self
     }
 
     /// All of them.
@@ -226,6 +236,27 @@ impl Keeper {
     #[must_use]
     pub fn trust_problems(&self, trust: &Trust, now: i64) -> Vec<String> {
         self.trusts.problems(trust, now)
+    }
+
+    /// What is wrong with the Secrets that these rules name, by rule and field.
+    #[must_use]
+    pub fn complaints(&self, rules: &[Arc<Rule>], now: i64) -> Vec<String> {
+        let of = |rule: &Arc<Rule>| {
+            let certificate = || {
+                let id = rule.tls.as_ref()?.secret.as_ref()?;
+                let problem = self.problem(id, &rule.hosts, now)?;
+                Some(format!("spec.tls.secretName: Secret {id}: {problem}"))
+            };
+            let clients = || {
+                let id = &rule.clients()?.ca;
+                let problem = self.client_ca_problem(id, now)?;
+                Some(format!("spec.tls.clientCASecret: Secret {id}: {problem}"))
+            };
+            let members = self.trust_problems(&rule.upstream_tls.trust, now);
+            let all = certificate().into_iter().chain(clients()).chain(members);
+            all.map(|problem| format!("{}: {problem}", rule.id)).collect::<Vec<_>>()
+        };
+        rules.iter().flat_map(of).collect()
     }
 
     /// What is wrong with a Secret's certificate for these hosts.

@@ -327,28 +327,14 @@ impl Directory {
     /// Says what is wrong with certificates and authorities.
     fn report_certificates(&self, rules: &[Arc<Rule>], table: &Table) {
         let now = Timestamp::now().as_second();
-        let of_rules = rules.iter().flat_map(|rule| {
-            let certificate = || {
-                let id = rule.tls.as_ref()?.secret.as_ref()?;
-                let problem = self.certificates.problem(id, &rule.hosts, now)?;
-                Some(format!("{}: spec.tls.secretName: Secret {id}: {problem}", rule.id))
-            };
-            let clients = || {
-                let id = &rule.clients()?.ca;
-                let problem = self.certificates.client_ca_problem(id, now)?;
-                Some(format!("{}: spec.tls.clientCASecret: Secret {id}: {problem}", rule.id))
-            };
-            let members = self.certificates.trust_problems(&rule.upstream_tls.trust, now);
-            let members = members.into_iter().map(|problem| format!("{}: {problem}", rule.id));
-            certificate().into_iter().chain(clients()).chain(members)
-        });
+        let of_rules = self.certificates.complaints(rules, now);
         let of_default = self.default.iter().filter_map(|id| {
             let problem = self.certificates.problem(id, &[], now)?;
             Some(format!("--default-certificate: Secret {id}: {problem}"))
         });
         let unused = &table.certificate_conflicts;
         let unused = unused.iter().map(|unused| format!("{}: {unused}", unused.rule));
-        let complaints: Vec<_> = of_rules.chain(of_default).chain(unused).collect();
+        let complaints: Vec<_> = of_rules.into_iter().chain(of_default).chain(unused).collect();
         self.complain("certificates", &complaints);
     }
 }

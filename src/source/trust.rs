@@ -105,8 +105,8 @@ impl Kept {
         let [authorities, certificate] = found;
         let contents =
             [known(authorities, Content::only_ca), known(certificate, Content::without_ca)];
-        let waits = self.begins.is_none_or(|begin| begin > now);
-        if self.contents.as_ref() == Some(&contents) && waits {
+        let has_begun = self.begins.is_some_and(|begin| begin <= now);
+        if self.contents.as_ref() == Some(&contents) && !has_begun {
             return;
         }
         let certificate = contents[1].as_ref();
