@@ -128,6 +128,12 @@ fn requests_without_tls_are_sent_to_it() {
         assert_eq!(seen.header("strict-transport-security"), None);
     }
     assert_eq!(gibbon.get(HOST, "/.well-known/acme-challenge/token").text(), "x");
+    // Who does not say which host it wants cannot be sent there.
+    let any = tls(&[member(app.address, "")], "").replace("  hosts: [www.site.com]\n", "");
+    let secret = authority.secret("www", &[HOST]);
+    let nameless = Gibbon::start(&join(&[secret, any]));
+    let seen = nameless.client().send("GET / HTTP/1.0\r\n\r\n").read().unwrap();
+    assert_eq!((seen.status, seen.header("location")), (400, None));
     // Somebody before Gibbon speaks TLS with the client.
     let behind = gibbon.ask("GET", HOST, "/", &[("X-Forwarded-Proto", "https")]);
     assert_eq!(behind.text(), "x");

@@ -469,6 +469,9 @@ impl Journey<'_> {
     fn to_https(&self, host: &str, uri: &Uri) -> Result<Response<Bytes>, Error> {
         let named = self.client.host.as_deref().and_then(|authority| self::host(authority).ok());
         let host = named.as_deref().unwrap_or(host);
+        if host.is_empty() {
+            return Err(Error::BadRequest("there is no Host, and so nowhere to be sent to"));
+        }
         let port = match self.worker.shared.settings.public_https_port {
             443 => String::new(),
             port => format!(":{port}"),
