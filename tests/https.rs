@@ -110,6 +110,8 @@ fn hosts_without_a_certificate_get_the_default_if_there_is_one() {
     let gibbon = Gibbon::with(&yaml, options);
     let mut connection = authority.connect(&gibbon, "other.org").unwrap();
     assert_eq!(connection.ask("www.site.com", "/").text(), "x");
+    let until = gibbon.metric("gibbon_certificate_expiry_timestamp_seconds{host=\"*\"}");
+    assert!(until > Some(1_790_000_000.0), "{until:?}");
 }
 
 #[test]
