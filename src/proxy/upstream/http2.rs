@@ -31,7 +31,7 @@ use crate::table::load::Failure;
 const STREAMS: u32 = 128;
 /// What a member may send ahead of the client on one stream; and on all, so that no client that
 /// stands still holds up the others on the connection.
-const STREAM_WINDOW: u32 = 128 * 1024;
+const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 /// What of an upload waits for the member at most.
 const SEND_BUFFER: usize = 128 * 1024;
