@@ -270,6 +270,18 @@ fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
 }
 
 #[test]
+fn redirects_to_tls_that_nobody_speaks_are_told_of() {
+    let yaml = balancer(&[member(Member::dead(), "")], "tls: {}");
+    for (flags, told) in [(&[][..], true), (&["--trusted-proxies", "10.0.0.0/8"], false)] {
+        let process = Process::start("nowhere", &yaml, flags);
+        let page = "GET /readyz?verbose HTTP/1.1\r\nHost: x\r\n\r\n";
+        let seen = Client::new(process.admin).send(page).read().unwrap();
+        let said = "site/app: spec.tls.redirect: clients are sent to https, which nobody speaks";
+        assert_eq!((seen.status, seen.text().contains(said)), (200, told), "{}", seen.text());
+    }
+}
+
+#[test]
 fn an_address_in_use_is_named_with_its_flag() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -133,6 +133,8 @@ pub struct Directory {
     certificates: Keeper,
     /// The Secret of the certificate for hosts that have none.
     default: Option<SecretId>,
+    /// Neither Gibbon nor a proxy that it trusts speaks TLS with clients.
+    plain: bool,
 }
 
 impl Directory {
@@ -148,8 +150,14 @@ impl Directory {
         default: Option<SecretId>,
     ) -> Self {
         let (files, names) = (BTreeMap::new(), Names::new(resolver));
-        let (certificates, gone) = (Keeper::default(), false);
-        Self { path, files, gone, health, metrics, publisher, names, certificates, default }
+        let (certificates, gone, plain) = (Keeper::default(), false, false);
+        Self { path, files, gone, health, metrics, publisher, names, certificates, default, plain }
+    }
+
+    /// Complains of redirects to TLS, for nobody speaks it with clients.
+    #[must_use]
+    pub fn without_tls(self, plain: bool) -> Self {
+        Self { plain, ..self }
     }
 
     /// Publishes what the directory holds, and from then on each change, for ever.
@@ -334,7 +342,16 @@ impl Directory {
         });
         let unused = &table.certificate_conflicts;
         let unused = unused.iter().map(|unused| format!("{}: {unused}", unused.rule));
-        let complaints: Vec<_> = of_rules.into_iter().chain(of_default).chain(unused).collect();
+        let redirects = |rule: &&Arc<Rule>| rule.tls.as_ref().is_some_and(|tls| tls.redirect);
+        let nowhere = rules.iter().filter(|_| self.plain).filter(redirects).map(|rule| {
+            format!(
+                "{}: spec.tls.redirect: clients are sent to https, which nobody speaks: give \
+                 --listen-tls, or --trusted-proxies if a proxy in front does",
+                rule.id
+            )
+        });
+        let complaints: Vec<_> =
+            of_rules.into_iter().chain(of_default).chain(unused).chain(nowhere).collect();
         self.complain("certificates", &complaints);
     }
 }
