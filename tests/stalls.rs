@@ -284,6 +284,8 @@ fn taken_by(clients: u32, streams: u32, of: &str) -> f64 {
     );
     assert!(during.1 < 5000.0, "{during:?}");
     drop(slow);
+    // Nothing is left of them.
+    eventually(|| (gibbon.metric(in_flight) == 0.0).then_some(()));
     grown
 }
 
