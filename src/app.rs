@@ -108,6 +108,7 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
     let secured = config.listen_tls.iter().map(|address| (*address, true));
     let listeners = plain.chain(secured).map(|(address, tls)| listener(address, tls));
     let listeners = listeners.collect::<anyhow::Result<Vec<_>>>()?;
+    let no_tls = config.listen_tls.is_empty() && config.settings.trusted.is_empty();
     let kept = Arc::new(Kept::new(config.settings.explain_keep));
     let shared = Arc::new(Shared {
         table: Arc::clone(&table),
@@ -130,9 +131,8 @@ pub async fn build(config: Config) -> anyhow::Result<App> {
         }
         Origin::Files(files) => {
             let default = config.default_certificate;
-            tokio::spawn(
-                Directory::new(files, resolver, publisher, known.0, known.1, default).run(),
-            )
+            let files = Directory::new(files, resolver, publisher, known.0, known.1, default);
+            tokio::spawn(files.without_tls(no_tls).run())
         }
     };
     let pages = Admin {

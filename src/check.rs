@@ -1,12 +1,17 @@
 //! `gibbon check`: reads Balancers as `serve` would, and says what is wrong.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::Timestamp;
+
+use crate::source::certificate::{Content, Found, Keeper, Named};
 use crate::source::files::{read, repeated, yaml_files};
 use crate::source::trust::ANYBODY;
+use crate::table::tls::SecretId;
 use crate::table::{Endpoints, Holder, Rule, Table};
 
 /// Reads files and directories; writes `file:line: field: message` for each fault. Returns how many
@@ -17,6 +22,7 @@ use crate::table::{Endpoints, Holder, Rule, Table};
 pub fn run(paths: &[PathBuf], out: &mut dyn Write) -> std::io::Result<usize> {
     let mut faults = 0;
     let mut files: Vec<(PathBuf, Vec<Arc<Rule>>)> = Vec::new();
+    let mut secrets = HashMap::new();
     for path in paths.iter().flat_map(|path| expand(path)) {
         match std::fs::read_to_string(&path) {
             Ok(text) => {
@@ -27,6 +33,10 @@ pub fn run(paths: &[PathBuf], out: &mut dyn Write) -> std::io::Result<usize> {
                 faults += reading.faults.len();
                 warn(&path, &reading.rules, out)?;
                 files.push((path, reading.rules));
+                for (id, content) in reading.secrets {
+                    // The first file that has one holds it.
+                    secrets.entry(id).or_insert(content);
+                }
             }
             Err(error) => {
                 writeln!(out, "{}: cannot be read: {error}", path.display())?;
@@ -35,6 +45,7 @@ pub fn run(paths: &[PathBuf], out: &mut dyn Write) -> std::io::Result<usize> {
         }
     }
     faults += between(&files, out)?;
+    faults += certificates(&files, &secrets, out)?;
     let balancers: usize = files.iter().map(|(_, rules)| rules.len()).sum();
     if files.is_empty() && faults == 0 {
         writeln!(out, "there is no YAML file in what was given")?;
@@ -50,6 +61,27 @@ fn warn(path: &Path, rules: &[Arc<Rule>], out: &mut dyn Write) -> std::io::Resul
         writeln!(out, "{}: {}: warning: {ANYBODY}", path.display(), rule.id)?;
     }
     Ok(())
+}
+
+/// What is wrong with certificates and authorities, of those that are in the files.
+fn certificates(
+    files: &[(PathBuf, Vec<Arc<Rule>>)],
+    secrets: &HashMap<SecretId, Content>,
+    out: &mut dyn Write,
+) -> std::io::Result<usize> {
+    let now = Timestamp::now().as_second();
+    let named = Named::by(files.iter().flat_map(|(_, rules)| rules));
+    let named = named.among(|id| secrets.contains_key(id));
+    let mut keeper = Keeper::default();
+    keeper.keep(&named, |id| secrets.get(id).map_or(Found::Nothing, Found::Content), now);
+    let mut faults = 0;
+    for (path, rules) in files {
+        for complaint in keeper.complaints(rules, now) {
+            writeln!(out, "{}: {complaint}", path.display())?;
+            faults += 1;
+        }
+    }
+    Ok(faults)
 }
 
 /// What is wrong between Balancers that are each good.

@@ -278,7 +278,7 @@ const FAMILIES: [(&str, MetricType, &str); 21] = [
     (
         "gibbon_certificate_expiry_timestamp_seconds",
         MetricType::GAUGE,
-        "When the certificate of a host ends, in seconds since 1970",
+        "When the certificate of a host ends, in seconds since 1970; host *: the default",
     ),
     (
         "gibbon_member_intended_requests_total",

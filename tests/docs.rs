@@ -4,6 +4,7 @@
 mod support;
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,11 @@ use gibbon::import::report::Verdict;
 use gibbon::metrics::Metrics;
 use gibbon::proxy::log::{AccessLog, Asked, Format, Line};
 use gibbon::source::status::Reason;
+use gibbon::table::access::{Networks, parse_network};
 use kube::CustomResourceExt;
 use serde_json::Value;
-use support::{Gibbon, Member, balancer, data, member, ok};
+use socket2::{Domain, Socket, Type};
+use support::{Gibbon, Member, Options, balancer, data, member, ok};
 
 #[test]
 fn the_reference_is_what_the_program_says() {
@@ -218,10 +221,23 @@ fn command_flags(text: &mut String, parent: &str, command: &clap::Command) {
 /// From a Gibbon that has served, failed and refused something, so that every family has a series.
 fn metrics(text: &mut String) {
     let app = Member::new(ok("x"));
-    let members = [member(Member::dead(), "route: a"), member(app.address, "route: b")];
-    let own = balancer(&members, "sticky: {cookie: s}\ntls: {secretName: www, redirect: false}");
-    let gibbon = Gibbon::start(&format!("{}---\n{own}", support::secret("www", "www.site.com")));
-    // A handshake that fails is one, too.
+    let members = [(Member::dead(), "a"), (app.address, "b")]
+        .map(|(address, route)| member(address, &format!("route: {route}, maxInFlight: 9")));
+    let own = balancer(
+        &members,
+        "sticky: {cookie: s}\ntls: {secretName: www, redirect: false}\nhealthCheck: {}",
+    );
+    let mut options = Options::default();
+    options.settings.announcing = Networks::new(vec![parse_network("127.0.0.2").unwrap()]);
+    let yaml = format!("{}---\n{own}", support::secret("www", "www.site.com"));
+    let gibbon = Gibbon::with(&yaml, options);
+    // So is a header of the PROXY protocol that does not come.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+    socket.connect(&gibbon.address.into()).unwrap();
+    drop(socket);
+    support::eventually(|| gibbon.metric("gibbon_proxy_headers_total"));
+    // A handshake that fails is one.
     drop(std::net::TcpStream::connect(gibbon.secure).unwrap());
     support::eventually(|| gibbon.metric("gibbon_tls_handshakes_total"));
     gibbon.ask("GET", "www.site.com", "/", &[("Cookie", "s=a")]);
@@ -232,6 +248,10 @@ fn metrics(text: &mut String) {
         "\nIn a cluster also:\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n",
     );
     families(text, &of_a_cluster());
+    let source = std::fs::read_to_string(data("../src/metrics.rs")).unwrap();
+    for name in source.split('"').filter(|text| text.starts_with("gibbon_")) {
+        assert!(text.contains(&format!("\n| `{name}` |")), "{name} has no series");
+    }
 }
 
 /// The page of a Gibbon that follows a cluster, without what is on every page.
@@ -279,12 +299,14 @@ fn headers(text: &mut String) {
          | `traceparent`, `tracestate` | the client's; with `--traceparent sampled` or `unsampled` a new `traceparent` where there is no valid one | |\n\
          | `X-Forwarded-For`, `-Host`, `-Proto`, `X-Real-IP` | the peer's address is added to what a trusted proxy says; what others say is replaced | |\n\
          | `Forwarded` | a trusted proxy's; others' is removed | |\n\
-         | `CDN-Loop` | `gibbon` is added | |\n",
+         | `CDN-Loop` | `gibbon` is added | |\n\
+         | `X-Client-Cert-Subject` | the subject of the client's certificate, if it was asked for one and has shown it; what anybody says is removed | |\n\
+         | `Strict-Transport-Security` | | as `spec.tls.hsts` says, to those who come with TLS; on Gibbon's own answers too |\n",
     );
 }
 
 /// What each field of a line means.
-const LOG: [(&str, &str); 20] = [
+const LOG: [(&str, &str); 21] = [
     ("time", "when the request had ended"),
     ("client", "the client's address"),
     ("method", "the method"),
@@ -292,6 +314,7 @@ const LOG: [(&str, &str); 20] = [
     ("path", "path and query as the client wrote them"),
     ("protocol", "`HTTP/1.1` and the like"),
     ("status", "the status sent; none if the client went away first"),
+    ("grpcStatus", "the status of gRPC, if it was a call: the member's, or Gibbon's own"),
     ("received", "body bytes from the client"),
     ("sent", "body bytes to the client"),
     ("duration", "seconds from the request's head to the end of the response"),
@@ -339,6 +362,7 @@ fn logged() -> String {
         attempts: 0,
         session: None,
         status: Some(404),
+        grpc_status: None,
         reason: None,
         received: 0,
         sent: 0,

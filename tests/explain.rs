@@ -110,6 +110,23 @@ fn gibbons_own_answers_have_the_id_too() {
 }
 
 #[test]
+fn a_call_of_grpc_is_explained_with_its_status() {
+    let kind = ("Content-Type", "application/grpc");
+    let answer = |status| response("200 OK", &[kind, ("grpc-status", status)], "");
+    let app = Member::new(Act::Write(answer("5")));
+    let gibbon = keeping_all(&balancer(&[member(app.address, "")], ""));
+    let call = |host| gibbon.ask("POST", host, "/a.B/C", &[kind, ("Content-Length", "0")]);
+    let seen = call(HOST);
+    assert_eq!(kept(&gibbon, &id(&seen))["answer"]["grpcStatus"], 5);
+    let page = gibbon.page(&format!("/explain/{}", id(&seen))).text();
+    assert!(page.contains("answered 200 (grpc-status 5) by 127.0.0.1"), "{page}");
+    // What Gibbon refuses, too; and what is no call has none.
+    assert_eq!(kept(&gibbon, &id(&call("other.org")))["answer"]["grpcStatus"], 12);
+    let seen = gibbon.get("other.org", "/");
+    assert_eq!(kept(&gibbon, &id(&seen))["answer"]["grpcStatus"], json!(null));
+}
+
+#[test]
 fn a_trace_is_passed_on_and_begun_only_if_asked() {
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let app = Member::new(ok("x"));

@@ -460,6 +460,9 @@ fn server_sent_events_end_by_the_idle_time_only() {
     let app = events(Duration::from_secs(10));
     let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], "timeouts: {idle: 200ms}"));
     assert!(!gibbon.get(HOST, "/").complete);
+    // It had nothing to say, which is no failure.
+    eventually(|| (gibbon.metric("gibbon_member_in_flight{") == Some(0.0)).then_some(()));
+    assert_eq!(gibbon.metric("gibbon_member_failure_rate{"), Some(0.0));
 }
 
 #[test]

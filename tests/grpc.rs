@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::http2::{DATA, END_STREAM, FrameMember, HEADERS, frame, max_streams, reset};
-use support::{Gibbon, Member, balancer, eventually, member};
+use support::{Act, Gibbon, Member, balancer, eventually, member, response};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::body::Body;
@@ -254,6 +254,26 @@ fn statuses_in_heads_and_in_trailers_count_as_configured() {
         });
         let usable = "gibbon_members{namespace=\"site\",balancer=\"app\",state=\"usable\"}";
         assert_eq!(gibbon.metric(usable), Some(1.0));
+    }
+}
+
+#[test]
+fn the_web_ends_its_answers_in_the_body_and_that_is_no_failure() {
+    let kind = ("Content-Type", "application/grpc-web+proto");
+    for (act, counted) in [
+        // A message, and trailers as the body has them.
+        (response("200 OK", &[kind], "\0\0\0\0\0\u{7f}\0\0\0\u{f}grpc-status:0\r\n"), 0),
+        (response("200 OK", &[kind, ("grpc-status", "14")], ""), 3),
+        (response("200 OK", &[kind, ("grpc-status", "0")], ""), 0),
+        (response("503 Service Unavailable", &[kind, ("grpc-status", "0")], ""), 3),
+    ] {
+        let app = Member::new(Act::Write(act.clone()));
+        let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], ""));
+        for _ in 0..3 {
+            gibbon.ask("POST", HOST, "/test.Echo/Unary", &[kind, ("Content-Length", "0")]);
+        }
+        eventually(|| (gibbon.metric("gibbon_member_in_flight{") == Some(0.0)).then_some(()));
+        assert_eq!(failures(&gibbon), counted, "{}", String::from_utf8_lossy(&act));
     }
 }
 

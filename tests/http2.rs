@@ -3,10 +3,10 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use support::{Act, Gibbon, Member, balancer, eventually, member, ok};
+use support::{Act, Gibbon, Member, balancer, eventually, join, member, named, ok};
 
 const HOST: &str = "www.site.com";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -71,7 +71,11 @@ fn field(name: &str, value: &str) -> Vec<u8> {
 }
 
 fn head(path: &str) -> Vec<u8> {
-    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", HOST), (":path", path)];
+    head_of("GET", path)
+}
+
+fn head_of(method: &str, path: &str) -> Vec<u8> {
+    let fields = [(":method", method), (":scheme", "http"), (":authority", HOST), (":path", path)];
     fields.iter().flat_map(|(name, value)| field(name, value)).collect()
 }
 
@@ -243,6 +247,63 @@ fn a_client_that_asks_for_answers_and_does_not_read_them_is_not_read_either() {
         assert!(grown < 32 << 20, "{name}: {grown} bytes");
         others_are_served(&gibbon);
     }
+}
+
+/// Sends a body for as long as there is room; returns when the stream has had none for a second, or
+/// all is sent.
+fn upload(client: &mut Client, stream: u32, mut left: usize) -> usize {
+    // What Gibbon grants at first, and what of it the stream has.
+    let (mut own, mut whole) = (0_i64, 65_535_i64);
+    client.0.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    while left > 0 {
+        let room = own.min(whole).min(16_384);
+        if room <= 0 {
+            let Some(frame) = client.next() else { break };
+            let number = |at: usize| {
+                i64::from(u32::from_be_bytes(frame.payload[at..at + 4].try_into().unwrap()))
+            };
+            match (frame.kind, frame.stream) {
+                (WINDOW_UPDATE, 0) => whole += number(0),
+                (WINDOW_UPDATE, on) if on == stream => own += number(0),
+                (SETTINGS, _) if frame.flags & ACK == 0 => {
+                    let initial = frame.payload.chunks(6).find(|setting| setting[..2] == [0, 4]);
+                    own += initial.map_or(65_535, |setting| {
+                        i64::from(u32::from_be_bytes(setting[2..].try_into().unwrap()))
+                    });
+                }
+                _ => {}
+            }
+            continue;
+        }
+        let part = usize::try_from(room).unwrap().min(left);
+        client.send(&frame(DATA, 0, stream, &vec![b'x'; part]));
+        left -= part;
+        own -= i64::try_from(part).unwrap();
+        whole -= i64::try_from(part).unwrap();
+    }
+    client.0.set_read_timeout(Some(support::LIMIT)).unwrap();
+    left
+}
+
+#[test]
+fn an_upload_that_its_member_does_not_take_holds_up_no_other() {
+    // Accepts and reads nothing.
+    let stalled = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let app = Member::new(ok("taken"));
+    let gibbon = Gibbon::start(&join(&[
+        balancer(&[member(app.address, "")], ""),
+        named("stalled", "/stalled/", &[member(stalled.local_addr().unwrap(), "")], ""),
+    ]));
+    let mut client = Client::new(&gibbon);
+    client.send(&frame(HEADERS, END_HEADERS, 1, &head_of("POST", "/stalled/")));
+    let left = upload(&mut client, 1, 64 << 20);
+    assert!(left > 0, "the member's buffers took all");
+    // The other upload has a part that fits into any stream's window.
+    client.send(&frame(HEADERS, END_HEADERS, 3, &head_of("POST", "/")));
+    client.send(&frame(DATA, END_STREAM, 3, &[b'y'; 16_384]));
+    let answer = client.next_of(DATA).expect("an answer");
+    assert_eq!((answer.stream, &answer.payload[..]), (3, &b"taken"[..]));
+    assert_eq!(app.received()[0].body.len(), 16_384);
 }
 
 #[test]

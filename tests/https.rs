@@ -5,13 +5,14 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gibbon::table::tls::SecretId;
-use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256};
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, date_time_ymd};
 use support::authority::{Authority, connect};
 use support::{
     Act, Gibbon, Member, Options, balancer, eventually, join, member, named, ok, response,
+    secret_of,
 };
 
 const HOST: &str = "www.site.com";
@@ -51,6 +52,10 @@ fn a_host_is_served_with_its_certificate_and_members_hear_of_it() {
     assert_eq!(gibbon.metric(shaken), Some(1.0));
     let until = gibbon.metric("gibbon_certificate_expiry_timestamp_seconds{host=\"www.site.com\"}");
     assert!(until > Some(1_790_000_000.0), "{until:?}");
+    // What Gibbon answers itself says so too.
+    drop(app);
+    let seen = authority.get(&gibbon, HOST, "/");
+    assert_eq!((seen.status, seen.header("strict-transport-security")), (503, hsts));
 }
 
 #[test]
@@ -105,6 +110,8 @@ fn hosts_without_a_certificate_get_the_default_if_there_is_one() {
     let gibbon = Gibbon::with(&yaml, options);
     let mut connection = authority.connect(&gibbon, "other.org").unwrap();
     assert_eq!(connection.ask("www.site.com", "/").text(), "x");
+    let until = gibbon.metric("gibbon_certificate_expiry_timestamp_seconds{host=\"*\"}");
+    assert!(until > Some(1_790_000_000.0), "{until:?}");
 }
 
 #[test]
@@ -123,6 +130,12 @@ fn requests_without_tls_are_sent_to_it() {
         assert_eq!(seen.header("strict-transport-security"), None);
     }
     assert_eq!(gibbon.get(HOST, "/.well-known/acme-challenge/token").text(), "x");
+    // Who does not say which host it wants cannot be sent there.
+    let any = tls(&[member(app.address, "")], "").replace("  hosts: [www.site.com]\n", "");
+    let secret = authority.secret("www", &[HOST]);
+    let nameless = Gibbon::start(&join(&[secret, any]));
+    let seen = nameless.client().send("GET / HTTP/1.0\r\n\r\n").read().unwrap();
+    assert_eq!((seen.status, seen.header("location")), (400, None));
     // Somebody before Gibbon speaks TLS with the client.
     let behind = gibbon.ask("GET", HOST, "/", &[("X-Forwarded-Proto", "https")]);
     assert_eq!(behind.text(), "x");
@@ -161,6 +174,26 @@ fn a_secret_that_changes_is_in_use_for_the_next_handshake_and_no_connection_ends
     assert_eq!(new.get(&gibbon, HOST, "/").text(), "x");
     gibbon.write("balancers.yaml", &join(&[new.secret("www", &["other.org"]), rule]));
     eventually(|| verbose().contains("its certificate is not for www.site.com").then_some(()));
+}
+
+#[test]
+fn a_certificate_is_used_from_when_it_is_valid_and_its_end_is_told() {
+    let app = Member::new(ok("x"));
+    let authority = Authority::new();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let mut params = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
+    params.not_before = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(2);
+    params.not_after = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(8);
+    let key = KeyPair::generate().unwrap();
+    let certificate = authority.sign(&params, &key).pem();
+    let secret = secret_of("www", &certificate, &key.serialize_pem());
+    let gibbon = Gibbon::start(&join(&[secret, tls(&[member(app.address, "")], "")]));
+    let verbose = || gibbon.page("/readyz?verbose").text();
+    assert!(verbose().contains("its certificate is not valid before"), "{}", verbose());
+    // Nothing changes but the time.
+    eventually(|| authority.connect(&gibbon, HOST).ok());
+    assert!(!verbose().contains("certificate"), "{}", verbose());
+    eventually(|| verbose().contains("its certificate has expired").then_some(()));
 }
 
 #[test]

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+use support::authority::Authority;
 use support::port::free;
-use support::{Act, Client, Member, balancer, data, eventually, member, ok};
+use support::{Act, Client, Member, balancer, data, eventually, join, member, ok};
 
 const GIBBON: &str = env!("CARGO_BIN_EXE_gibbon");
 
@@ -187,12 +189,14 @@ fn the_access_log_has_a_line_a_request() {
     Client::new(process.address).send(GET).read().unwrap();
     let unknown = "GET /x HTTP/1.1\r\nHost: other.org\r\n\r\n";
     Client::new(process.address).send(unknown).read().unwrap();
+    let call = "POST /x HTTP/1.1\r\nHost: other.org\r\nContent-Type: application/grpc\r\n\r\n";
+    Client::new(process.address).send(call).read().unwrap();
     process.signal("-TERM");
     process.exit();
     let (out, _) = process.output();
     let lines: Vec<serde_json::Value> =
         out.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-    assert_eq!(lines.len(), 2, "{out}");
+    assert_eq!(lines.len(), 3, "{out}");
     assert_eq!(lines[0]["status"], 200);
     assert_eq!(lines[0]["balancer"], "site/app");
     assert_eq!(lines[0]["member"], "one");
@@ -201,6 +205,7 @@ fn the_access_log_has_a_line_a_request() {
     assert_eq!((&lines[0]["sent"], &lines[0]["cut"]), (&5.into(), &false.into()));
     assert!(lines[0]["latency"].as_f64().unwrap() <= lines[0]["duration"].as_f64().unwrap());
     assert_eq!((&lines[1]["status"], &lines[1]["reason"]), (&404.into(), &"unknown_host".into()));
+    assert_eq!((&lines[1]["grpcStatus"], &lines[2]["grpcStatus"]), (&json!(null), &json!(12)));
 }
 
 #[test]
@@ -262,6 +267,18 @@ fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
     }
     process.signal("-TERM");
     assert_eq!(process.exit(), Some(0));
+}
+
+#[test]
+fn redirects_to_tls_that_nobody_speaks_are_told_of() {
+    let yaml = balancer(&[member(Member::dead(), "")], "tls: {}");
+    for (flags, told) in [(&[][..], true), (&["--trusted-proxies", "10.0.0.0/8"], false)] {
+        let process = Process::start("nowhere", &yaml, flags);
+        let page = "GET /readyz?verbose HTTP/1.1\r\nHost: x\r\n\r\n";
+        let seen = Client::new(process.admin).send(page).read().unwrap();
+        let said = "site/app: spec.tls.redirect: clients are sent to https, which nobody speaks";
+        assert_eq!((seen.status, seen.text().contains(said)), (200, told), "{}", seen.text());
+    }
 }
 
 #[test]
@@ -385,6 +402,39 @@ fn check_refuses_each_bad_balancer_with_file_line_and_field() {
         seen += 1;
     }
     assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn check_looks_at_the_secrets_that_are_in_the_files() {
+    let authority = Authority::new();
+    let rule = balancer(
+        &[member(Member::dead(), "")],
+        "tls: {secretName: www, clientCASecret: elsewhere}\nupstreamTLS: {caSecret: own}",
+    );
+    let own = "apiVersion: v1\nkind: Secret\nmetadata: {name: own, namespace: site}\nstringData: {ca.crt: x}\n";
+    for (secrets, said) in [
+        (vec![], None),
+        (vec![authority.secret("www", &["www.site.com"])], None),
+        (
+            vec![authority.secret("www", &["site.com"])],
+            Some(
+                "site/app: spec.tls.secretName: Secret site/www: its certificate is not for www.site.com",
+            ),
+        ),
+        (
+            vec![own.to_owned()],
+            Some(
+                "site/app: spec.upstreamTLS.caSecret: Secret site/own: its ca.crt has no certificate",
+            ),
+        ),
+    ] {
+        let path = std::env::temp_dir().join(format!("gibbon-secrets-{}.yaml", std::process::id()));
+        std::fs::write(&path, join(&[secrets, vec![rule.clone()]].concat())).unwrap();
+        let (output, out) = check(&path);
+        assert_eq!(output.status.success(), said.is_none(), "{out}");
+        assert!(said.is_none_or(|said| out.contains(said)), "{out}");
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Real programs as clients: curl, openssl, h2load, testssl.sh, and a browser at the demo's site.
+//! Real programs as clients: curl, openssl, h2load, h2spec, testssl.sh, and a browser at the demo's site.
 
 mod support;
 
@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{SinkExt, StreamExt};
+use gibbon::table::tls::SecretId;
 use rcgen::{
     CertificateParams, CrlDistributionPoint, KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, date_time_ymd,
 };
@@ -16,8 +17,8 @@ use serde_json::{Value, json};
 use support::authority::Authority;
 use support::port::free;
 use support::{
-    Act, Client, Gibbon, Member, balancer, ca_secret, eventually, join, member, named, response,
-    secret_of,
+    Act, Client, Gibbon, Member, Options, balancer, ca_secret, eventually, join, member, named,
+    response, secret_of,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -243,6 +244,45 @@ fn h2load_loses_no_request() {
         assert!(said.contains(whole), "{url}: {said}");
         assert!(said.contains("status codes: 1000 2xx"), "{url}: {said}");
     }
+}
+
+/// What h2spec finds wrong, its strict cases included; and how many cases there are.
+fn h2spec(address: SocketAddr, tls: &str) -> (Vec<String>, usize) {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let built = Command::new(here.join("tests/h2spec")).output().unwrap();
+    assert!(built.status.success(), "tests/h2spec: {}", String::from_utf8_lossy(&built.stderr));
+    let program = String::from_utf8(built.stdout).unwrap();
+    let flags = format!("--strict --timeout 5 --host 127.0.0.1 --port {} {tls}", address.port());
+    let output = Directory::new("h2spec").run(program.trim(), &flags, "");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let failures = text.split_once("Failures:").map_or("", |(_, failures)| failures);
+    let failures = failures.lines().filter_map(|line| line.trim().strip_prefix("\u{d7} "));
+    let cases = text.lines().last().and_then(|line| line.split(" tests,").next()?.parse().ok());
+    (failures.map(str::to_owned).collect(), cases.expect(&text))
+}
+
+#[test]
+fn h2spec_finds_nothing_but_that_there_is_http_1_too() {
+    // Not at once, else a stream has ended before h2spec does with it what it is about.
+    let slow =
+        Act::After(Duration::from_millis(100), Box::new(Act::Write(response("200 OK", &[], "x"))));
+    let app = Member::new(slow);
+    let authority = Authority::new();
+    let any =
+        balancer(&[member(app.address, "")], "").replace("hosts: [www.site.com]", "hosts: []");
+    let default = SecretId { namespace: "site".into(), name: "default".into() };
+    let options = Options { default_certificate: Some(default), ..Options::default() };
+    let gibbon = Gibbon::with(&join(&[authority.secret("default", &[HOST]), any]), options);
+    let (failures, cases) = h2spec(gibbon.secure, "--tls --insecure");
+    assert_eq!((failures, cases), (Vec::<String>::new(), 146));
+    // Who does not begin as HTTP/2 does may speak HTTP/1.1, and is answered 400 by it before the
+    // connection ends, where h2spec wants nothing but the end. RFC 9113, section 3.4: "A GOAWAY frame
+    // MAY be omitted in this case, since an invalid preface indicates that the peer is not using HTTP/2."
+    let (failures, cases) = h2spec(gibbon.address, "");
+    assert_eq!((failures, cases), (vec!["2: Sends invalid connection preface".to_owned()], 146));
+    let mut client = Client::new(gibbon.address);
+    assert_eq!(client.send("INVALID CONNECTION PREFACE\r\n\r\n").read().unwrap().status, 400);
+    assert!(client.is_closed());
 }
 
 #[test]

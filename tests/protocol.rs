@@ -44,6 +44,24 @@ fn a_websocket_is_a_tunnel_after_the_101() {
 }
 
 #[test]
+fn a_websocket_goes_on_when_its_balancer_changes_or_goes() {
+    let (_app, gibbon) = one(Act::Echo(SWITCH.into()));
+    let mut client = gibbon.client();
+    client.send("GET /ws HTTP/1.1\r\nHost: www.site.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 101);
+    let elsewhere = balancer(&[member(Member::dead(), "")], "");
+    let changes = [(elsewhere.clone(), 503), (elsewhere.replace(HOST, "other.org"), 404)];
+    for (yaml, status) in changes {
+        gibbon.write("balancers.yaml", &yaml);
+        eventually(|| (gibbon.get(HOST, "/").status == status).then_some(()));
+        client.send("still");
+        let mut echo = [0; 5];
+        client.read_exact(&mut echo);
+        assert_eq!(&echo, b"still");
+    }
+}
+
+#[test]
 fn an_upgrade_that_the_member_declines_stays_http() {
     let (_app, gibbon) = one(ok("plain"));
     let mut client = gibbon.client();

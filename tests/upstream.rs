@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::http2::{
-    Frame, FrameMember, NO_ERROR, REFUSED_STREAM, Writer, answer, goaway, max_streams, reset,
+    Frame, FrameMember, NO_ERROR, PING, REFUSED_STREAM, Writer, answer, goaway, max_streams, reset,
 };
 use support::{Client, Gibbon, Member, balancer, eventually, member, ok};
 
@@ -143,6 +143,32 @@ fn failures(gibbon: &Gibbon) -> String {
     let page = gibbon.page("/metrics").text();
     let lines = page.lines().filter(|line| line.starts_with("gibbon_member_failures_total{"));
     lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_connection_that_has_fallen_silent_is_left_and_one_with_a_slow_answer_is_not() {
+    // The first connection answers once, and then it is as if the way to the member was cut; or only
+    // one of its answers does not come.
+    for (is_cut, connection) in [(true, "1"), (false, "0")] {
+        let mut asked = 0;
+        let app = FrameMember::new(max_streams(100), move |connection, frame, writer| {
+            if !frame.ends() {
+                return;
+            }
+            asked += 1;
+            let is_silent = connection == 0 && if is_cut { asked > 1 } else { asked == 2 };
+            if !is_silent {
+                write(writer, &answer(frame.stream, &connection.to_string()));
+            } else if !is_cut {
+                write(writer, &support::http2::frame(PING, 0, 0, &[7; 8]));
+            }
+        });
+        let timeouts = "timeouts: {response: 300ms}";
+        let gibbon = Gibbon::start(&balancer(&[http2(&app, "")], timeouts));
+        assert_eq!(gibbon.get(HOST, "/").text(), "0");
+        assert_eq!(gibbon.get(HOST, "/").status, 504);
+        assert_eq!(gibbon.get(HOST, "/").text(), connection);
+    }
 }
 
 #[test]

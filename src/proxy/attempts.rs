@@ -363,12 +363,14 @@ pub fn judge(
     let latency = now.saturating_duration_since(asked.max(in_flight.sent()));
     visit.latency = Some(latency);
     let status = response.status();
-    if visit.call.is_some() && status == StatusCode::OK && grpc::kind(response.headers()).is_some()
-    {
+    let head = response.headers();
+    // A head without a body stands for trailers.
+    let in_head = response.body().is_end_stream() && grpc::kind(head).is_some();
+    let is_call = visit.call.is_some() && status == StatusCode::OK;
+    if is_call && (in_head || grpc::has_trailers(head)) {
         visit.wait_for_trailers(latency);
-        // A head without a body stands for trailers.
-        if response.body().is_end_stream() {
-            visit.trailers(response.headers());
+        if in_head {
+            visit.trailers(head);
         }
         return None;
     }

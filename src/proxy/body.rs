@@ -325,6 +325,8 @@ pub enum DownloadError {
     Broken,
     /// The member was silent for too long.
     Timeout,
+    /// There was nothing to say for as long as that may be.
+    Idle,
     /// The time for the whole is over, though the member was not silent.
     Deadline,
     /// The client has stopped to read.
@@ -336,6 +338,7 @@ impl fmt::Display for DownloadError {
         f.write_str(match self {
             Self::Broken => "the member's body broke off or is malformed",
             Self::Timeout => "the member's body did not arrive in time",
+            Self::Idle => "nothing has come for the longest time",
             Self::Deadline => "the time for the whole request is over",
             Self::Stalled => "the client has stopped to read",
         })
@@ -346,6 +349,9 @@ impl StdError for DownloadError {}
 
 /// Hears what becomes of a member's body.
 pub trait Watch {
+    /// Ready while the client's connection takes more, where others are on it: what none of them can
+    /// send is better left with the members.
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()>;
     /// Bytes have passed.
     fn passed(&mut self, bytes: usize);
     /// Trailers have passed.
@@ -355,6 +361,10 @@ pub trait Watch {
 }
 
 impl<W: Watch + ?Sized> Watch for Box<W> {
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        (**self).poll_room(cx)
+    }
+
     fn passed(&mut self, bytes: usize) {
         (**self).passed(bytes);
     }
@@ -373,6 +383,8 @@ impl<W: Watch + ?Sized> Watch for Box<W> {
 pub struct Within {
     /// Without a byte, while the client waits for one.
     pub silence: Duration,
+    /// Who is silent has nothing to say, and is not to blame for that.
+    pub quiet: bool,
     /// Altogether.
     pub deadline: Option<Instant>,
     /// For the client to ask for more, where its connection does not show that it has stopped to
@@ -457,6 +469,9 @@ impl<W: Watch> Download<W> {
             let trailers = || Ok(Frame::trailers(grpc::broken_off(error)));
             return Poll::Ready(Some(if told { trailers() } else { Err(error) }));
         }
+        if let Some(watch) = &self.watch {
+            ready!(watch.poll_room(cx));
+        }
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.part())));
         }
@@ -507,7 +522,11 @@ impl<W: Watch> Download<W> {
     /// Whether it is the member that was silent for too long, or only the whole that took so long.
     fn lateness(&self) -> DownloadError {
         let silent = self.waiting_since.is_some_and(|since| since.elapsed() >= self.within.silence);
-        if silent { DownloadError::Timeout } else { DownloadError::Deadline }
+        match (silent, self.within.quiet) {
+            (true, false) => DownloadError::Timeout,
+            (true, true) => DownloadError::Idle,
+            (false, _) => DownloadError::Deadline,
+        }
     }
 
     /// The next part of what was read.

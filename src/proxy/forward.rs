@@ -114,6 +114,9 @@ pub async fn serve(
             if version >= Version::HTTP_2 {
                 response.headers_mut().remove(header::CONNECTION);
             }
+            if let Some(route) = &visit.route {
+                journey.tell_hsts(route, response.headers_mut());
+            }
             own(response, Some(error), visit)
         }
     }
@@ -421,9 +424,10 @@ impl Journey<'_> {
                 (false, true) => timeouts.idle,
                 (false, false) => timeouts.response,
             },
+            quiet: events,
             deadline: attempts::deadline(route, visit).filter(|_| !events),
             stall: multiplexed.then_some(self.worker.shared.settings.patience.write),
-            told: visit.call.is_some() && multiplexed && grpc::kind(head).is_some(),
+            told: visit.call.is_some() && multiplexed && grpc::has_trailers(head),
         }
     }
 
@@ -479,6 +483,9 @@ impl Journey<'_> {
     fn to_https(&self, host: &str, uri: &Uri) -> Result<Response<Bytes>, Error> {
         let named = self.client.host.as_deref().and_then(|authority| self::host(authority).ok());
         let host = named.as_deref().unwrap_or(host);
+        if host.is_empty() {
+            return Err(Error::BadRequest("there is no Host, and so nowhere to be sent to"));
+        }
         let port = match self.worker.shared.settings.public_https_port {
             443 => String::new(),
             port => format!(":{port}"),

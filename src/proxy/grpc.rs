@@ -1,5 +1,6 @@
 //! gRPC over HTTP/2: which messages are, how long the client waits, and what a status says
-//! (`doc/PROTOCOL-HTTP2.md` of github.com/grpc/grpc).
+//! (`doc/PROTOCOL-HTTP2.md` of github.com/grpc/grpc). gRPC-Web is refused as gRPC is; its answers have
+//! their status at the end of the body, which is not looked into.
 
 use std::time::Duration;
 
@@ -81,6 +82,12 @@ pub fn kind(headers: &HeaderMap) -> Option<&HeaderValue> {
     matches!(rest.first(), None | Some(b'+' | b';' | b'-')).then_some(kind)
 }
 
+/// Whether a message is one of gRPC whose status comes in trailers.
+#[must_use]
+pub fn has_trailers(headers: &HeaderMap) -> bool {
+    kind(headers).is_some_and(|kind| kind.as_bytes().get(TYPE.len()) != Some(&b'-'))
+}
+
 /// The type of a call; nothing if it is none.
 #[must_use]
 pub fn call<'h>(method: &Method, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
@@ -128,7 +135,9 @@ pub fn refusal(error: Error, kind: HeaderValue) -> Response<Bytes> {
 pub fn broken_off(error: DownloadError) -> HeaderMap {
     let (code, message) = match error {
         DownloadError::Deadline => (Code::DeadlineExceeded, "the call took too long"),
-        DownloadError::Timeout => (Code::Unavailable, "the server fell silent"),
+        DownloadError::Timeout | DownloadError::Idle => {
+            (Code::Unavailable, "the server fell silent")
+        }
         DownloadError::Broken => (Code::Unavailable, "the server broke off"),
         DownloadError::Stalled => (Code::Cancelled, "the client has stopped to read"),
     };
@@ -163,6 +172,14 @@ mod tests {
             assert_eq!(call(&Method::POST, &headers).is_some(), is, "{kind}");
             assert_eq!(call(&Method::GET, &headers), None);
         }
+    }
+
+    #[test]
+    fn the_web_has_no_trailers() {
+        let has = |kind| has_trailers(&headers("content-type", kind));
+        assert!(has("application/grpc") && has("application/grpc+proto"));
+        assert!(!has("application/grpc-web") && !has("application/grpc-web-text+proto"));
+        assert!(!has("text/plain") && !has_trailers(&HeaderMap::new()));
     }
 
     #[test]

@@ -387,9 +387,8 @@ pub fn forwarded(
     host: &HeaderValue,
 ) {
     if fields.has(Fields::HEARSAY) {
-        if !peer.trusted {
-            remove_all(headers, is_hearsay);
-        }
+        // What a trusted peer has written is spelt as it is meant.
+        remove_all(headers, if peer.trusted { is_misspelt } else { is_hearsay });
         let mut path = joined(headers, &X_FORWARDED_FOR, b", ");
         let separator: &[u8] = if path.is_empty() { b"" } else { b", " };
         path.extend_from_slice(separator);
@@ -436,6 +435,10 @@ pub fn is_subject(name: &str) -> bool {
 pub fn is_hearsay(name: &str) -> bool {
     let misspelt_id = || name != X_REQUEST_ID && same_variable(name, X_REQUEST_ID);
     name == "forwarded" || is_x_forwarded(name) || same_variable(name, "x-real-ip") || misspelt_id()
+}
+
+fn is_misspelt(name: &str) -> bool {
+    name.contains('_') && is_hearsay(name)
 }
 
 fn is_x_forwarded(name: &str) -> bool {
@@ -800,6 +803,10 @@ mod tests {
             ("x-forwarded-prefix", "/shop"),
             ("x-real-ip", "10.9.9.9"),
             ("forwarded", "for=203.0.113.9"),
+            // The client's, whom it has not been told from.
+            ("x_forwarded_for", "3.3.3.3"),
+            ("x-forwarded_proto", "http"),
+            ("X_Real_IP", "3.3.3.3"),
         ]);
         let client = of(ip(PEER), false, &headers, &trusted());
         tell(&mut headers, ip(PEER), true, &client, "inner.site.com");
@@ -810,6 +817,7 @@ mod tests {
         assert_eq!(values(&headers, "x-real-ip"), ["203.0.113.9"]);
         assert_eq!(values(&headers, "x-forwarded-prefix"), ["/shop"]);
         assert_eq!(values(&headers, "forwarded"), ["for=203.0.113.9"]);
+        assert!(names(&headers).iter().all(|name| !name.contains('_')));
     }
 
     #[test]

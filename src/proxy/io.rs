@@ -4,9 +4,9 @@
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -62,6 +62,9 @@ pub struct Activity {
     streams: AtomicUsize,
     resets: AtomicUsize,
     flooded: Notify,
+    /// The client takes no more at the moment; these wait for it.
+    full: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
 }
 
 impl Activity {
@@ -79,6 +82,8 @@ impl Activity {
             streams: AtomicUsize::new(0),
             resets: AtomicUsize::new(0),
             flooded: Notify::new(),
+            full: AtomicBool::new(false),
+            waiting: Mutex::default(),
         };
         activity.expect_within(patience.head, now);
         Arc::new(activity)
@@ -98,6 +103,30 @@ impl Activity {
     /// Waits until the client resets streams for their own sake.
     pub async fn flooded(&self) {
         self.flooded.notified().await;
+    }
+
+    /// Ready while the client takes what is written to it.
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.full.load(Relaxed) {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// The client has taken what was written to it, or has not.
+    fn wrote(&self, full: bool) {
+        if self.full.swap(full, Relaxed) && !full {
+            let waiting = std::mem::take(&mut *self.waiting());
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A response broke off: the connection is to be reset, so that its end cannot be taken for
@@ -134,6 +163,11 @@ impl Request {
     /// The response broke off.
     pub fn cut(&self) {
         self.0.cut();
+    }
+
+    /// Ready while the client takes what is written to it.
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.poll_room(cx)
     }
 
     /// The client has reset this stream of HTTP/2 as soon as it was begun.
@@ -262,6 +296,7 @@ impl Client {
         result: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
+        self.activity.wrote(result.is_pending());
         if result.is_pending() {
             return self.poll_stall(cx).map(Err);
         }
@@ -355,7 +390,10 @@ impl Write for Client {
         if self.activity.requests.load(Relaxed) == 0 {
             self.activity.flushed.store(true, Relaxed);
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        // What is encrypted waits behind the writes.
+        self.activity.wrote(result.is_pending());
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -59,6 +59,8 @@ pub struct Line {
     pub session: Option<&'static str>,
     /// The status sent; none if the client went away first.
     pub status: Option<u16>,
+    /// The status of gRPC, if it was a call.
+    pub grpc_status: Option<u8>,
     /// Why Gibbon answered itself.
     pub reason: Option<&'static str>,
     /// Body bytes from the client.
@@ -102,6 +104,9 @@ impl Line {
         if let Some(trace) = &self.asked.trace {
             let _ = write!(line, " trace={trace}");
         }
+        if let Some(status) = self.grpc_status {
+            let _ = write!(line, " grpc-status={status}");
+        }
         if let Some(reason) = self.reason {
             let _ = write!(line, " reason={reason}");
         }
@@ -121,6 +126,7 @@ impl Line {
             "path": self.asked.path,
             "protocol": self.asked.protocol,
             "status": self.status,
+            "grpcStatus": self.grpc_status,
             "received": self.received,
             "sent": self.sent,
             "duration": self.duration.as_secs_f64(),
@@ -216,6 +222,7 @@ mod tests {
             attempts: 2,
             session: Some("failover"),
             status: Some(200),
+            grpc_status: Some(14),
             reason: None,
             received: 0,
             sent: 12,
@@ -233,7 +240,7 @@ mod tests {
             text.contains("site/app app1 127.0.0.1:8081 attempts=2 session=failover"),
             "{text}"
         );
-        assert!(text.ends_with(" latency=5.000ms id=4bf9 trace=0af7\n"), "{text}");
+        assert!(text.ends_with(" latency=5.000ms id=4bf9 trace=0af7 grpc-status=14\n"), "{text}");
     }
 
     #[test]
@@ -245,7 +252,7 @@ mod tests {
             (&json!("app1"), &json!("127.0.0.1:8081"))
         );
         assert_eq!(value["latency"], 0.005);
-        assert_eq!(value["attempts"], 2);
+        assert_eq!((&value["attempts"], &value["grpcStatus"]), (&json!(2), &json!(14)));
         assert_eq!((&value["id"], &value["trace"]), (&json!("4bf9"), &json!("0af7")));
     }
 

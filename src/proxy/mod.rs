@@ -78,7 +78,10 @@ const BUFFER: usize = 64 * 1024;
 const HYPER_MAX_HEADERS: usize = 100;
 /// HTTP/2 streams that one client connection may have open.
 const MAX_STREAMS: u32 = 128;
-
+/// What a client may send ahead of the member on one stream of HTTP/2; and on all, so that a member
+/// that takes nothing does not hold up the uploads to others.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * STREAM_WINDOW;
 /// Bytes of an HTTP/2 stream that wait to be written, besides what was read of a member at once.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -617,6 +620,8 @@ async fn serve_http2(
     let served = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(head)
         .max_send_buf_size(SEND_BUFFER)
         .enable_connect_protocol()

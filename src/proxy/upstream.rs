@@ -46,6 +46,9 @@ const JUST_NOW: Duration = Duration::from_micros(500);
 const IDLE_PER_MEMBER: usize = 64;
 /// Bytes of a response's head.
 const MAX_HEAD: u32 = 128 * 1024;
+/// A shared connection on which nothing comes for so long, or for as long as a response may take, gets
+/// no more requests when one has failed on it.
+const SILENCE: Duration = Duration::from_secs(1);
 /// How often a request may come back from shared connections that end.
 const RETURNS: usize = 3;
 
@@ -402,6 +405,7 @@ async fn share(
         gate.open();
     }
     let reused = !stream.is_first() && !fresh;
+    let (began, before) = (Instant::now(), stream.heard());
     let lost =
         |failure| Failed { failure, request: None, unprocessed: false, reused, answered: false };
     let sent = std::pin::pin!(stream.sender().try_send_request(request));
@@ -410,7 +414,14 @@ async fn share(
             let connection = Connection::Shared(stream);
             Ok(Reply { asked: upload.moved(), response, fields, connection })
         }
-        Err(Unanswered::Failure(failure)) => Err(lost(failure)),
+        Err(Unanswered::Failure(failure)) => {
+            let silent = began.elapsed() >= terms.response.min(SILENCE);
+            if silent && stream.heard() == before {
+                // The next request would wait as long.
+                stream.doubt();
+            }
+            Err(lost(failure))
+        }
         Err(Unanswered::Error(mut error)) => {
             let request = error.take_message().map(Box::new);
             let (failure, unprocessed) = http2::classify(error.error());

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -355,6 +356,7 @@ impl Visit {
             attempts: self.attempts,
             session: self.session.map(Session::label),
             status: self.status.map(|status| status.as_u16()),
+            grpc_status: self.grpc_status,
             reason: self.reason,
             received: self.upload.as_ref().map_or(0, Upload::bytes),
             sent: self.sent,
@@ -366,6 +368,13 @@ impl Visit {
 }
 
 impl Watch for Visit {
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        match self.busy.as_ref().filter(|_| self.multiplexed) {
+            Some(busy) => busy.poll_room(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
     fn passed(&mut self, bytes: usize) {
         self.sent += bytes as u64;
     }
@@ -375,11 +384,19 @@ impl Watch for Visit {
     }
 
     fn ended(&mut self, result: Result<(), DownloadError>) {
+        if let Err(error) = result
+            && self.multiplexed
+            && self.undecided.is_some()
+        {
+            // What the client is told.
+            self.grpc_status = grpc::status(&grpc::broken_off(error));
+        }
         match result {
             Ok(()) => self.complete(),
             // The visit goes with the body then: the client has gone, for all it matters.
             Err(DownloadError::Stalled) => {}
             Err(DownloadError::Deadline) => self.broke_off("deadline", None),
+            Err(DownloadError::Idle) => self.broke_off("idle", None),
             Err(DownloadError::Broken) => {
                 self.broke_off(Failure::Reset.reason(), Some(Failure::Reset));
             }

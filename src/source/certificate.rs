@@ -84,11 +84,13 @@ struct Kept<T> {
     content: Option<Content>,
     good: Option<Arc<T>>,
     problem: Option<String>,
+    /// When the certificate becomes valid, if it was not when it was read.
+    begins: Option<i64>,
 }
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self { content: None, good: None, problem: Some(MISSING.to_owned()) }
+        Self { content: None, good: None, problem: Some(MISSING.to_owned()), begins: None }
     }
 }
 
@@ -100,15 +102,18 @@ impl<T> Kept<T> {
         found: Found<'_>,
         part: impl FnOnce(&Content) -> Content,
         read: impl FnOnce(&Content) -> Result<T, String>,
+        now: i64,
     ) {
         let content = match found {
             Found::Content(content) => Some(part(content)),
             Found::Nothing => None,
             Found::Later => return,
         };
-        if self.content == content {
+        let has_begun = self.begins.is_some_and(|begin| begin <= now);
+        if self.content == content && !has_begun {
             return;
         }
+        self.begins = content.as_ref().and_then(|content| begins(content, now));
         match content.as_ref().map(read) {
             None => self.problem = Some(MISSING.to_owned()),
             Some(Err(problem)) => self.problem = Some(problem),
@@ -147,6 +152,15 @@ impl Named {
         named
     }
 
+    /// Without those that hang on Secrets which are not among these.
+    #[must_use]
+    pub fn among(mut self, has: impl Fn(&SecretId) -> bool) -> Self {
+        self.certificates.retain(&has);
+        self.client_cas.retain(&has);
+        self.trusts.retain(|trust| trust::named_by(trust).all(&has));
+        self
+    }
+
     /// All of them.
     #[must_use]
     pub fn all(&self) -> BTreeSet<&SecretId> {
@@ -161,6 +175,8 @@ pub struct Keeper {
     certificates: HashMap<SecretId, Kept<Certificate>>,
     client_cas: HashMap<SecretId, Kept<ClientCa>>,
     trusts: Trusts,
+    /// When the first of them becomes valid or ends, in seconds since 1970.
+    turn: Option<i64>,
 }
 
 impl Keeper {
@@ -170,13 +186,32 @@ impl Keeper {
         self.client_cas.retain(|id, _| named.client_cas.contains(id));
         for id in &named.certificates {
             let kept = self.certificates.entry(id.clone()).or_default();
-            kept.take(find(id), Content::without_ca, |content| read(id.clone(), content, now));
+            let read = |content: &Content| read(id.clone(), content, now);
+            kept.take(find(id), Content::without_ca, read, now);
         }
         for id in &named.client_cas {
             let kept = self.client_cas.entry(id.clone()).or_default();
-            kept.take(find(id), Content::only_ca, |content| read_ca(id.clone(), content, now));
+            let read = |content: &Content| read_ca(id.clone(), content, now);
+            kept.take(find(id), Content::only_ca, read, now);
         }
         self.trusts.keep(&named.trusts, find, now);
+        self.turn = self.turns().filter(|at| *at > now).min();
+    }
+
+    /// Whether they are to be kept anew though none has changed: one has become valid since, or has
+    /// ended.
+    #[must_use]
+    pub fn is_due(&self, now: i64) -> bool {
+        self.turn.is_some_and(|turn| turn <= now)
+    }
+
+    fn turns(&self) -> impl Iterator<Item = i64> {
+        let certificates = self
+            .certificates
+            .values()
+            .flat_map(|kept| [kept.begins, kept.good.as_ref().map(|good| good.not_after)]);
+        let cas = self.client_cas.values().map(|kept| Some(kept.good.as_ref()?.not_after));
+        certificates.chain(cas).flatten().chain(self.trusts.turns())
     }
 
     /// The certificates that can be used.
@@ -201,6 +236,27 @@ impl Keeper {
     #[must_use]
     pub fn trust_problems(&self, trust: &Trust, now: i64) -> Vec<String> {
         self.trusts.problems(trust, now)
+    }
+
+    /// What is wrong with the Secrets that these rules name, by rule and field.
+    #[must_use]
+    pub fn complaints(&self, rules: &[Arc<Rule>], now: i64) -> Vec<String> {
+        let of = |rule: &Arc<Rule>| {
+            let certificate = || {
+                let id = rule.tls.as_ref()?.secret.as_ref()?;
+                let problem = self.problem(id, &rule.hosts, now)?;
+                Some(format!("spec.tls.secretName: Secret {id}: {problem}"))
+            };
+            let clients = || {
+                let id = &rule.clients()?.ca;
+                let problem = self.client_ca_problem(id, now)?;
+                Some(format!("spec.tls.clientCASecret: Secret {id}: {problem}"))
+            };
+            let members = self.trust_problems(&rule.upstream_tls.trust, now);
+            let all = certificate().into_iter().chain(clients()).chain(members);
+            all.map(|problem| format!("{}: {problem}", rule.id)).collect::<Vec<_>>()
+        };
+        rules.iter().flat_map(of).collect()
     }
 
     /// What is wrong with a Secret's certificate for these hosts.
@@ -292,6 +348,14 @@ pub fn certified(content: &Content, now: i64) -> Result<(CertifiedKey, i64), Str
         _ => format!("its {KEY} is of a kind that cannot be used; RSA, ECDSA and Ed25519 can"),
     })?;
     Ok((certified, not_after))
+}
+
+/// When a Secret's certificate becomes valid, if it is not now.
+#[must_use]
+pub fn begins(content: &Content, now: i64) -> Option<i64> {
+    let own = CertificateDer::pem_slice_iter(content.certificate.as_deref()?).next()?.ok()?;
+    let (_, parsed) = X509Certificate::from_der(&own).ok()?;
+    Some(parsed.validity().not_before.timestamp()).filter(|begin| *begin > now)
 }
 
 /// Whether a key in PEM needs a passphrase (RFC 7468, section 11; RFC 1421, section 4.6.1.1).
@@ -418,6 +482,32 @@ mod tests {
             assert_eq!(read.not_after, 1_798_761_600);
             assert_eq!(format!("{read:?}"), "Certificate(site/www, until 1798761600)");
         }
+    }
+
+    #[test]
+    fn a_certificate_is_used_as_soon_as_it_is_valid_and_told_of_when_it_has_ended() {
+        let key = KeyPair::generate().unwrap();
+        let content = Content {
+            certificate: Some(made(&key, &["www.site.com"], 2027, 2028).into()),
+            key: Some(key.serialize_pem().into()),
+            ca: None,
+        };
+        let named = Named { certificates: [id()].into(), ..Named::default() };
+        let (begin, end) = (1_798_761_600, 1_830_297_600);
+        let mut keeper = Keeper::default();
+        let mut at = |now| {
+            let was_due = keeper.is_due(now);
+            keeper.keep(&named, |_| Found::Content(&content), now);
+            assert!(!keeper.is_due(now));
+            let problem = keeper.problem(&id(), &[], now).unwrap_or_default();
+            (was_due, keeper.certificates().len(), problem)
+        };
+        let (due, used, problem) = at(NOW);
+        assert_eq!((due, used), (false, 0));
+        assert!(problem.contains("not valid before"), "{problem}");
+        assert_eq!((at(begin - 1).0, at(begin)), (false, (true, 1, String::new())));
+        assert_eq!(at(end - 1), (false, 1, String::new()));
+        assert_eq!(at(end), (true, 1, "its certificate has expired".to_owned()));
     }
 
     #[test]

@@ -133,6 +133,8 @@ pub struct Directory {
     certificates: Keeper,
     /// The Secret of the certificate for hosts that have none.
     default: Option<SecretId>,
+    /// Neither Gibbon nor a proxy that it trusts speaks TLS with clients.
+    plain: bool,
 }
 
 impl Directory {
@@ -148,8 +150,14 @@ impl Directory {
         default: Option<SecretId>,
     ) -> Self {
         let (files, names) = (BTreeMap::new(), Names::new(resolver));
-        let (certificates, gone) = (Keeper::default(), false);
-        Self { path, files, gone, health, metrics, publisher, names, certificates, default }
+        let (certificates, gone, plain) = (Keeper::default(), false, false);
+        Self { path, files, gone, health, metrics, publisher, names, certificates, default, plain }
+    }
+
+    /// Complains of redirects to TLS, for nobody speaks it with clients.
+    #[must_use]
+    pub fn without_tls(self, plain: bool) -> Self {
+        Self { plain, ..self }
     }
 
     /// Publishes what the directory holds, and from then on each change, for ever.
@@ -196,7 +204,8 @@ impl Directory {
                 Err(error) => tracing::warn!(%error, "changes are seen late: no watch"),
             }
         }
-        if looked.is_ok_and(|changed| changed) {
+        let due = self.certificates.is_due(Timestamp::now().as_second());
+        if looked.is_ok_and(|changed| changed) || due {
             self.names_known().await;
             self.publish();
         }
@@ -326,28 +335,23 @@ impl Directory {
     /// Says what is wrong with certificates and authorities.
     fn report_certificates(&self, rules: &[Arc<Rule>], table: &Table) {
         let now = Timestamp::now().as_second();
-        let of_rules = rules.iter().flat_map(|rule| {
-            let certificate = || {
-                let id = rule.tls.as_ref()?.secret.as_ref()?;
-                let problem = self.certificates.problem(id, &rule.hosts, now)?;
-                Some(format!("{}: spec.tls.secretName: Secret {id}: {problem}", rule.id))
-            };
-            let clients = || {
-                let id = &rule.clients()?.ca;
-                let problem = self.certificates.client_ca_problem(id, now)?;
-                Some(format!("{}: spec.tls.clientCASecret: Secret {id}: {problem}", rule.id))
-            };
-            let members = self.certificates.trust_problems(&rule.upstream_tls.trust, now);
-            let members = members.into_iter().map(|problem| format!("{}: {problem}", rule.id));
-            certificate().into_iter().chain(clients()).chain(members)
-        });
+        let of_rules = self.certificates.complaints(rules, now);
         let of_default = self.default.iter().filter_map(|id| {
             let problem = self.certificates.problem(id, &[], now)?;
             Some(format!("--default-certificate: Secret {id}: {problem}"))
         });
         let unused = &table.certificate_conflicts;
         let unused = unused.iter().map(|unused| format!("{}: {unused}", unused.rule));
-        let complaints: Vec<_> = of_rules.chain(of_default).chain(unused).collect();
+        let redirects = |rule: &&Arc<Rule>| rule.tls.as_ref().is_some_and(|tls| tls.redirect);
+        let nowhere = rules.iter().filter(|_| self.plain).filter(redirects).map(|rule| {
+            format!(
+                "{}: spec.tls.redirect: clients are sent to https, which nobody speaks: give \
+                 --listen-tls, or --trusted-proxies if a proxy in front does",
+                rule.id
+            )
+        });
+        let complaints: Vec<_> =
+            of_rules.into_iter().chain(of_default).chain(unused).chain(nowhere).collect();
         self.complain("certificates", &complaints);
     }
 }

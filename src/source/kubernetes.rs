@@ -394,7 +394,7 @@ impl State {
                 }
                 () = sleep_until(look) => {
                     look = Instant::now() + LOOK;
-                    if self.look() {
+                    if self.look(&mut dirty) {
                         plan.publish.get_or_insert(Instant::now());
                     }
                 }
@@ -451,12 +451,15 @@ impl State {
         self.watches.iter().all(|watch| watch.heard || watch.excused)
     }
 
-    /// Looks how the watches fare; true if nothing is waited for any more.
-    fn look(&mut self) -> bool {
+    /// Looks how the watches fare, and whether certificates have become valid or have ended; true if
+    /// what is known is to be put in use.
+    fn look(&mut self, dirty: &mut Dirty) -> bool {
         let knew = self.knows_all();
         excuse(&mut self.watches, std::time::Instant::now());
         self.complain();
-        !knew && self.knows_all()
+        let due = self.secrets.keeper.is_due(Timestamp::now().as_second());
+        dirty.secrets |= due;
+        self.knows_all() && (!knew || due)
     }
 
     /// How long a change may wait that can change the table; none if it cannot.

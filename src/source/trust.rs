@@ -31,6 +31,8 @@ struct Kept {
     problems: Vec<String>,
     /// When the first of what is in use ends, and what is said then.
     ends: Option<(i64, String)>,
+    /// When the certificate becomes valid, if it was not when it was read.
+    begins: Option<i64>,
 }
 
 /// What the rules ask of TLS with members; what nobody asks for is let go.
@@ -71,6 +73,12 @@ impl Trusts {
         self.0.iter().filter_map(usable).collect()
     }
 
+    /// When what is said of them changes by itself.
+    pub fn turns(&self) -> impl Iterator<Item = i64> {
+        let ends = |kept: &Kept| kept.ends.as_ref().map(|(at, _)| *at);
+        self.0.values().flat_map(move |kept| [kept.begins, ends(kept)]).flatten()
+    }
+
     /// What is wrong with a trust, by field.
     #[must_use]
     pub fn problems(&self, trust: &Trust, now: i64) -> Vec<String> {
@@ -97,9 +105,12 @@ impl Kept {
         let [authorities, certificate] = found;
         let contents =
             [known(authorities, Content::only_ca), known(certificate, Content::without_ca)];
-        if self.contents.as_ref() == Some(&contents) {
+        let has_begun = self.begins.is_some_and(|begin| begin <= now);
+        if self.contents.as_ref() == Some(&contents) && !has_begun {
             return;
         }
+        let certificate = contents[1].as_ref();
+        self.begins = certificate.and_then(|content| certificate::begins(content, now));
         match read(trust, &contents, now) {
             Ok((config, ends)) => {
                 self.configs = Some(Arc::new(ClientConfigs::new(&config)));

@@ -240,11 +240,13 @@ impl Certificates {
         self.default.as_ref()
     }
 
-    /// All hosts that have a certificate of their own.
+    /// All hosts that have a certificate of their own; and `*`, all others, if there is a default.
     pub fn hosts(&self) -> impl Iterator<Item = (String, &Arc<Certificate>)> {
         let exact = self.exact.iter().map(|(name, certificate)| (name.to_string(), certificate));
         let wild = self.wildcards.iter();
-        exact.chain(wild.map(|(suffix, certificate)| (format!("*{suffix}"), certificate)))
+        let wild = wild.map(|(suffix, certificate)| (format!("*{suffix}"), certificate));
+        let others = self.default.iter().map(|certificate| ("*".to_owned(), certificate));
+        exact.chain(wild).chain(others)
     }
 }
 
@@ -329,7 +331,9 @@ mod tests {
             assert_eq!(found(&certificates, name), expected);
         }
         assert_eq!(found(&Certificates::default(), "www.site.com"), "");
-        assert_eq!(certificates.hosts().count(), 2);
+        let mut hosts: Vec<_> = certificates.hosts().map(|(host, _)| host).collect();
+        hosts.sort();
+        assert_eq!(hosts, ["*", "*.site.com", "www.site.com"]);
     }
 
     #[test]

@@ -3,15 +3,16 @@
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::json;
 
 use crate::control_plane::{ControlPlane, eventually};
 use crate::gibbon::Gibbon;
-use crate::life::{balancer, pod, until};
+use crate::life::{balancer, condition, pod, until};
 use crate::pods::Namespace;
 use crate::support::port::free;
 use crate::support::{LIMIT, Seen, read_answer};
@@ -19,6 +20,7 @@ use crate::{Test, tests};
 
 pub const TESTS: &[Test] = tests![
     a_host_is_served_with_the_certificate_of_its_secret,
+    a_certificate_is_used_from_when_it_is_valid_and_its_end_is_told,
     clients_are_verified_by_the_authorities_of_a_secret,
     secrets_that_nobody_names_are_not_asked_for,
     what_is_spoken_with_members_is_found_from_the_port_and_trusted_by_a_secret,
@@ -29,9 +31,13 @@ pub struct Own(CertificateDer<'static>);
 
 /// Makes a Secret, or changes it.
 pub fn secret(namespace: &Namespace, name: &str, hosts: &[&str]) -> Own {
-    let key = KeyPair::generate().unwrap();
     let hosts = hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let certificate = CertificateParams::new(hosts).unwrap().self_signed(&key).unwrap();
+    secret_of(namespace, name, &CertificateParams::new(hosts).unwrap())
+}
+
+fn secret_of(namespace: &Namespace, name: &str, params: &CertificateParams) -> Own {
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
     let object = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
         "type": "kubernetes.io/tls",
@@ -117,6 +123,31 @@ fn a_host_is_served_with_the_certificate_of_its_secret(control_plane: &ControlPl
     namespace.apply(&balancer("later", "www.site.com", "  path: /x\n  tls: {secretName: again}\n"));
     let message = until(&namespace, "later", "ResolvedRefs", "False", "CertificateConflict");
     assert!(message.contains("host www.site.com has the certificate of Secret"), "{message}");
+}
+
+fn a_certificate_is_used_from_when_it_is_valid_and_its_end_is_told(control_plane: &ControlPlane) {
+    let namespace = control_plane.namespace("valid");
+    namespace.service("app", &[("http", 80, 8080)]);
+    let _pod = pod(&namespace, "app-0", "app");
+    let secure = free();
+    let _gibbon = Gibbon::of(&namespace, &["--listen-tls", &secure.to_string()]);
+    namespace.apply(&balancer("app", "www.site.com", "  tls: {secretName: www}\n"));
+    until(&namespace, "app", "ResolvedRefs", "False", "InvalidCertificate");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let mut params = CertificateParams::new(vec!["www.site.com".to_owned()]).unwrap();
+    params.not_before = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(5);
+    params.not_after = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(12);
+    let own = secret_of(&namespace, "www", &params);
+    let said = |what: &str| {
+        let (_, _, message) = condition(&namespace, "app", "ResolvedRefs");
+        message.contains(what)
+    };
+    eventually("it is early", || said("its certificate is not valid before"));
+    assert!(own.get(secure, "www.site.com").is_err());
+    // Nothing changes but the time.
+    until(&namespace, "app", "ResolvedRefs", "True", "ResolvedRefs");
+    assert_eq!(own.get(secure, "www.site.com").unwrap().text(), "app-0");
+    eventually("it has ended", || said("its certificate has expired"));
 }
 
 fn clients_are_verified_by_the_authorities_of_a_secret(control_plane: &ControlPlane) {

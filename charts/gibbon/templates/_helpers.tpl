@@ -87,6 +87,7 @@ app.kubernetes.io/component: proxy
 - {{ printf "--log-format=%s" .Values.log.format | quote }}
 - {{ printf "--access-log=%s" .Values.log.access | quote }}
 - {{ printf "--max-connections=%d" (int .Values.maxConnections) | quote }}
+- {{ printf "--max-handshakes=%d" (int .Values.maxHandshakes) | quote }}
 {{- if .Values.workers }}
 - {{ printf "--workers=%d" (int .Values.workers) | quote }}
 {{- end }}

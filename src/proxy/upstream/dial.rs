@@ -126,7 +126,7 @@ impl Dial {
         let stream = MemberStream { way, heard: Arc::clone(&heard), news: news.clone() };
         self.tally.connected(http2);
         match news {
-            Some(news) => http2::handshake(stream, &heard, &news).await.map(Made::Http2),
+            Some(news) => http2::handshake(stream, heard, &news).await.map(Made::Http2),
             None => {
                 let sender = http1(stream).await?;
                 Ok(Made::Http1(Wire { sender, alarm: Alarm::default(), heard }))

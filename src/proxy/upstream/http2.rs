@@ -31,7 +31,7 @@ use crate::table::load::Failure;
 const STREAMS: u32 = 128;
 /// What a member may send ahead of the client on one stream; and on all, so that no client that
 /// stands still holds up the others on the connection.
-const STREAM_WINDOW: u32 = 128 * 1024;
+const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 /// What of an upload waits for the member at most.
 const SEND_BUFFER: usize = 128 * 1024;
@@ -50,6 +50,10 @@ pub struct Multiplexed {
     /// None when the connection takes no more requests.
     driver: Rc<RefCell<Option<Driver>>>,
     streams: Cell<usize>,
+    /// Counts the bytes that came.
+    heard: Arc<AtomicU64>,
+    /// Nothing came for so long that nobody may be there any more.
+    doubtful: Cell<bool>,
     /// It has had a stream.
     used: Cell<bool>,
     idle_since: Cell<Instant>,
@@ -68,7 +72,7 @@ impl Multiplexed {
     }
 
     fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.sender.is_closed() || self.doubtful.get()
     }
 }
 
@@ -83,7 +87,7 @@ fn limit(driver: &RefCell<Option<Driver>>) -> usize {
 /// When the member speaks another protocol, or has closed the connection.
 pub async fn handshake(
     stream: MemberStream,
-    heard: &AtomicU64,
+    heard: Arc<AtomicU64>,
     news: &Arc<Notify>,
 ) -> Result<Rc<Multiplexed>, Failure> {
     // Who has asked for a certificate looks at it when the handshake has ended for Gibbon.
@@ -120,6 +124,8 @@ pub async fn handshake(
         sender,
         driver,
         streams: Cell::new(0),
+        heard,
+        doubtful: Cell::new(false),
         used: Cell::new(false),
         idle_since: Cell::new(Instant::now()),
     }))
@@ -157,6 +163,16 @@ impl Stream {
     /// It is the first one on its connection.
     pub fn is_first(&self) -> bool {
         !self.0.used.replace(true)
+    }
+
+    /// How many bytes have come on its connection, for whichever stream.
+    pub fn heard(&self) -> u64 {
+        self.0.heard.load(Relaxed)
+    }
+
+    /// Leaves the connection to the streams that it has.
+    pub fn doubt(&self) {
+        self.0.doubtful.set(true);
     }
 
     /// No other is on its connection, which may have been closed unnoticed.
