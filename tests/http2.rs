@@ -249,44 +249,54 @@ fn a_client_that_asks_for_answers_and_does_not_read_them_is_not_read_either() {
     }
 }
 
-/// Sends a body for as long as there is room; returns when the stream has had none for a second, or
-/// all is sent.
-fn upload(client: &mut Client, stream: u32, mut left: usize) -> usize {
-    // What Gibbon grants at first, and what of it the stream has.
-    let (mut own, mut whole) = (0_i64, 65_535_i64);
-    client.0.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    while left > 0 {
-        let room = own.min(whole).min(16_384);
-        if room <= 0 {
-            let Some(frame) = client.next() else { break };
-            let number = |at: usize| {
-                i64::from(u32::from_be_bytes(frame.payload[at..at + 4].try_into().unwrap()))
-            };
-            match (frame.kind, frame.stream) {
-                (WINDOW_UPDATE, 0) => whole += number(0),
-                (WINDOW_UPDATE, on) if on == stream => own += number(0),
-                (SETTINGS, _) if frame.flags & ACK == 0 => {
-                    let initial = frame.payload.chunks(6).find(|setting| setting[..2] == [0, 4]);
-                    own += initial.map_or(65_535, |setting| {
-                        i64::from(u32::from_be_bytes(setting[2..].try_into().unwrap()))
-                    });
-                }
-                _ => {}
-            }
-            continue;
-        }
-        let part = usize::try_from(room).unwrap().min(left);
-        client.send(&frame(DATA, 0, stream, &vec![b'x'; part]));
-        left -= part;
-        own -= i64::try_from(part).unwrap();
-        whole -= i64::try_from(part).unwrap();
+/// What may be sent: on a new stream, and on the connection.
+struct Windows {
+    stream: i64,
+    connection: i64,
+}
+
+impl Windows {
+    /// As Gibbon's settings say, which are the first that it sends.
+    fn of(client: &mut Client) -> Self {
+        let settings = client.next_of(SETTINGS).unwrap().payload;
+        let initial = settings.chunks(6).find(|setting| setting[..2] == [0, 4]).unwrap();
+        client.send(&frame(SETTINGS, ACK, 0, &[]));
+        Self { stream: number(&initial[2..]), connection: 65_535 }
     }
-    client.0.set_read_timeout(Some(support::LIMIT)).unwrap();
-    left
+
+    /// Sends a body for as long as there is room. Returns what is left when there has been none for
+    /// a while.
+    fn upload(&mut self, client: &mut Client, stream: u32, mut left: usize) -> usize {
+        let mut own = self.stream;
+        client.0.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        while left > 0 {
+            let room = own.min(self.connection).min(16_384);
+            if room <= 0 {
+                let Some(frame) = client.next() else { break };
+                match (frame.kind, frame.stream) {
+                    (WINDOW_UPDATE, 0) => self.connection += number(&frame.payload),
+                    (WINDOW_UPDATE, on) if on == stream => own += number(&frame.payload),
+                    _ => {}
+                }
+                continue;
+            }
+            let part = usize::try_from(room).unwrap().min(left);
+            client.send(&frame(DATA, 0, stream, &vec![b'x'; part]));
+            left -= part;
+            own -= i64::try_from(part).unwrap();
+            self.connection -= i64::try_from(part).unwrap();
+        }
+        client.0.set_read_timeout(Some(support::LIMIT)).unwrap();
+        left
+    }
+}
+
+fn number(bytes: &[u8]) -> i64 {
+    u32::from_be_bytes(bytes.try_into().unwrap()).into()
 }
 
 #[test]
-fn an_upload_that_its_member_does_not_take_holds_up_no_other() {
+fn uploads_that_their_member_does_not_take_hold_up_no_other() {
     // Accepts and reads nothing.
     let stalled = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let app = Member::new(ok("taken"));
@@ -295,15 +305,18 @@ fn an_upload_that_its_member_does_not_take_holds_up_no_other() {
         named("stalled", "/stalled/", &[member(stalled.local_addr().unwrap(), "")], ""),
     ]));
     let mut client = Client::new(&gibbon);
-    client.send(&frame(HEADERS, END_HEADERS, 1, &head_of("POST", "/stalled/")));
-    let left = upload(&mut client, 1, 64 << 20);
-    assert!(left > 0, "the member's buffers took all");
-    // The other upload has a part that fits into any stream's window.
-    client.send(&frame(HEADERS, END_HEADERS, 3, &head_of("POST", "/")));
-    client.send(&frame(DATA, END_STREAM, 3, &[b'y'; 16_384]));
+    let mut windows = Windows::of(&mut client);
+    for stream in [1, 3, 5] {
+        client.send(&frame(HEADERS, END_HEADERS, stream, &head_of("POST", "/stalled/")));
+        let left = windows.upload(&mut client, stream, 64 << 20);
+        assert!(left > 0, "the member's buffers took all");
+    }
+    client.send(&frame(HEADERS, END_HEADERS, 7, &head_of("POST", "/")));
+    assert_eq!(windows.upload(&mut client, 7, 400_000), 0);
+    client.send(&frame(DATA, END_STREAM, 7, &[]));
     let answer = client.next_of(DATA).expect("an answer");
-    assert_eq!((answer.stream, &answer.payload[..]), (3, &b"taken"[..]));
-    assert_eq!(app.received()[0].body.len(), 16_384);
+    assert_eq!((answer.stream, &answer.payload[..]), (7, &b"taken"[..]));
+    assert_eq!(app.received()[0].body.len(), 400_000);
 }
 
 #[test]
