@@ -106,6 +106,8 @@ struct Sample([f64; 3]);
 fn start(peer: Peer, load: &mut Load) -> Result<Tested> {
     let name = peer.label().replace([' ', '`', '(', ')'], "");
     let folder = std::env::temp_dir().join(format!("gibbon-peers-{}-{name}", std::process::id()));
+    // What one run has left is not for the next.
+    let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder)?;
     let running = peer.start(&load.members(), &folder)?;
     for process in usage::family(running.process())? {
