@@ -144,6 +144,12 @@ pub struct BalancerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<Headers>,
 
+    /// What clients get with an error; of several for a status, the first. At most 16. Default: a line
+    /// of text, and what members answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub error_pages: Vec<ErrorPage>,
+
     /// Which clients are served, by address; the others get 403. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
@@ -835,6 +841,36 @@ pub struct Header {
     /// The value, at most 4096 characters, without line breaks.
     #[schemars(schema_with = "schema::header_value")]
     pub value: String,
+}
+
+/// What clients get with an error. Calls of gRPC are left alone.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.contentType) || has(self.body)")
+        .message("must be beside body, which it is about")
+        .field_path(".contentType"),
+)]
+pub struct ErrorPage {
+    /// Statuses from 400 to 599, and ranges of them, such as `404` and `500-599`. From 1 to 16.
+    #[schemars(schema_with = "schema::error_statuses")]
+    pub statuses: Vec<String>,
+
+    /// Whether answers of members with these statuses are replaced too. Of their headers only
+    /// `WWW-Authenticate`, `Retry-After` and `Allow` are kept. Default: false, only errors of Gibbon
+    /// itself are.
+    #[serde(default)]
+    pub override_members: bool,
+
+    /// The body, at most 16384 characters. Default: a line of text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16_384))]
+    pub body: Option<String>,
+
+    /// The type of the body. Only with `body`. Default: `text/html; charset=utf-8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::header_value")]
+    pub content_type: Option<String>,
 }
 
 /// TLS with clients.

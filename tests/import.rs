@@ -79,7 +79,7 @@ fn includes_variables_and_conditions_are_followed() {
 #[test]
 fn what_was_dropped_is_told_and_strictly_an_error() {
     let scratch = Scratch::new("strict");
-    let conf = "ProxyPass / http://app1.site.com/ max=20\nProxyErrorOverride On\n";
+    let conf = "ProxyPass / http://app1.site.com/ ping=1\nCacheEnable disk /\n";
     let conf = scratch.file("httpd.conf", conf);
     let report = scratch.0.join("report.json");
     let report_flag = format!("--report={}", report.display());
@@ -99,11 +99,20 @@ fn members_in_the_cluster_become_services_if_asked() {
     let scratch = Scratch::new("services");
     let conf = scratch.file(
         "httpd.conf",
-        "ServerName www.site.com\nProxyPass / http://app.shop.svc.cluster.local:8080/x/\n",
+        "ServerName www.site.com\nProxyPass /s https://sec.shop.svc/\n\
+         ProxyPass / http://app.shop.svc.cluster.local:8080/x/\n",
     );
     let output = gibbon(&["import", "apache", "--services", "shop"], &conf);
     let yaml = text(&output.stdout);
-    for part in ["namespace: shop", "name: app", "port: 8080", "path: /x/", "preserveHost: false"] {
+    for part in [
+        "namespace: shop",
+        "name: app",
+        "port: 8080",
+        "path: /x/",
+        "preserveHost: false",
+        "protocol: HTTPS",
+        "port: 443",
+    ] {
         assert!(yaml.contains(part), "{part}: {yaml}");
     }
 }

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use super::access::Guard;
 use super::checks::Definitions;
+use super::errors::Errors;
 use super::known;
 use super::pattern::Plain;
 use super::read::Directive;
 use super::redirect::{self, Answer, Answered, Redirect};
 use super::report::{Id, Report, Verdict};
-use super::secure::{self, Secure};
+use super::secure::{self, Secure, Verify};
 use super::syntax::Error;
+use super::upstream::Upstream;
 use crate::api;
 use crate::source::balancer::url_fault;
 
@@ -29,8 +31,8 @@ pub struct Site {
     pub settings: Vec<(String, Settings)>,
     /// Balancers by name.
     pub pools: BTreeMap<String, Pool>,
-    /// Parameters of members by URL, from `<Proxy http://…>` and `ProxySet http://…`.
-    pub workers: Vec<(String, Vec<Param>)>,
+    /// What is said of members by URL, in `<Proxy http://…>` and by `ProxySet http://…`.
+    pub workers: Vec<(String, Worker)>,
     /// What is answered without a member where nothing is proxied.
     pub answers: Vec<Mapping>,
     /// Who may come in, from `<Proxy *>`.
@@ -39,6 +41,8 @@ pub struct Site {
     pub checks: Definitions,
     /// TLS with clients.
     pub secure: Secure,
+    /// TLS with members.
+    pub upstream: Upstream,
     /// `https` in `ServerName`.
     pub https: bool,
     /// `UseCanonicalName`.
@@ -67,7 +71,7 @@ pub enum To {
     Nowhere,
     /// To a balancer, and a path at its members.
     Pool(String, String),
-    /// To a URL.
+    /// To a URL, as it was written.
     Url(String),
     /// To another URL, which the client is told.
     Elsewhere(Redirect),
@@ -99,6 +103,17 @@ pub struct Pool {
     pub ids: Vec<Id>,
     /// Who may come in.
     pub guard: Guard,
+    /// TLS with its members.
+    pub upstream: Upstream,
+}
+
+/// What is said of members by their URL.
+#[derive(Clone, Debug, Default)]
+pub struct Worker {
+    /// The parameters.
+    pub params: Vec<Param>,
+    /// TLS with them.
+    pub upstream: Upstream,
 }
 
 /// A member of a balancer.
@@ -141,6 +156,10 @@ pub struct Settings {
     pub issue: Option<(Id, api::Issue)>,
     /// Who may come in.
     pub guard: Guard,
+    /// `SSLVerifyClient`.
+    pub verify: Option<(Id, Verify)>,
+    /// Pages of errors.
+    pub errors: Errors,
     /// `LimitRequestBody`.
     pub body: Option<(Id, String)>,
 }
@@ -284,23 +303,23 @@ impl Site {
                 for inner in &directive.inner {
                     if Guard::has(&inner.name) {
                         self.guard.add(inner, report);
-                    } else {
+                    } else if !self.upstream.add(inner) {
                         unknown(inner, report);
                     }
                 }
                 return Ok(());
             }
-            let mut params = Vec::new();
+            let mut worker = Worker::default();
             for inner in &directive.inner {
                 if inner.name == "proxyset" {
                     report.say(inner.id, Verdict::Converted, "");
-                    params.extend(self::params(inner, &inner.args));
-                } else {
+                    worker.params.extend(self::params(inner, &inner.args));
+                } else if !worker.upstream.add(inner) {
                     unknown(inner, report);
                 }
             }
             report.say(directive.id, Verdict::Converted, "");
-            self.workers.push((target.to_owned(), params));
+            self.workers.push((target.to_owned(), worker));
             return Ok(());
         };
         let pool = self.pools.entry(name).or_default();
@@ -320,6 +339,7 @@ impl Site {
                     pool.params.extend(self::params(inner, &inner.args));
                 }
                 name if Guard::has(name) => pool.guard.add(inner, report),
+                _ if pool.upstream.add(inner) => {}
                 _ => unknown(inner, report),
             }
         }
@@ -382,13 +402,20 @@ impl Site {
                     pool.params.extend(params);
                 } else {
                     report.say(id, Verdict::Converted, "");
-                    self.workers.push((to.clone(), params));
+                    self.workers.push((to.clone(), Worker { params, ..Worker::default() }));
                 }
             }
             ("servername" | "balancermember" | "proxyset", _) => {
                 return Err(directive.error(format!("{} needs more", directive.node.name)));
             }
-            _ if self.secure.add(directive) => {}
+            ("sslverifyclient", [how, ..]) => {
+                let verify = Some((id, Verify::read(how)));
+                match scope.location {
+                    Some(_) => self.settings(scope.location).verify = verify,
+                    None => self.secure.verify = verify,
+                }
+            }
+            _ if self.secure.add(directive) || self.upstream.add(directive) => {}
             ("proxyhctemplate" | "proxyhcexpr", [_, rest @ ..]) => {
                 self.checks.add(directive, params(directive, rest), report);
             }
@@ -453,7 +480,7 @@ impl Site {
             ("proxyaddheaders", _) => settings.add_headers = Some((id, on)),
             ("header", _) => header(directive, &args, settings, false, report),
             ("requestheader", _) => header(directive, &args, settings, true, report),
-            ("proxyerroroverride", _) if !on => report.say(id, Verdict::Converted, ""),
+            _ if settings.errors.add(directive, report) => {}
             _ => unknown(directive, report),
         }
         Ok(())
@@ -694,18 +721,22 @@ fn target(url: &str) -> Result<To, String> {
     if let Some((name, path)) = balancer(url) {
         return Ok(To::Pool(name, path));
     }
-    member_url(url).map(To::Url)
+    member_url(url).map(|_| To::Url(url.to_owned()))
 }
 
-/// The URL of a member as Gibbon writes it.
+/// The URL of a member as Gibbon writes it, and what is spoken if that is not HTTP/1.1 or HTTPS.
 ///
 /// # Errors
 /// Why Gibbon cannot speak to it.
-pub fn member_url(url: &str) -> Result<String, String> {
+pub fn member_url(url: &str) -> Result<(String, Option<api::Protocol>), String> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("`{url}` is no URL"))?;
+    let (plain, secure) =
+        (|| checked(format!("http://{rest}")), || checked(format!("https://{rest}")));
     match scheme.to_ascii_lowercase().as_str() {
-        "http" | "ws" => checked(format!("http://{rest}")),
-        "https" | "wss" => checked(format!("https://{rest}")),
+        "http" | "ws" => Ok((plain()?, None)),
+        "https" | "wss" => Ok((secure()?, None)),
+        "h2c" => Ok((plain()?, Some(api::Protocol::H2c))),
+        "h2" => Ok((secure()?, Some(api::Protocol::H2))),
         _ if scheme.starts_with("unix:") => {
             Err("Gibbon does not speak to Unix sockets: let the member listen on a port".to_owned())
         }

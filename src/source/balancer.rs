@@ -4,6 +4,7 @@
 mod checks;
 mod health;
 mod members;
+mod pages;
 mod problems;
 mod sticky;
 
@@ -116,6 +117,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
         reverse,
         request_headers,
         response_headers,
+        pages: pages::pages(&spec.error_pages, problems),
         access,
         tls,
         upstream_tls,

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod gate;
 pub mod load;
 pub mod owners;
+pub mod pages;
 pub mod path;
 pub mod queue;
 pub mod reverse;
@@ -41,6 +42,7 @@ use checks::{Checked, HealthCheck};
 use edit::Edits;
 use load::{Admission, Failure, Load};
 use owners::Owners;
+use pages::Pages;
 use path::{HostPattern, Prefix, RequestPath};
 use queue::Queue;
 use reverse::{Address, Reversal, Site};
@@ -105,6 +107,8 @@ pub struct Rule {
     pub request_headers: Edits,
     /// Changes to the response's headers.
     pub response_headers: Edits,
+    /// What clients get with an error.
+    pub pages: Pages,
     /// Who may come in.
     pub access: Access,
     /// What it asks of TLS with clients.
