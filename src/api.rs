@@ -73,6 +73,11 @@ pub struct BalancerSpec {
     #[schemars(schema_with = "schema::path")]
     pub path: String,
 
+    /// `Prefix`: `path` is the beginning of the paths. `Exact`: it is the whole path, and goes before
+    /// every prefix; members get the path of their URL as it stands. Default: `Prefix`.
+    #[serde(default, skip_serializing_if = "PathType::is_prefix")]
+    pub path_type: PathType,
+
     /// Who answers the requests: URLs, or Services with all their ready endpoints. At most 512,
     /// with 16,384 addresses in all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -163,6 +168,24 @@ pub struct BalancerSpec {
     /// brings a certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+}
+
+/// What `path` is.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathType {
+    /// The beginning of the paths that are served.
+    #[default]
+    Prefix,
+    /// The only path that is served.
+    Exact,
+}
+
+impl PathType {
+    /// Whether it is the default.
+    #[must_use]
+    pub fn is_prefix(&self) -> bool {
+        *self == Self::Prefix
+    }
 }
 
 /// What has become of a Balancer; written by Gibbon.

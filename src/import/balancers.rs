@@ -66,15 +66,17 @@ fn by_tls(sites: &[Site]) -> BTreeSet<String> {
     serving.flat_map(|site| &site.names).map(|(_, name)| name.clone()).collect()
 }
 
-/// The hosts and paths that are proxied without TLS.
-fn in_plain(sites: &[Site]) -> BTreeMap<String, Vec<String>> {
-    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+/// What is proxied without TLS, by host.
+fn in_plain(sites: &[Site]) -> BTreeMap<String, Vec<Mapping>> {
+    let mut all: BTreeMap<String, Vec<Mapping>> = BTreeMap::new();
     // What sends everything to TLS comes before what is proxied.
     let plain = |site: &&Site| !site.secure.is_on() && site.secure.redirect.is_none();
     for site in sites.iter().filter(plain) {
         for (_, name) in &site.names {
-            let paths = site.proxied().map(|mapping| mapping.prefix.clone());
-            all.entry(name.clone()).or_default().extend(paths);
+            let is_for = |m: &&Mapping| m.hosts.as_ref().is_none_or(|hosts| hosts.contains(name));
+            let mappings = site.proxied().filter(is_for);
+            let mappings = mappings.map(|mapping| Mapping { hosts: None, ..mapping.clone() });
+            all.entry(name.clone()).or_default().extend(mappings);
         }
     }
     all
@@ -101,15 +103,15 @@ struct Maker<'o> {
     several: bool,
     /// Hosts for which something is proxied by TLS.
     by_tls: BTreeSet<String>,
-    /// Hosts for which something is proxied without TLS, with the paths.
-    in_plain: BTreeMap<String, Vec<String>>,
+    /// What is proxied without TLS, by host.
+    in_plain: BTreeMap<String, Vec<Mapping>>,
     /// The Secrets that are to be made: what for, of which file, and their names.
     secrets: BTreeMap<(Use, String), String>,
     /// Hosts whose clients are asked for certificates, with the Secret of the authorities.
     asked: BTreeMap<String, String>,
     names: BTreeSet<String>,
     /// Hosts and paths that are served already, and where they lead.
-    served: BTreeMap<(String, String), To>,
+    served: BTreeMap<(String, String, bool), To>,
     made: Vec<Made>,
 }
 
@@ -210,8 +212,7 @@ impl Maker<'_> {
         for mapping in &all {
             // What is not proxied is answered all the same.
             let is_before = |earlier: &&&Mapping| {
-                covers(&earlier.prefix, &mapping.prefix)
-                    && !(earlier.to == To::Nowhere && mapping.is_answer())
+                earlier.covers(mapping) && !(earlier.to == To::Nowhere && mapping.is_answer())
             };
             match kept.iter().find(is_before) {
                 Some(earlier) => {
@@ -224,13 +225,19 @@ impl Maker<'_> {
         let first = self.made.len();
         let parts = site.parts(&kept);
         for (at, mapping) in kept.iter().enumerate() {
+            let Some(mapping) = mapping.after(&kept[..at], &hosts) else {
+                report.say(mapping.id, Verdict::Converted, "never reached: others come first");
+                continue;
+            };
+            let mapping = &mapping;
             let settings = site.settings_of(&mapping.prefix);
             if mapping.to != To::Nowhere {
                 self.mapping(mapping, site, &hosts, &settings, report);
                 continue;
             }
             let answer = site.answers.iter().find_map(|answer| answer.below(&mapping.prefix));
-            let is_left_out = kept[at + 1..].iter().any(|m| covers(&m.prefix, &mapping.prefix));
+            let answer = answer.map(|answer| Mapping { exact: mapping.exact, ..answer });
+            let is_left_out = kept[at + 1..].iter().any(|m| m.covers(mapping));
             if let Some(answer) = answer {
                 report.say(mapping.id, Verdict::Converted, "answered by a redirect");
                 self.mapping(&answer, site, &hosts, &settings, report);
@@ -261,7 +268,8 @@ impl Maker<'_> {
     ) {
         let services = self.options.services.as_deref();
         let answered = mapping.is_answer() || mapping.to == To::Nowhere;
-        let hosts = &self.without_tls(mapping, site, hosts, report)[..];
+        let hosts = mapping.hosts_of(hosts);
+        let hosts = &self.without_tls(mapping, site, &hosts, report)[..];
         if hosts.is_empty() && !site.names.is_empty() {
             return;
         }
@@ -329,8 +337,11 @@ impl Maker<'_> {
         };
         spec.access = guard.and_then(|guard| guard.access(report));
         spec.error_pages = settings.errors.pages(report);
-        spec.tls = self.tls(&mapping.prefix, site, settings);
+        spec.tls = self.tls(mapping, site, settings);
         (spec.hosts, spec.path) = (hosts, mapping.prefix.clone());
+        if mapping.exact {
+            spec.path_type = api::PathType::Exact;
+        }
         let balancer = api::Balancer {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -355,7 +366,7 @@ impl Maker<'_> {
         let hosts = if hosts.is_empty() { &any[..] } else { hosts };
         let (mut twice, mut same) = (Vec::new(), true);
         for host in hosts {
-            match self.served.entry((host.clone(), mapping.prefix.clone())) {
+            match self.served.entry((host.clone(), mapping.prefix.clone(), mapping.exact)) {
                 Entry::Occupied(taken) => {
                     same &= *taken.get() == mapping.to;
                     twice.push(host.clone());
@@ -378,7 +389,8 @@ impl Maker<'_> {
             To::Elsewhere(redirect) if !site.secure.is_on() => redirect.https(&mapping.prefix),
             _ => None,
         };
-        let Some(sent) = sent.filter(|_| mapping.prefix == "/") else { return hosts.to_vec() };
+        let whole = mapping.prefix == "/" && !mapping.exact;
+        let Some(sent) = sent.filter(|_| whole) else { return hosts.to_vec() };
         let (by_tls, rest): (Vec<_>, Vec<_>) =
             hosts.iter().cloned().partition(|host| self.by_tls.contains(host));
         if let [first, ..] = by_tls.as_slice() {
@@ -430,9 +442,9 @@ impl Maker<'_> {
     }
 
     /// What a site asks of TLS with clients, for what has these settings.
-    fn tls(&mut self, path: &str, site: &Site, settings: &Settings) -> Option<api::Tls> {
-        let paths = site.names.iter().filter_map(|(_, name)| self.in_plain.get(name));
-        let plain = paths.flatten().any(|plain| covers(plain, path));
+    fn tls(&mut self, mapping: &Mapping, site: &Site, settings: &Settings) -> Option<api::Tls> {
+        let mappings = site.names.iter().filter_map(|(_, name)| self.in_plain.get(name));
+        let plain = mappings.flatten().any(|plain| plain.covers(mapping));
         let redirect = !plain || site.secure.redirect.is_some();
         let certificate = site.secure.certificate();
         let certificate = certificate.map(|file| self.secret(Use::Host, file, site));
@@ -467,7 +479,14 @@ impl Maker<'_> {
             }
             let to = Redirect { to: format!("https://{host}/"), status: 301, keep_path: true };
             let to = To::Elsewhere(to);
-            let mapping = Mapping { id, prefix: "/".to_owned(), to, params: Vec::new() };
+            let mapping = Mapping {
+                id,
+                prefix: "/".to_owned(),
+                exact: false,
+                hosts: None,
+                to,
+                params: Vec::new(),
+            };
             let plain = Site { secure: Secure::default(), ..site.clone() };
             let hosts = std::slice::from_ref(host);
             self.mapping(&mapping, &plain, hosts, &Settings::default(), report);
@@ -660,6 +679,34 @@ impl Maker<'_> {
     }
 }
 
+impl Mapping {
+    /// The same without the hosts for which others come first; none if that is all of them.
+    fn after(&self, earlier: &[&Self], hosts: &[String]) -> Option<Self> {
+        let mut left = self.hosts_of(hosts);
+        let before = left.len();
+        for earlier in earlier.iter().filter(|earlier| earlier.covers_paths(self)) {
+            let own = earlier.hosts.as_deref().unwrap_or_default();
+            if !(earlier.to == To::Nowhere && self.is_answer()) {
+                left.retain(|host| !own.contains(host));
+            }
+        }
+        match (left.len(), before) {
+            (0, 1..) => None,
+            (now, _) if now == before => Some(self.clone()),
+            _ => Some(Self { hosts: Some(left), ..self.clone() }),
+        }
+    }
+
+    /// Those of a site's hosts for which it is; none: any.
+    fn hosts_of(&self, hosts: &[String]) -> Vec<String> {
+        match &self.hosts {
+            None => hosts.to_vec(),
+            Some(own) if hosts.is_empty() => own.clone(),
+            Some(own) => hosts.iter().filter(|host| own.contains(host)).cloned().collect(),
+        }
+    }
+}
+
 impl Site {
     /// What goes to members.
     fn proxied(&self) -> impl Iterator<Item = &Mapping> {
@@ -711,8 +758,8 @@ impl Site {
     fn parts(&self, kept: &[&Mapping]) -> Vec<Mapping> {
         let mut parts: Vec<Mapping> = Vec::new();
         for (scope, _) in self.settings.iter().filter(|(_, settings)| settings.is_apart()) {
-            let serves = kept.iter().find(|mapping| covers(&mapping.prefix, scope));
-            let is_new = !kept.iter().any(|m| alike(&m.prefix, scope))
+            let serves = kept.iter().find(|m| !m.exact && covers(&m.prefix, scope));
+            let is_new = !kept.iter().any(|m| !m.exact && alike(&m.prefix, scope))
                 && !parts.iter().any(|part| alike(&part.prefix, scope));
             if let Some(mapping) = serves.filter(|m| is_new && m.to != To::Nowhere) {
                 parts.extend(mapping.below(scope));
@@ -765,6 +812,7 @@ const fn empty() -> api::BalancerSpec {
         class_name: None,
         hosts: Vec::new(),
         path: String::new(),
+        path_type: api::PathType::Prefix,
         members: Vec::new(),
         redirect: None,
         refuse: None,

@@ -99,13 +99,13 @@ pub const DIRECTIVES: &[Known] = &[
         "ProxyPassMatch",
         "ProxyPassMatch ^/a/(.*)$ http://a.site.com/a/$1",
         Converted,
-        "a Balancer, where the pattern is a prefix; others are dropped",
+        "a Balancer, where the pattern is a prefix or one path (`pathType: Exact`); others are dropped",
     ),
     known(
         "RewriteRule",
         "RewriteRule ^/a/(.*)$ http://a.site.com/a/$1 [P]",
         Converted,
-        "without conditions: with `[P]` as ProxyPassMatch, with `[R]`, `[F]` or `[G]` as RedirectMatch; others are dropped",
+        "with `[P]` as ProxyPassMatch, with `[R]`, `[F]` or `[G]` as RedirectMatch; with `%{HTTP_HOST}` in the target for each host. Others are dropped",
     ),
     known(
         "<Proxy>",
@@ -192,7 +192,7 @@ pub const DIRECTIVES: &[Known] = &[
         "RedirectMatch",
         "RedirectMatch ^/old/(.*)$ http://new.site.com/$1",
         Converted,
-        "as Redirect, where the pattern is a prefix; others are dropped",
+        "as Redirect, where the pattern is a prefix or one path; others are dropped",
     ),
     known(
         "RedirectPermanent",
@@ -329,7 +329,7 @@ pub const DIRECTIVES: &[Known] = &[
     named(
         "RewriteCond",
         Dropped,
-        "Gibbon chooses by host and path alone: let a member decide. With HTTPS off before what sends everything to https, it is `spec.tls.redirect`",
+        "Gibbon chooses by host and path alone: let a member decide. HTTP_HOST is `spec.hosts`; HTTPS off before what sends everything to https is `spec.tls.redirect`",
     ),
     named("RewriteBase", Dropped, "Gibbon does not rewrite paths, but for a Balancer's own"),
     named("RewriteMap", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
@@ -427,7 +427,7 @@ pub const DIRECTIVES: &[Known] = &[
         "<LocationMatch>",
         "<LocationMatch ^/a/>\nProxyPass http://a.site.com\n</LocationMatch>",
         Converted,
-        "as `<Location>` and ProxyPassMatch, where the pattern is a prefix; others are dropped",
+        "as `<Location>` and ProxyPassMatch, where the pattern is a prefix; of others all is dropped, and what they shut is open: the report says so",
     ),
     named("<ProxyMatch>", Dropped, "write a `<Proxy>` of one balancer"),
     named("<If>", Dropped, "Gibbon chooses by host and path alone: let a member decide"),

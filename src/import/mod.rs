@@ -7,6 +7,7 @@
 mod access;
 mod balancers;
 mod checks;
+mod conditions;
 mod errors;
 pub mod known;
 mod members;
@@ -380,6 +381,82 @@ mod tests {
         assert_eq!(outcome.report.directives().dropped, 2, "{}", outcome.report.text());
     }
 
+    fn served(text: &str) -> Vec<(String, String, bool, String)> {
+        let one = |spec: &serde_json::Value| {
+            let hosts: Vec<_> = spec["hosts"].as_array().into_iter().flatten().collect();
+            let hosts: Vec<_> = hosts.iter().filter_map(|host| host.as_str()).collect();
+            let to = spec["members"][0]["url"].as_str().or(spec["redirect"]["to"].as_str());
+            let to = to.map_or(spec["refuse"]["status"].to_string(), str::to_owned);
+            let exact = spec["pathType"] == "Exact";
+            (hosts.join(" "), spec["path"].as_str().unwrap().to_owned(), exact, to)
+        };
+        yaml(text).iter().map(one).collect()
+    }
+
+    fn row(hosts: &str, path: &str, exact: bool, to: &str) -> (String, String, bool, String) {
+        (hosts.to_owned(), path.to_owned(), exact, to.to_owned())
+    }
+
+    #[test]
+    fn paths_that_are_matched_alone_are_exact() {
+        let text = "ServerName a.org\nRedirectMatch ^/$ /app/\nRedirectMatch 410 ^/gone$\n\
+                    ProxyPassMatch ^/one$ http://h/\nProxyPassMatch ^/two$ http://h/2$0\n\
+                    RewriteRule ^/three$ http://h/3 [P]\nRewriteRule ^/all/ http://h/4 [P]\n\
+                    ProxyPassMatch ^/app/x$ !\nProxyPass /app http://h/app\nProxyPassMatch ^/app/y$ http://y/";
+        let outcome = import(text).unwrap();
+        let dropped = outcome.report.entries().iter().filter(|e| e.verdict == Verdict::Dropped);
+        let dropped: Vec<_> = dropped.map(|entry| entry.place.line).collect();
+        assert_eq!(dropped, [7], "{}", outcome.report.text());
+        assert_eq!(
+            served(text),
+            [
+                row("a.org", "/three", true, "http://h/3"),
+                row("a.org", "/one", true, "http://h/one"),
+                row("a.org", "/two", true, "http://h/2/two"),
+                row("a.org", "/app/x", true, "404"),
+                row("a.org", "/app", false, "http://h/app"),
+                row("a.org", "/", true, "/app/"),
+                row("a.org", "/gone", true, "410"),
+            ]
+        );
+        assert!(outcome.report.text().contains("never reached: /app comes first"));
+    }
+
+    #[test]
+    fn conditions_on_the_host_are_hosts() {
+        let site = |rules: &str| {
+            format!(
+                "<VirtualHost *:80>\nServerName www.a.org\nServerAlias a.org b.org\n{rules}\n\
+                 ProxyPass /x http://x/\nProxyPass / http://h/\n</VirtualHost>"
+            )
+        };
+        let canonical = "RewriteCond %{HTTP_HOST} !^www\\. [NC]\n\
+                         RewriteRule ^(.*)$ http://www.%{HTTP_HOST}$1 [R=301,L]";
+        assert_eq!(
+            served(&site(canonical)),
+            [
+                row("a.org", "/", false, "http://www.a.org/"),
+                row("b.org", "/", false, "http://www.b.org/"),
+                row("www.a.org", "/x", false, "http://x/"),
+                row("www.a.org", "/", false, "http://h/"),
+            ]
+        );
+        let proxied = "RewriteCond %{HTTP_HOST} ^a\\.org$ [OR]\nRewriteCond %{HTTP_HOST} =B.org\n\
+                       RewriteRule ^/p/(.*)$ http://p/$1 [P]";
+        assert_eq!(served(&site(proxied))[0], row("a.org b.org", "/p/", false, "http://p/"));
+        let other = "RewriteCond %{HTTP_HOST} ^c\nRewriteRule ^/c/(.*)$ http://c/$1 [P]";
+        assert_eq!(served(&site(other)).len(), 2);
+        for conditions in [
+            "RewriteCond %{HTTP_HOST} ^a\nRewriteCond %{HTTPS} off",
+            "RewriteCond %{HTTP_HOST} ^a\nRewriteCond %{REMOTE_ADDR} ^10",
+            "RewriteCond %{HTTP_HOST} (",
+        ] {
+            let text = site(&format!("{conditions}\nRewriteRule ^/c/(.*)$ http://c/$1 [P]"));
+            assert_eq!(served(&text).len(), 2, "{conditions}");
+            assert!(import(&text).unwrap().report.drops(), "{conditions}");
+        }
+    }
+
     #[test]
     fn macros_are_written_out() {
         let text = "<Macro Site $name $names>\n<VirtualHost *>\nServerName $name.org\n\
@@ -415,7 +492,7 @@ mod tests {
          <Location(Match)? [\\^]?/[a-c/]{0,3}>\n|</Location>\n|</LocationMatch>\n|Require (not )?(all (granted|denied)|ip [1-9./]{1,6}|user a)\n|<RequireAll>\n|</RequireAll>\n|\
          (Order (allow,deny|deny,allow)|Allow from (all|10)|Deny from (all|10.1))\n|SSLEngine On\n|SSLCertificateFile [a-c]\n|SSLVerifyClient (require|optional|none)\n|SSLCACertificate(File|Path) [a-c/ ]{0,3}\n|\
          SSLProxy(CACertificateFile|MachineCertificateFile|Verify|CheckPeerName) (none|off|on|[a-c])\n|<LimitExcept GET>\n|</LimitExcept>\n|UseCanonicalName On\n|LimitRequestBody [0-9]{1,3}\n|\
-         RewriteCond %[{]HTTPS[}] off\n|RewriteRule [\\^]?([(][.][*][)])? (https://%[{]HTTP_HOST[}][$]1|http://a/[$]1|-) [\\[](R|P|F|R=301)[\\]]\n|<Macro A [$]b>\n|</Macro>\n|Use A c\n|ProxyTimeout [0-9a-z]{0,9}\n|ProxyVia (On|Block)\n|ErrorDocument [2-5]0[34] [a-c/ ]{1,4}\n|ProxyErrorOverride On( [45]0[0-9])?\n)";
+         RewriteCond %[{]HTTPS[}] off\n|RewriteCond %[{]HTTP_HOST[}] [!]?[\\^][a-c(.]{0,3}( [\\[]OR[]])?\n|RewriteRule [\\^]?([(][.][*][)])? (https://%[{]HTTP_HOST[}][$]1|http://a/[$]1|-) [\\[](R|P|F|R=301)[\\]]\n|<Macro A [$]b>\n|</Macro>\n|Use A c\n|ProxyTimeout [0-9a-z]{0,9}\n|ProxyVia (On|Block)\n|ErrorDocument [2-5]0[34] [a-c/ ]{1,4}\n|ProxyErrorOverride On( [45]0[0-9])?\n)";
 
     /// Configurations that Apache has run, and the example.
     fn real() -> Vec<String> {

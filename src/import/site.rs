@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::access::Guard;
 use super::checks::Definitions;
+use super::conditions::Conditions;
 use super::errors::Errors;
 use super::known;
 use super::pattern::Plain;
@@ -21,6 +22,8 @@ use crate::source::balancer::url_fault;
 pub struct Site {
     /// The names, with their directives.
     pub names: Vec<(Id, String)>,
+    /// The names, before the directives are read.
+    pub hosts: Vec<String>,
     /// Paths that rules rewrite, which come before all others.
     pub rewritten: Vec<Mapping>,
     /// Paths and where they lead, in order.
@@ -58,6 +61,10 @@ pub struct Mapping {
     pub id: Id,
     /// The beginning of the paths.
     pub prefix: String,
+    /// It is the whole path.
+    pub exact: bool,
+    /// The hosts of the site for which it is, if not for all.
+    pub hosts: Option<Vec<String>>,
     /// Where they lead.
     pub to: To,
     /// The parameters.
@@ -175,6 +182,9 @@ pub enum Edit {
     Remove(String),
 }
 
+const BELOW: &str = "what is below the path is matched too";
+const ROOT: &str = "the pattern is for / alone";
+
 /// Where directives stand.
 #[derive(Clone, Debug)]
 struct Scope<'s> {
@@ -182,8 +192,10 @@ struct Scope<'s> {
     location: Option<&'s str>,
     /// The pattern of that location, if it is one.
     pattern: Option<&'s str>,
-    /// Conditions that stand before the next `RewriteRule`: whether they ask for no TLS, and no more.
-    conditions: Option<bool>,
+    /// Conditions that stand before the next `RewriteRule`.
+    conditions: Option<Conditions>,
+    /// The hosts for which a directive is, if not for all.
+    hosts: Option<Vec<String>>,
 }
 
 /// Reads the sites of a configuration: the server itself first, then the virtual hosts.
@@ -206,7 +218,9 @@ impl Site {
         report: &mut Report,
         sites: &mut Vec<Site>,
     ) -> Result<(), Error> {
-        let mut scope = Scope { location, pattern, conditions: None };
+        let mut scope = Scope { location, pattern, conditions: None, hosts: None };
+        let names = directives.iter().filter(|d| matches!(&*d.name, "servername" | "serveralias"));
+        self.hosts.extend(names.flat_map(|d| d.args.iter().map(|name| host(name))));
         for directive in directives {
             match directive.name.as_str() {
                 "<virtualhost" => {
@@ -274,10 +288,16 @@ impl Site {
             }
             _ => return Err(directive.error("<Location> needs a path that begins with /")),
         };
-        match Plain::read_all(pattern, "!") {
+        let all = Plain::read_all(pattern, "!");
+        let root = |plain: &Plain| plain.exact && plain.prefix == "/";
+        match all.and_then(|all| if all.iter().any(root) { Err(ROOT) } else { Ok(all) }) {
             Ok(all) => {
                 for plain in all {
-                    report.say(directive.id, plain.verdict(), plain.differs.unwrap_or_default());
+                    let (verdict, note) = match plain.differs {
+                        None if plain.exact => (Verdict::Approximated, BELOW),
+                        differs => (plain.verdict(), differs.unwrap_or_default()),
+                    };
+                    report.say(directive.id, verdict, note);
                     self.settings(Some(&plain.prefix)).ids.push(directive.id);
                     let place = (Some(plain.prefix.as_str()), Some(pattern.as_str()));
                     self.read(&directive.inner, place, report, sites)?;
@@ -371,9 +391,7 @@ impl Site {
                 self.canonical = Some((id, first.eq_ignore_ascii_case("on")));
             }
             ("rewritecond", _) => {
-                let plain = secure::asks_for_plain(directive);
-                scope.conditions = Some(scope.conditions.unwrap_or(true) && plain);
-                if plain {
+                if scope.conditions.get_or_insert_default().add(directive) {
                     report.say(id, Verdict::Converted, "");
                 } else {
                     unknown(directive, report);
@@ -502,7 +520,7 @@ impl Site {
             self.pattern(directive, pattern, &rest[0], &rest[1..], scope, report);
             return Ok(());
         }
-        self.map(directive, prefix, rest, scope, report);
+        self.map(directive, (prefix, false), rest, scope, report);
         Ok(())
     }
 
@@ -534,7 +552,9 @@ impl Site {
             Answer::Redirect(redirect) => To::Elsewhere(redirect),
             Answer::Refuse(status) => To::Refused(status),
         };
-        let mapping = Mapping { id, prefix: answered.prefix, to, params: Vec::new() };
+        let Answered { prefix, exact, .. } = answered;
+        let hosts = scope.hosts.clone();
+        let mapping = Mapping { id, prefix, exact, hosts, to, params: Vec::new() };
         // One in a location is only for what is in both.
         match scope.location.filter(|location| !covers(location, &mapping.prefix)) {
             Some(location) => match mapping.below(location) {
@@ -552,7 +572,7 @@ impl Site {
     fn map(
         &mut self,
         directive: &Directive,
-        prefix: String,
+        (prefix, exact): (String, bool),
         rest: &[String],
         scope: &Scope<'_>,
         report: &mut Report,
@@ -562,7 +582,8 @@ impl Site {
             Err(why) => return report.say(directive.id, Verdict::Dropped, why),
         };
         let params = params(directive, &rest[1..]);
-        let mapping = Mapping { id: directive.id, prefix, to, params };
+        let hosts = scope.hosts.clone();
+        let mapping = Mapping { id: directive.id, prefix, exact, hosts, to, params };
         if scope.location.is_some() {
             self.located.insert(0, mapping);
         } else if directive.name == "rewriterule" {
@@ -601,7 +622,7 @@ impl Site {
                     }
                     let mut args = vec![plain.target];
                     args.extend_from_slice(rest);
-                    self.map(directive, plain.prefix, &args, scope, report);
+                    self.map(directive, (plain.prefix, plain.exact), &args, scope, report);
                 }
             }
             Err(why) => {
@@ -621,14 +642,15 @@ impl Site {
         let flags = directive.arg(2).unwrap_or_default().trim_matches(['[', ']']);
         let flags: Vec<String> =
             flags.split(',').map(|flag| flag.trim().to_ascii_lowercase()).collect();
-        let has = |short: &str, long: &str| flags.iter().any(|flag| flag == short || flag == long);
-        if scope.conditions != Some(false) && secure::sends_all(pattern, target) {
+        let plain = scope.conditions.as_ref().map(Conditions::is_plain);
+        if plain != Some(false) && secure::sends_all(pattern, target) {
             self.secure.redirect = Some(directive.id);
             return Ok(());
         }
-        if scope.conditions == Some(true)
+        if plain == Some(true)
             && let Some(Ok(all)) = redirect::rewrite(pattern, target, &flags)
-            && let [Answered { prefix, answer: Answer::Redirect(redirect), .. }] = all.as_slice()
+            && let [Answered { prefix, exact: false, answer: Answer::Redirect(redirect), .. }] =
+                all.as_slice()
             && prefix == "/"
             && redirect.https(prefix).is_some()
         {
@@ -636,11 +658,44 @@ impl Site {
             report.say(directive.id, Verdict::Approximated, "each host is sent to itself by https");
             return Ok(());
         }
-        if scope.conditions.is_some() {
-            let note = "it has conditions, and Gibbon chooses by host and path alone";
-            report.say(directive.id, Verdict::Dropped, note);
+        let mut hosts = None;
+        if let Some(conditions) = &scope.conditions {
+            hosts = conditions.hosts(&self.hosts);
+            if hosts.is_none() {
+                let note = "it has conditions, and Gibbon chooses by host and path alone";
+                report.say(directive.id, Verdict::Dropped, note);
+                return Ok(());
+            }
+        }
+        if hosts.as_ref().is_some_and(Vec::is_empty) {
+            report.say(directive.id, Verdict::Converted, "it is for no host of this site");
             return Ok(());
         }
+        let scope = Scope { conditions: None, hosts, ..scope.clone() };
+        let variable = ["%{HTTP_HOST}", "%{SERVER_NAME}"].into_iter().find(|v| target.contains(v));
+        let Some(variable) = variable.filter(|_| !self.hosts.is_empty()) else {
+            self.rewrite(directive, pattern, target, &flags, &scope, report);
+            return Ok(());
+        };
+        for host in scope.hosts.clone().unwrap_or_else(|| self.hosts.clone()) {
+            let target = target.replace(variable, &host);
+            let scope = Scope { hosts: Some(vec![host]), ..scope.clone() };
+            self.rewrite(directive, pattern, &target, &flags, &scope, report);
+        }
+        Ok(())
+    }
+
+    /// A rule without conditions but for the hosts of the scope.
+    fn rewrite(
+        &mut self,
+        directive: &Directive,
+        pattern: &str,
+        target: &str,
+        flags: &[String],
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) {
+        let has = |short: &str, long: &str| flags.iter().any(|flag| flag == short || flag == long);
         // In a directory patterns see the path without the directory's own, slash included.
         let relative = directive.htaccess && !pattern.starts_with("^/");
         let pattern = match pattern.strip_prefix('^') {
@@ -650,8 +705,12 @@ impl Site {
         };
         if has("p", "proxy") {
             let bare = target.strip_suffix("?%{QUERY_STRING}").unwrap_or(target);
-            self.pattern(directive, &pattern, bare, &[], scope, report);
-        } else if let Some(answered) = redirect::rewrite(&pattern, target, &flags) {
+            if bare.contains(['$', '%']) {
+                self.pattern(directive, &pattern, bare, &[], scope, report);
+            } else {
+                self.whole(directive, &pattern, bare, scope, report);
+            }
+        } else if let Some(answered) = redirect::rewrite(&pattern, target, flags) {
             self.answered(directive, answered, scope, report);
         } else if target == "-" {
             report.say(directive.id, Verdict::Converted, "it changes no path");
@@ -659,13 +718,39 @@ impl Site {
             let note = "Gibbon does not rewrite paths: let the members do it";
             report.say(directive.id, Verdict::Dropped, note);
         }
-        Ok(())
+    }
+
+    /// A rule whose target has nothing of the path: Gibbon can send one path so.
+    fn whole(
+        &mut self,
+        directive: &Directive,
+        pattern: &str,
+        target: &str,
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) {
+        let all = Plain::read_all(pattern, "!");
+        match all.as_deref() {
+            Ok(all) if all.iter().all(|plain| plain.exact) => {
+                for plain in all {
+                    let target = [target.to_owned()];
+                    self.map(directive, (plain.prefix.clone(), true), &target, scope, report);
+                }
+            }
+            _ => {
+                let note = "all its paths become one at the member: let the member do it";
+                report.say(directive.id, Verdict::Dropped, note);
+            }
+        }
     }
 }
 
 impl Mapping {
     /// The same for a part of its paths alone.
     pub fn below(&self, prefix: &str) -> Option<Self> {
+        if self.exact {
+            return (self.prefix == prefix).then(|| self.clone());
+        }
         if !covers(&self.prefix, prefix) {
             return None;
         }
@@ -679,6 +764,22 @@ impl Mapping {
             other => other.clone(),
         };
         Some(Self { prefix: prefix.to_owned(), to, ..self.clone() })
+    }
+
+    /// Whether it has every path that the other has.
+    pub fn covers(&self, other: &Self) -> bool {
+        let some_hosts = self.hosts.as_ref().is_some_and(|own| {
+            other.hosts.as_ref().is_none_or(|all| !all.iter().all(|host| own.contains(host)))
+        });
+        !some_hosts && self.covers_paths(other)
+    }
+
+    /// Whether it has every path that the other has, on its hosts.
+    pub fn covers_paths(&self, other: &Self) -> bool {
+        if self.exact {
+            return other.exact && self.prefix == other.prefix;
+        }
+        covers(&self.prefix, &other.prefix)
     }
 
     /// Whether it is answered without a member.
@@ -792,7 +893,11 @@ fn unknown(directive: &Directive, report: &mut Report) {
 
 fn drop_all(directives: &[Directive], report: &mut Report) {
     for directive in directives {
-        report.say(directive.id, Verdict::Dropped, "it stands in a section that is dropped");
+        let mut note = "it stands in a section that is dropped".to_owned();
+        if Guard::has(&directive.name) {
+            note.push_str(": what it shuts is open");
+        }
+        report.say(directive.id, Verdict::Dropped, note);
         drop_all(&directive.inner, report);
     }
 }

@@ -78,6 +78,8 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
     }
     let hosts = hosts(&spec.hosts, problems);
     let prefix = problems.read("spec.path", &spec.path, checks::PATH, Prefix::parse);
+    let exact = spec.path_type == api::PathType::Exact;
+    let prefix = prefix.map(|prefix| if exact { prefix.alone() } else { prefix });
     let redirect = spec.redirect.as_ref().and_then(|redirect| self::redirect(redirect, problems));
     let refuse = spec.refuse.as_ref().and_then(|refuse| self::refuse(refuse, problems));
     let entries = members::entries(spec, &id.namespace, place, problems);

@@ -592,13 +592,16 @@ struct Hosts {
 #[derive(Debug, Default)]
 struct Paths {
     routes: HashMap<Box<str>, usize>,
+    /// Those of paths that are matched alone.
+    exact: HashMap<Box<str>, usize>,
     deepest: usize,
     /// The namespace that the host belongs to, where hosts belong to one.
     owner: Option<Arc<str>>,
 }
 
 impl Paths {
-    /// The route with the longest prefix; of this namespace only, if one is given.
+    /// The route with the path itself, else the one with the longest prefix; of this namespace only,
+    /// if one is given.
     fn find<'t>(
         &self,
         routes: &'t [Arc<Route>],
@@ -606,8 +609,11 @@ impl Paths {
         of: Option<&str>,
     ) -> Option<&'t Arc<Route>> {
         let own = |route: &&Arc<Route>| of.is_none_or(|of| *route.rule.id.namespace == *of);
-        path::candidates(path.plain(), self.deepest)
-            .find_map(|prefix| self.routes.get(prefix).map(|at| &routes[*at]).filter(own))
+        let exact = self.exact.get(path.plain()).map(|at| &routes[*at]).filter(own);
+        exact.or_else(|| {
+            path::candidates(path.plain(), self.deepest)
+                .find_map(|prefix| self.routes.get(prefix).map(|at| &routes[*at]).filter(own))
+        })
     }
 }
 
@@ -662,7 +668,8 @@ impl Table {
         namespace: &str,
         address: &Address<'_>,
     ) -> Option<String> {
-        let routes = self.paths(host).flat_map(|paths| paths.routes.values());
+        let routes =
+            self.paths(host).flat_map(|paths| paths.routes.values().chain(paths.exact.values()));
         let routes = routes.map(|at| &self.routes[*at]);
         let own = routes.filter(|route| *route.rule.id.namespace == *namespace);
         let found = own.filter_map(|route| route.reversal.as_ref()?.public_path(address));
