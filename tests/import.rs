@@ -138,9 +138,12 @@ fn two_fronts_are_compared_by_the_same_safe_requests() {
     let output = gibbon(&args, &log);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let expected = "requests: 2; equal: 1; different: 1; left out: 1 not safe, 0 not understood\n\
-                    1 × content length: 4 → 7\n    GET /b\n";
+                    1 × content length: 4 → 7\n    GET www.site.com/b\n";
     assert_eq!(text(&output.stdout), expected);
     assert_eq!((old.count(), new.count(), other.count()), (2, 1, 1));
     let args = ["import", "apache", "--replay", &urls[0], &urls[0], "--requests"];
     assert_eq!(gibbon(&args, &log).status.code(), Some(0));
+    let deeper = format!("{}/app", urls[0]);
+    let output = gibbon(&["import", "apache", "--replay", &deeper, &urls[0], "--requests"], &log);
+    assert!(text(&output.stderr).contains("without a path"), "{}", text(&output.stderr));
 }

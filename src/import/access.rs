@@ -179,6 +179,15 @@ impl Guard {
         permitted.clients.access()
     }
 
+    /// Says that what stands nearer counts, if nothing else was said.
+    pub fn yield_to_another(&self, report: &mut Report) {
+        for id in self.ids() {
+            if !report.is_said(id) {
+                report.say(id, Verdict::Converted, "what a section within says counts");
+            }
+        }
+    }
+
     fn ids(&self) -> Vec<Id> {
         let mut ids: Vec<_> = self.order.iter().map(|(id, _)| *id).chain(self.any).collect();
         ids.extend(self.allow.iter().chain(&self.deny).map(|(id, _)| *id));

@@ -322,7 +322,9 @@ impl Maker<'_> {
         let name = self.name(&called, site);
         let guards = [&settings.guard, site.pool_guard(&mapping.to), &site.guard];
         let closed = site.closed(settings, report);
-        let guard = guards.into_iter().find(|guard| !guard.is_empty() && !answered);
+        let mut guards = guards.into_iter().filter(|guard| !guard.is_empty() && !answered);
+        let guard = guards.next();
+        guards.for_each(|guard| guard.yield_to_another(report));
         let guard = closed.as_ref().or(guard);
         for id in &settings.ids {
             report.say(*id, Verdict::Converted, "");

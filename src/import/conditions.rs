@@ -2,6 +2,7 @@
 
 use regex::{Regex, RegexBuilder};
 
+use super::pattern::literals;
 use super::read::Directive;
 use super::secure;
 
@@ -23,6 +24,8 @@ struct Host {
     negated: bool,
     /// The next one may hold instead.
     or: bool,
+    /// The hosts that the pattern stands for, if it is no more than a list of them.
+    names: Option<Vec<String>>,
 }
 
 impl Conditions {
@@ -43,14 +46,26 @@ impl Conditions {
         self.plain && !self.other && self.hosts.is_empty()
     }
 
-    /// Those of these hosts for which they hold; nothing if that is not all that they ask for.
+    /// Those of a site's hosts for which they hold; nothing if that is not all that they ask for.
     pub fn hosts(&self, names: &[String]) -> Option<Vec<String>> {
-        // A wildcard stands for names that may hold or not.
-        if self.other || self.plain || names.is_empty() || names.iter().any(|n| n.starts_with('*'))
-        {
+        if self.other || self.plain {
             return None;
         }
+        // A wildcard stands for names that may hold or not.
+        if names.is_empty() || names.iter().any(|name| name.starts_with('*')) {
+            return self.named().filter(|_| names.is_empty());
+        }
         Some(names.iter().filter(|name| self.hold(name)).cloned().collect())
+    }
+
+    /// The hosts that they name, where they do nothing else.
+    fn named(&self) -> Option<Vec<String>> {
+        let (last, others) = self.hosts.split_last()?;
+        if last.or || !others.iter().all(|host| host.or) {
+            return None;
+        }
+        let names = self.hosts.iter().map(|host| host.names.clone()).collect::<Option<Vec<_>>>();
+        names.map(|names| names.concat())
     }
 
     fn hold(&self, name: &str) -> bool {
@@ -89,6 +104,7 @@ impl Host {
         };
         // Hosts are in small letters here, whatever the case of the pattern.
         let regex = RegexBuilder::new(&pattern).case_insensitive(true).size_limit(LARGEST).build();
-        Some(Self { pattern: regex.ok()?, negated, or: has("or", "ornext") })
+        let names = literals(&pattern).filter(|_| !negated);
+        Some(Self { pattern: regex.ok()?, negated, or: has("or", "ornext"), names })
     }
 }

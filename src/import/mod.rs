@@ -444,6 +444,10 @@ mod tests {
         let proxied = "RewriteCond %{HTTP_HOST} ^a\\.org$ [OR]\nRewriteCond %{HTTP_HOST} =B.org\n\
                        RewriteRule ^/p/(.*)$ http://p/$1 [P]";
         assert_eq!(served(&site(proxied))[0], row("a.org b.org", "/p/", false, "http://p/"));
+        let anywhere = "RewriteCond %{HTTP_HOST} ^(a|B)\\.org$ [NC]\nRewriteRule ^(.*)$ http://p/$1 [P]\n\
+                        ProxyPass /x http://x/";
+        let rows = [row("a.org b.org", "/", false, "http://p/"), row("", "/x", false, "http://x/")];
+        assert_eq!(served(anywhere), rows);
         let other = "RewriteCond %{HTTP_HOST} ^c\nRewriteRule ^/c/(.*)$ http://c/$1 [P]";
         assert_eq!(served(&site(other)).len(), 2);
         for conditions in [

@@ -175,6 +175,16 @@ fn literal(pattern: &str) -> (String, &str) {
     (text, rest)
 }
 
+/// The texts that a pattern stands for, in small letters, if they are all that it does.
+pub fn literals(pattern: &str) -> Option<Vec<String>> {
+    let text = |(pattern, _): &(String, String)| {
+        let inside = pattern.strip_prefix('^')?.strip_suffix('$')?;
+        let (text, rest) = literal(inside);
+        (rest.is_empty() && !text.is_empty()).then(|| text.to_ascii_lowercase())
+    };
+    alternatives(pattern, "").iter().map(text).collect()
+}
+
 /// `^/(a|b)/(.*)$` with `/$1/$2` → `^/a/(.*)$` with `/a/$1`, and the same for b.
 fn alternatives(pattern: &str, target: &str) -> Vec<(String, String)> {
     let mut done = Vec::new();

@@ -514,6 +514,11 @@ impl Site {
         let (prefix, rest) = match (scope.location, args.as_slice()) {
             (Some(location), [first, ..]) if !is_path(first) => (location.to_owned(), &args[..]),
             (_, [path, rest @ ..]) if is_path(path) && !rest.is_empty() => (path.clone(), rest),
+            (None, [_, _, ..]) => {
+                let note = "no path begins so: ProxyPassMatch is for patterns";
+                report.say(directive.id, Verdict::Dropped, note);
+                return Ok(());
+            }
             _ => return Err(directive.error("ProxyPass needs a path and a URL or !")),
         };
         if let Some(pattern) = scope.pattern {
