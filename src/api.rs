@@ -68,7 +68,8 @@ pub struct BalancerSpec {
 
     /// The beginning of the paths that are served, in whole segments: `/shop` matches `/shop` and
     /// `/shop/cart`, not `/shopping`. A `/` at the end counts: `/static/` does not match `/static`.
-    /// The longest path wins. Default: `/`, every path.
+    /// The longest path wins. A path that is another Balancer's for a member that takes `%2F` for `/`
+    /// gets 404. Default: `/`, every path.
     #[serde(default = "root")]
     #[schemars(schema_with = "schema::path")]
     pub path: String,

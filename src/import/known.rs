@@ -382,7 +382,11 @@ pub const DIRECTIVES: &[Known] = &[
     named("BalancerGrowth", Dropped, "the file may grow: nothing to do"),
     named("Proxy100Continue", Dropped, "100-continue is passed on"),
     named("ProxyHCTPsize", Dropped, "one thread checks all members: nothing to do"),
-    named("AllowEncodedSlashes", Approximated, "`%2F` is always passed on as it is"),
+    named(
+        "AllowEncodedSlashes",
+        Approximated,
+        "`%2F` is passed on as it is, where no other Balancer could be meant",
+    ),
     named("MergeSlashes", Dropped, "paths are passed on as they are, but for `.` and `..`"),
     named(
         "KeepAlive",

@@ -874,6 +874,22 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_members_may_take_for_another_rules_is_nobodys() {
+        let table = table(vec![rule("all", "/"), rule("admin", "/admin"), rule("api", "/api/")]);
+        for (path, name) in [
+            ("/api/projects/a%2Fb", "api"),
+            ("/x%2Fadmin", "all"),
+            ("/admin/a%2Fb", "admin"),
+            ("/admin%2Fx", "unknown path"),
+            ("/api/..%2fadmin/x", "unknown path"),
+            ("/api/x%5C..%5c..%5Cadmin", "unknown path"),
+            ("/admin/..%2Fx", "unknown path"),
+        ] {
+            assert_eq!(found(&table, "www.site.com", path), name, "{path}");
+        }
+    }
+
+    #[test]
     fn a_path_alone_goes_before_every_prefix_and_has_nothing_below() {
         let alone = |name: &str, path: &str| {
             let rule = rule(name, path);

@@ -634,8 +634,23 @@ impl Table {
     /// The route for a host (lower case, no port) and a path: the most specific host, and for it
     /// the longest prefix; a host without a matching path falls through to the next best. Where
     /// hosts belong to namespaces, to the next best of the one that the most specific belongs to.
+    ///
+    /// A path that is another rule's for a member that takes `%2F` for `/` is nobody's: what one rule
+    /// shuts must not be reached by another.
     #[must_use]
     pub fn find(&self, host: &str, path: &RequestPath<'_>) -> Found<'_> {
+        let found = self.find_as_written(host, path);
+        let (Found::Route(route), Some(separated)) = (found, path.separated()) else {
+            return found;
+        };
+        let same = RequestPath::resolve(&separated).is_ok_and(|path| {
+            let other = self.find_as_written(host, &path);
+            matches!(other, Found::Route(other) if Arc::ptr_eq(other, route))
+        });
+        if same { found } else { Found::UnknownPath }
+    }
+
+    fn find_as_written(&self, host: &str, path: &RequestPath<'_>) -> Found<'_> {
         let (mut known, mut owner) = (false, None);
         for paths in self.paths(host) {
             known = true;

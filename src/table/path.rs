@@ -54,6 +54,14 @@ impl<'a> RequestPath<'a> {
         Ok(Self { sent, plain })
     }
 
+    /// What a member makes of it that takes `%2F` and `%5C` for separators, if there are any.
+    #[must_use]
+    pub fn separated(&self) -> Option<String> {
+        let plain = self.plain();
+        let has = plain.contains('%') && (plain.contains("%2F") || plain.contains("%5C"));
+        has.then(|| plain.replace("%2F", "/").replace("%5C", "/"))
+    }
+
     /// What goes on to a member.
     #[must_use]
     pub fn sent(&self) -> &str {
@@ -546,6 +554,21 @@ mod tests {
         assert_eq!(prefix.public("/x"), "/static/x");
         assert_eq!(prefix.public(""), "/static/");
         assert_eq!(Prefix::parse("/").unwrap().public("/x"), "/x");
+    }
+
+    #[test]
+    fn encoded_separators_are_found_however_they_are_written() {
+        let separated = |text| RequestPath::resolve(text).unwrap().separated();
+        for (text, expected) in [
+            ("/a%2fb", Some("/a/b")),
+            ("/a%5C..%2Fb", Some("/a/../b")),
+            ("/a%252Fb", None),
+            ("/a%20b", None),
+            ("/a//b", None),
+            ("/a", None),
+        ] {
+            assert_eq!(separated(text).as_deref(), expected, "{text}");
+        }
     }
 
     #[test]
