@@ -247,8 +247,11 @@ impl Maker<'_> {
                 report.say(mapping.id, Verdict::Converted, "nothing else leads there");
             }
         }
-        for part in &parts {
-            self.mapping(part, site, &hosts, &site.settings_of(&part.prefix), report);
+        for (at, part) in &parts {
+            if let Some(part) = part.after(&kept[..*at], &hosts) {
+                let settings = site.settings_of(&part.prefix);
+                self.mapping(&part, site, &hosts, &settings, report);
+            }
         }
         self.secured(first, site, &hosts, report);
         for (id, _) in &site.names {
@@ -756,15 +759,26 @@ impl Site {
         all
     }
 
-    /// The locations below what is proxied that need Balancers of their own.
-    fn parts(&self, kept: &[&Mapping]) -> Vec<Mapping> {
-        let mut parts: Vec<Mapping> = Vec::new();
+    /// The locations below what is proxied that need Balancers of their own, each with the place of
+    /// the mapping that it is a part of.
+    fn parts(&self, kept: &[&Mapping]) -> Vec<(usize, Mapping)> {
+        let mut parts: Vec<(usize, Mapping)> = Vec::new();
         for (scope, _) in self.settings.iter().filter(|(_, settings)| settings.is_apart()) {
-            let serves = kept.iter().find(|m| !m.exact && covers(&m.prefix, scope));
-            let is_new = !kept.iter().any(|m| !m.exact && alike(&m.prefix, scope))
-                && !parts.iter().any(|part| alike(&part.prefix, scope));
-            if let Some(mapping) = serves.filter(|m| is_new && m.to != To::Nowhere) {
-                parts.extend(mapping.below(scope));
+            for (at, mapping) in kept.iter().enumerate() {
+                let is_there =
+                    |m: &Mapping| !m.exact && alike(&m.prefix, scope) && m.hosts == mapping.hosts;
+                let is_new = !kept.iter().any(|kept| is_there(kept))
+                    && !parts.iter().any(|(_, part)| is_there(part));
+                if mapping.exact || !covers(&mapping.prefix, scope) {
+                    continue;
+                }
+                if is_new && mapping.to != To::Nowhere {
+                    parts.extend(mapping.below(scope).map(|part| (at, part)));
+                }
+                // What is for some hosts leaves the others to the next one.
+                if mapping.hosts.is_none() {
+                    break;
+                }
             }
         }
         parts

@@ -74,7 +74,8 @@ impl Errors {
                 continue;
             }
             done.push(*code);
-            report.say(*id, Verdict::Converted, "`spec.errorPages`");
+            let note = if *code == 404 { OF_PATHS } else { "`spec.errorPages`" };
+            report.say(*id, Verdict::Converted, note);
             pages.push(page(vec![code.to_string()], is_overridden(*code), Some(text)));
         }
         let Some((id, ..)) = self.overridden else { return pages };
@@ -93,6 +94,8 @@ impl Errors {
 const OVERRIDDEN: &str =
     "`spec.errorPages` with `overrideMembers`: a line of text, where no ErrorDocument has another";
 
+const OF_PATHS: &str =
+    "`spec.errorPages`, for the paths of Balancers: others get Gibbon's own line";
 const NO_ERROR: &str = "pages are for statuses from 400 to 599";
 
 const fn page(

@@ -444,6 +444,20 @@ mod tests {
         let proxied = "RewriteCond %{HTTP_HOST} ^a\\.org$ [OR]\nRewriteCond %{HTTP_HOST} =B.org\n\
                        RewriteRule ^/p/(.*)$ http://p/$1 [P]";
         assert_eq!(served(&site(proxied))[0], row("a.org b.org", "/p/", false, "http://p/"));
+        let closed = format!("{proxied}\n<Location /x/in>\nRequire ip 10\n</Location>");
+        let specs = yaml(&site(&closed.replace("^/p/", "^/")));
+        let of = |path: &str, host: &str| {
+            let has = |spec: &&serde_json::Value| {
+                let hosts = spec["hosts"].as_array().unwrap();
+                spec["path"] == path && hosts.iter().any(|own| own == host)
+            };
+            let found = specs.iter().find(has).unwrap();
+            (found["members"][0]["url"].clone(), found["access"]["allow"][0].clone())
+        };
+        for (host, url) in [("www.a.org", "http://x/in"), ("b.org", "http://p/x/in")] {
+            assert_eq!(of("/x/in", host), (url.into(), "10.0.0.0/8".into()), "{host}");
+        }
+        assert_eq!(of("/x", "www.a.org").1, serde_json::Value::Null);
         let anywhere = "RewriteCond %{HTTP_HOST} ^(a|B)\\.org$ [NC]\nRewriteRule ^(.*)$ http://p/$1 [P]\n\
                         ProxyPass /x http://x/";
         let rows = [row("a.org b.org", "/", false, "http://p/"), row("", "/x", false, "http://x/")];
