@@ -476,6 +476,20 @@ mod tests {
     }
 
     #[test]
+    fn rules_that_change_no_path_are_accounted_for_by_their_flags() {
+        for (flags, verdict) in [
+            ("", Verdict::Converted),
+            ("[NC]", Verdict::Converted),
+            ("[CO=id:x:.a.org]", Verdict::Dropped),
+            ("[E=a:b]", Verdict::Dropped),
+            ("[L]", Verdict::Dropped),
+        ] {
+            let report = import(&format!("RewriteRule ^/static/ - {flags}")).unwrap().report;
+            assert_eq!(report.entries()[0].verdict, verdict, "{flags}");
+        }
+    }
+
+    #[test]
     fn macros_are_written_out() {
         let text = "<Macro Site $name $names>\n<VirtualHost *>\nServerName $name.org\n\
                     ServerAlias $names\nUse App $name\n</VirtualHost>\n</Macro>\n\

@@ -718,7 +718,8 @@ impl Site {
         } else if let Some(answered) = redirect::rewrite(&pattern, target, flags) {
             self.answered(directive, answered, scope, report);
         } else if target == "-" {
-            report.say(directive.id, Verdict::Converted, "it changes no path");
+            let (verdict, note) = unchanged(flags);
+            report.say(directive.id, verdict, note);
         } else {
             let note = "Gibbon does not rewrite paths: let the members do it";
             report.say(directive.id, Verdict::Dropped, note);
@@ -807,6 +808,23 @@ fn pattern_and_target(directive: &Directive) -> Result<(&str, &str), Error> {
             let name = &directive.node.name;
             Err(directive.error(format!("{name} needs a pattern and a target")))
         }
+    }
+}
+
+/// What a rule does that changes no path.
+fn unchanged(flags: &[String]) -> (Verdict, &'static str) {
+    let names: Vec<_> =
+        flags.iter().map(|flag| flag.split('=').next().unwrap_or_default()).collect();
+    let has = |all: &[&str]| names.iter().any(|name| all.contains(name));
+    if has(&["co", "cookie"]) {
+        (Verdict::Dropped, "cookies come from members, or by `sticky.issue` from Gibbon")
+    } else if has(&["e", "env"]) {
+        (Verdict::Dropped, "Gibbon has no variables")
+    } else if has(&["l", "last", "end", "s", "skip", "c", "chain"]) {
+        let note = "the rules after it are not stopped: write Balancers for what it leaves out";
+        (Verdict::Dropped, note)
+    } else {
+        (Verdict::Converted, "it changes no path")
     }
 }
 
