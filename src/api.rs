@@ -68,10 +68,16 @@ pub struct BalancerSpec {
 
     /// The beginning of the paths that are served, in whole segments: `/shop` matches `/shop` and
     /// `/shop/cart`, not `/shopping`. A `/` at the end counts: `/static/` does not match `/static`.
-    /// The longest path wins. Default: `/`, every path.
+    /// The longest path wins. A path that is another Balancer's for a member that takes `%2F` for `/`
+    /// gets 404. Default: `/`, every path.
     #[serde(default = "root")]
     #[schemars(schema_with = "schema::path")]
     pub path: String,
+
+    /// `Prefix`: `path` is the beginning of the paths. `Exact`: it is the whole path, and goes before
+    /// every prefix; members get the path of their URL as it stands. Default: `Prefix`.
+    #[serde(default, skip_serializing_if = "PathType::is_prefix")]
+    pub path_type: PathType,
 
     /// Who answers the requests: URLs, or Services with all their ready endpoints. At most 512,
     /// with 16,384 addresses in all.
@@ -144,6 +150,12 @@ pub struct BalancerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<Headers>,
 
+    /// What clients get with an error; of several for a status, the first. At most 16. Default: a line
+    /// of text, and what members answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub error_pages: Vec<ErrorPage>,
+
     /// Which clients are served, by address; the others get 403. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
@@ -157,6 +169,24 @@ pub struct BalancerSpec {
     /// brings a certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+}
+
+/// What `path` is.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathType {
+    /// The beginning of the paths that are served.
+    #[default]
+    Prefix,
+    /// The only path that is served.
+    Exact,
+}
+
+impl PathType {
+    /// Whether it is the default.
+    #[must_use]
+    pub fn is_prefix(&self) -> bool {
+        *self == Self::Prefix
+    }
 }
 
 /// What has become of a Balancer; written by Gibbon.
@@ -835,6 +865,36 @@ pub struct Header {
     /// The value, at most 4096 characters, without line breaks.
     #[schemars(schema_with = "schema::header_value")]
     pub value: String,
+}
+
+/// What clients get with an error. Calls of gRPC are left alone.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.contentType) || has(self.body)")
+        .message("must be beside body, which it is about")
+        .field_path(".contentType"),
+)]
+pub struct ErrorPage {
+    /// Statuses from 400 to 599, and ranges of them, such as `404` and `500-599`. From 1 to 16.
+    #[schemars(schema_with = "schema::error_statuses")]
+    pub statuses: Vec<String>,
+
+    /// Whether answers of members with these statuses are replaced too. Of their headers only
+    /// `WWW-Authenticate`, `Retry-After` and `Allow` are kept. Default: false, only errors of Gibbon
+    /// itself are.
+    #[serde(default)]
+    pub override_members: bool,
+
+    /// The body, at most 16384 characters. Default: a line of text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16_384))]
+    pub body: Option<String>,
+
+    /// The type of the body. Only with `body`. Default: `text/html; charset=utf-8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::header_value")]
+    pub content_type: Option<String>,
 }
 
 /// TLS with clients.

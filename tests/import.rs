@@ -79,7 +79,7 @@ fn includes_variables_and_conditions_are_followed() {
 #[test]
 fn what_was_dropped_is_told_and_strictly_an_error() {
     let scratch = Scratch::new("strict");
-    let conf = "ProxyPass / http://app1.site.com/ max=20\nProxyErrorOverride On\n";
+    let conf = "ProxyPass / http://app1.site.com/ ping=1\nCacheEnable disk /\n";
     let conf = scratch.file("httpd.conf", conf);
     let report = scratch.0.join("report.json");
     let report_flag = format!("--report={}", report.display());
@@ -99,11 +99,20 @@ fn members_in_the_cluster_become_services_if_asked() {
     let scratch = Scratch::new("services");
     let conf = scratch.file(
         "httpd.conf",
-        "ServerName www.site.com\nProxyPass / http://app.shop.svc.cluster.local:8080/x/\n",
+        "ServerName www.site.com\nProxyPass /s https://sec.shop.svc/\n\
+         ProxyPass / http://app.shop.svc.cluster.local:8080/x/\n",
     );
     let output = gibbon(&["import", "apache", "--services", "shop"], &conf);
     let yaml = text(&output.stdout);
-    for part in ["namespace: shop", "name: app", "port: 8080", "path: /x/", "preserveHost: false"] {
+    for part in [
+        "namespace: shop",
+        "name: app",
+        "port: 8080",
+        "path: /x/",
+        "preserveHost: false",
+        "protocol: HTTPS",
+        "port: 443",
+    ] {
         assert!(yaml.contains(part), "{part}: {yaml}");
     }
 }
@@ -129,9 +138,12 @@ fn two_fronts_are_compared_by_the_same_safe_requests() {
     let output = gibbon(&args, &log);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let expected = "requests: 2; equal: 1; different: 1; left out: 1 not safe, 0 not understood\n\
-                    1 × content length: 4 → 7\n    GET /b\n";
+                    1 × content length: 4 → 7\n    GET www.site.com/b\n";
     assert_eq!(text(&output.stdout), expected);
     assert_eq!((old.count(), new.count(), other.count()), (2, 1, 1));
     let args = ["import", "apache", "--replay", &urls[0], &urls[0], "--requests"];
     assert_eq!(gibbon(&args, &log).status.code(), Some(0));
+    let deeper = format!("{}/app", urls[0]);
+    let output = gibbon(&["import", "apache", "--replay", &deeper, &urls[0], "--requests"], &log);
+    assert!(text(&output.stderr).contains("without a path"), "{}", text(&output.stderr));
 }

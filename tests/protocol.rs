@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use support::{Act, Gibbon, Member, Options, balancer, eventually, member, ok, response};
+use support::{Act, Gibbon, Member, Options, balancer, eventually, member, named, ok, response};
 
 const HOST: &str = "www.site.com";
 
@@ -868,4 +868,22 @@ fn who_announces_nobody_makes_room_for_the_next() {
     client.send("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
     assert_eq!(client.read().unwrap().text(), "x");
     drop(stalled);
+}
+
+#[test]
+fn a_path_alone_is_served_by_its_own_balancer() {
+    let (all, front) = (Member::new(ok("all")), Member::new(ok("front")));
+    let url = format!("url: 'http://{}/start/'", front.address);
+    let yaml = [
+        balancer(&[member(all.address, "")], ""),
+        named("front", "/", &[url], "pathType: Exact"),
+        named("old", "/old", &[], "pathType: Exact\nredirect: {to: /new/, status: 301}"),
+    ];
+    let gibbon = Gibbon::start(&yaml.join("---\n"));
+    assert_eq!(gibbon.get("www.site.com", "/?a=b").text(), "front");
+    assert_eq!(gibbon.get("www.site.com", "/x").text(), "all");
+    assert_eq!(front.received()[0].line, "GET /start/?a=b HTTP/1.1");
+    assert_eq!(gibbon.get("www.site.com", "/old/").text(), "all");
+    let seen = gibbon.get("www.site.com", "/old?a");
+    assert_eq!(seen.header("location"), Some("http://www.site.com/new/?a"));
 }

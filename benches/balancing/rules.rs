@@ -10,6 +10,7 @@ use gibbon::table::access::Access;
 use gibbon::table::balance::{self, Ask, Method, Tried};
 use gibbon::table::edit::Edits;
 use gibbon::table::load::{Admission, Failure, Load};
+use gibbon::table::pages::Pages;
 use gibbon::table::path::{HostPattern, Prefix};
 use gibbon::table::upstream::UpstreamTls;
 use gibbon::table::{
@@ -529,6 +530,7 @@ fn rule(members: impl Iterator<Item = (usize, f64)>) -> Rule {
         reverse: None,
         request_headers: Edits::default(),
         response_headers: Edits::default(),
+        pages: Pages::default(),
         access: Access::default(),
         tls: None,
         upstream_tls: UpstreamTls::default(),

@@ -38,6 +38,7 @@ fn route(route: &Route, now: Instant) -> Value {
         "name": *rule.id.name,
         "hosts": rule.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "path": rule.prefix.as_str(),
+        "exact": rule.prefix.is_exact(),
         "redirect": rule.redirect.as_ref().map(|redirect| &*redirect.to),
         "refuse": rule.refuse.map(|status| status.as_u16()),
         "waiting": route.queue.waiting(),

@@ -64,6 +64,10 @@ pub(crate) const STATUS_RANGE: Rule<'static> = (
     "self.matches('^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$')",
     "must be a status such as 204, or a range of them such as 200-299",
 );
+pub(crate) const ERROR_RANGE: Rule<'static> = (
+    "self.matches('^[45][0-9][0-9](-[45][0-9][0-9])?$')",
+    "must be a status from 400 to 599 such as 404, or a range of them such as 500-599",
+);
 pub(crate) const STATUS_ORDER: Rule<'static> = (
     "self.size() != 7 || self.substring(0, 3) <= self.substring(4, 7)",
     "must have the smaller status first",
@@ -170,6 +174,12 @@ pub(super) fn check_path(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn statuses(_: &mut SchemaGenerator) -> Schema {
     list(16, &text(7, &[STATUS_RANGE, STATUS_ORDER]))
+}
+
+pub(super) fn error_statuses(_: &mut SchemaGenerator) -> Schema {
+    let mut statuses = list(16, &text(7, &[ERROR_RANGE, STATUS_ORDER]));
+    statuses.insert("minItems".to_owned(), 1.into());
+    statuses
 }
 
 pub(super) fn check_interval(generator: &mut SchemaGenerator) -> Schema {

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use crate::table::balance::{Candidate, Standing};
 use crate::table::explain::{Finding, Other, Place};
 use crate::table::load::Admission;
-use crate::table::path::{self, RequestPath};
+use crate::table::path::RequestPath;
 use crate::table::{Member, Route, RuleId};
 
 /// Members of one request that are kept; those that it was sent to are told of anyway.
@@ -154,7 +154,7 @@ impl Matched {
         Self {
             rule: rule.id.clone(),
             host: rule.covering(host).map(ToString::to_string).unwrap_or_default(),
-            path: rule.prefix.as_str().to_owned(),
+            path: rule.prefix.to_string(),
         }
     }
 }
@@ -374,7 +374,7 @@ impl Explanation {
         };
         let entry = &route.rule.entries[member.entry];
         let rest = route.rule.prefix.rest(&resolved).unwrap_or_default();
-        let target = path::join(&member.site.path, rest);
+        let target = route.rule.prefix.at_member(&member.site.path, rest);
         self.rewrite("request", "path", Some(mask::target(asked)), Some(mask::target(&target)));
         if !entry.preserve_host {
             let host = String::from_utf8_lossy(entry.host.as_bytes()).into_owned();

@@ -137,7 +137,7 @@ fn reason(other: &Other) -> String {
         Why::HostOwned(namespace) => format!("the host belongs to namespace {namespace}"),
         Why::Conflict(rule) => format!("{rule} has host {host} and path {path} and comes first"),
         Why::LessSpecificHost(than) => format!("its host {host} is less specific than {than}"),
-        Why::ShorterPath(than) => format!("its path {path} is shorter than {than}"),
+        Why::ShorterPath(than) => format!("its path {path} is less specific than {than}"),
     }
 }
 

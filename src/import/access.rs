@@ -12,6 +12,7 @@ use crate::table::access::parse_network;
 /// Every address of either family.
 const EVERYBODY: [&str; 2] = ["0.0.0.0/0", "::/0"];
 const LOCAL: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+const BY_METHOD: &str = "Gibbon does not choose by method: let a member decide";
 /// The most networks that fit into a list.
 const MOST: usize = 256;
 
@@ -80,6 +81,9 @@ impl Guard {
                 | "<requireall"
                 | "<requirenone"
                 | "sslverifyclient"
+                | "sslrequire"
+                | "<limit"
+                | "<limitexcept"
         )
     }
 
@@ -93,8 +97,10 @@ impl Guard {
             }
             "sslverifyclient" if first == "none" => report.say(id, Verdict::Converted, ""),
             "sslverifyclient" => {
-                report.say(id, Verdict::Dropped, "Gibbon does not ask clients for certificates");
+                report.say(id, Verdict::Dropped, "write it into the virtual host");
             }
+            "sslrequire" => self.requires.push(Requirement::One(id, false, Who::Other)),
+            "<limit" | "<limitexcept" => self.by_method(directive, report),
             "order" => {
                 let order = first.replace(' ', "");
                 // `mutual-failure` is an old name of the same.
@@ -110,6 +116,35 @@ impl Guard {
                 self.requires.push(requirement(directive, report));
             }
             _ => report.say(id, Verdict::Dropped, "its form is not understood"),
+        }
+    }
+
+    /// One that lets nobody in.
+    pub fn closed(id: Id) -> Self {
+        Self { requires: vec![Requirement::One(id, false, Who::Other)], ..Self::default() }
+    }
+
+    /// What shuts some methods out shuts all of them out: Gibbon does not choose by method.
+    fn by_method(&mut self, section: &Directive, report: &mut Report) {
+        let mut inner = Self::default();
+        for directive in &section.inner {
+            if Self::has(&directive.name) {
+                inner.add(directive, report);
+            } else {
+                report.say(directive.id, Verdict::Dropped, BY_METHOD);
+            }
+        }
+        let open = inner.permitted() == Permitted::all();
+        let (verdict, note) = if open {
+            (Verdict::Converted, "it shuts nobody out")
+        } else {
+            (Verdict::Dropped, BY_METHOD)
+        };
+        for id in inner.ids().into_iter().chain([section.id]) {
+            report.say(id, verdict, note);
+        }
+        if !open {
+            self.requires.push(Requirement::One(section.id, false, Who::Other));
         }
     }
 
@@ -142,6 +177,15 @@ impl Guard {
             report.say(id, verdict, note);
         }
         permitted.clients.access()
+    }
+
+    /// Says that what stands nearer counts, if nothing else was said.
+    pub fn yield_to_another(&self, report: &mut Report) {
+        for id in self.ids() {
+            if !report.is_said(id) {
+                report.say(id, Verdict::Converted, "what a section within says counts");
+            }
+        }
     }
 
     fn ids(&self) -> Vec<Id> {

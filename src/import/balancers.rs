@@ -10,8 +10,9 @@ use super::access::Guard;
 use super::members::{Parts, time};
 use super::redirect::Redirect;
 use super::report::{Id, Report, Verdict};
-use super::secure::Secure;
+use super::secure::{Secure, Verify};
 use super::site::{Edit, Mapping, Settings, Site, To, balancer, covers, member_url};
+use super::upstream::Secret;
 use crate::api;
 use crate::source::balancer::{Place, rule};
 use crate::source::policy::{Namespaces, Policy};
@@ -39,9 +40,10 @@ pub fn balancers(sites: &[Site], options: &Options, report: &mut Report) -> Vec<
         options,
         latency: sites.iter().any(Site::is_ape),
         several: whole.len() > 1,
-        by_tls: hosts_of(&whole, true),
-        in_plain: hosts_of(&whole, false),
+        by_tls: by_tls(&whole),
+        in_plain: in_plain(&whole),
         secrets: BTreeMap::new(),
+        asked: BTreeMap::new(),
         names: BTreeSet::new(),
         served: BTreeMap::new(),
         made: Vec::new(),
@@ -57,13 +59,40 @@ pub fn balancers(sites: &[Site], options: &Options, report: &mut Report) -> Vec<
     maker.made
 }
 
-/// The hosts for which something is proxied, by TLS or without.
-fn hosts_of(sites: &[Site], tls: bool) -> BTreeSet<String> {
-    let serving = sites.iter().filter(|site| {
-        let mappings = site.rewritten.iter().chain(&site.located).chain(&site.mappings);
-        site.secure.is_on() == tls && mappings.into_iter().any(|mapping| !mapping.is_answer())
-    });
+/// The hosts for which something is proxied by TLS.
+fn by_tls(sites: &[Site]) -> BTreeSet<String> {
+    let serving =
+        sites.iter().filter(|site| site.secure.is_on() && site.proxied().next().is_some());
     serving.flat_map(|site| &site.names).map(|(_, name)| name.clone()).collect()
+}
+
+/// What is proxied without TLS, by host.
+fn in_plain(sites: &[Site]) -> BTreeMap<String, Vec<Mapping>> {
+    let mut all: BTreeMap<String, Vec<Mapping>> = BTreeMap::new();
+    // What sends everything to TLS comes before what is proxied.
+    let plain = |site: &&Site| !site.secure.is_on() && site.secure.redirect.is_none();
+    for site in sites.iter().filter(plain) {
+        for (_, name) in &site.names {
+            let is_for = |m: &&Mapping| m.hosts.as_ref().is_none_or(|hosts| hosts.contains(name));
+            let mappings = site.proxied().filter(is_for);
+            let mappings = mappings.map(|mapping| Mapping { hosts: None, ..mapping.clone() });
+            all.entry(name.clone()).or_default().extend(mappings);
+        }
+    }
+    all
+}
+
+/// What a Secret is for; its name says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// The certificate of a host.
+    Host,
+    /// The authorities of clients.
+    Clients,
+    /// The authorities of members.
+    Members,
+    /// Gibbon's own certificate, for members.
+    Own,
 }
 
 struct Maker<'o> {
@@ -74,13 +103,15 @@ struct Maker<'o> {
     several: bool,
     /// Hosts for which something is proxied by TLS.
     by_tls: BTreeSet<String>,
-    /// Hosts for which something is proxied without TLS.
-    in_plain: BTreeSet<String>,
-    /// The Secrets of certificates, by file.
-    secrets: BTreeMap<String, String>,
+    /// What is proxied without TLS, by host.
+    in_plain: BTreeMap<String, Vec<Mapping>>,
+    /// The Secrets that are to be made: what for, of which file, and their names.
+    secrets: BTreeMap<(Use, String), String>,
+    /// Hosts whose clients are asked for certificates, with the Secret of the authorities.
+    asked: BTreeMap<String, String>,
     names: BTreeSet<String>,
     /// Hosts and paths that are served already, and where they lead.
-    served: BTreeMap<(String, String), To>,
+    served: BTreeMap<(String, String, bool), To>,
     made: Vec<Made>,
 }
 
@@ -108,6 +139,7 @@ impl Site {
             whole.guard.clone_from(&site.guard);
         }
         whole.secure = site.secure.or(&self.secure);
+        whole.upstream = site.upstream.or(&self.upstream);
         whole.https = site.https;
         whole.authority.clone_from(&site.authority);
         whole.canonical = site.canonical.or(self.canonical);
@@ -129,6 +161,8 @@ impl Settings {
         if !more.guard.is_empty() {
             self.guard.clone_from(&more.guard);
         }
+        self.verify = more.verify.or(self.verify);
+        self.errors.and(&more.errors);
         for (own, other) in [
             (&mut self.body, &more.body),
             (&mut self.proxy_timeout, &more.proxy_timeout),
@@ -147,6 +181,8 @@ impl Settings {
     /// Whether the paths that it applies to need a Balancer of their own.
     const fn is_apart(&self) -> bool {
         !(self.guard.is_empty()
+            && self.verify.is_none()
+            && self.errors.is_empty()
             && self.body.is_none()
             && self.preserve_host.is_none()
             && self.proxy_timeout.is_none()
@@ -169,15 +205,14 @@ fn alike(a: &str, b: &str) -> bool {
 impl Maker<'_> {
     fn site(&mut self, site: &Site, server: bool, report: &mut Report) {
         let hosts = hosts(site, server, report);
-        self.secret(site, report);
+        self.secrets(site, report);
         let proxied = site.rewritten.iter().chain(&site.located).chain(&site.mappings);
         let all: Vec<&Mapping> = proxied.chain(&site.answers).collect();
         let mut kept: Vec<&Mapping> = Vec::new();
         for mapping in &all {
             // What is not proxied is answered all the same.
             let is_before = |earlier: &&&Mapping| {
-                covers(&earlier.prefix, &mapping.prefix)
-                    && !(earlier.to == To::Nowhere && mapping.is_answer())
+                earlier.covers(mapping) && !(earlier.to == To::Nowhere && mapping.is_answer())
             };
             match kept.iter().find(is_before) {
                 Some(earlier) => {
@@ -190,13 +225,19 @@ impl Maker<'_> {
         let first = self.made.len();
         let parts = site.parts(&kept);
         for (at, mapping) in kept.iter().enumerate() {
+            let Some(mapping) = mapping.after(&kept[..at], &hosts) else {
+                report.say(mapping.id, Verdict::Converted, "never reached: others come first");
+                continue;
+            };
+            let mapping = &mapping;
             let settings = site.settings_of(&mapping.prefix);
             if mapping.to != To::Nowhere {
                 self.mapping(mapping, site, &hosts, &settings, report);
                 continue;
             }
             let answer = site.answers.iter().find_map(|answer| answer.below(&mapping.prefix));
-            let is_left_out = kept[at + 1..].iter().any(|m| covers(&m.prefix, &mapping.prefix));
+            let answer = answer.map(|answer| Mapping { exact: mapping.exact, ..answer });
+            let is_left_out = kept[at + 1..].iter().any(|m| m.covers(mapping));
             if let Some(answer) = answer {
                 report.say(mapping.id, Verdict::Converted, "answered by a redirect");
                 self.mapping(&answer, site, &hosts, &settings, report);
@@ -206,14 +247,18 @@ impl Maker<'_> {
                 report.say(mapping.id, Verdict::Converted, "nothing else leads there");
             }
         }
-        for part in &parts {
-            self.mapping(part, site, &hosts, &site.settings_of(&part.prefix), report);
+        for (at, part) in &parts {
+            if let Some(part) = part.after(&kept[..*at], &hosts) {
+                let settings = site.settings_of(&part.prefix);
+                self.mapping(&part, site, &hosts, &settings, report);
+            }
         }
         self.secured(first, site, &hosts, report);
         for (id, _) in &site.names {
             report.say(*id, Verdict::Converted, "");
         }
         self.reversals(first, site, report);
+        site.close(report);
     }
 
     fn mapping(
@@ -226,7 +271,8 @@ impl Maker<'_> {
     ) {
         let services = self.options.services.as_deref();
         let answered = mapping.is_answer() || mapping.to == To::Nowhere;
-        let hosts = &self.without_tls(mapping, site, hosts, report)[..];
+        let hosts = mapping.hosts_of(hosts);
+        let hosts = &self.without_tls(mapping, site, &hosts, report)[..];
         if hosts.is_empty() && !site.names.is_empty() {
             return;
         }
@@ -278,7 +324,11 @@ impl Maker<'_> {
         }
         let name = self.name(&called, site);
         let guards = [&settings.guard, site.pool_guard(&mapping.to), &site.guard];
-        let guard = guards.into_iter().find(|guard| !guard.is_empty() && !answered);
+        let closed = site.closed(settings, report);
+        let mut guards = guards.into_iter().filter(|guard| !guard.is_empty() && !answered);
+        let guard = guards.next();
+        guards.for_each(|guard| guard.yield_to_another(report));
+        let guard = closed.as_ref().or(guard);
         for id in &settings.ids {
             report.say(*id, Verdict::Converted, "");
         }
@@ -291,8 +341,12 @@ impl Maker<'_> {
             To::Url(_) | To::Pool(..) => self.spec(&hosts, parts, site, settings, report),
         };
         spec.access = guard.and_then(|guard| guard.access(report));
-        spec.tls = self.tls(site);
+        spec.error_pages = settings.errors.pages(report);
+        spec.tls = self.tls(mapping, site, settings);
         (spec.hosts, spec.path) = (hosts, mapping.prefix.clone());
+        if mapping.exact {
+            spec.path_type = api::PathType::Exact;
+        }
         let balancer = api::Balancer {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -317,7 +371,7 @@ impl Maker<'_> {
         let hosts = if hosts.is_empty() { &any[..] } else { hosts };
         let (mut twice, mut same) = (Vec::new(), true);
         for host in hosts {
-            match self.served.entry((host.clone(), mapping.prefix.clone())) {
+            match self.served.entry((host.clone(), mapping.prefix.clone(), mapping.exact)) {
                 Entry::Occupied(taken) => {
                     same &= *taken.get() == mapping.to;
                     twice.push(host.clone());
@@ -340,7 +394,8 @@ impl Maker<'_> {
             To::Elsewhere(redirect) if !site.secure.is_on() => redirect.https(&mapping.prefix),
             _ => None,
         };
-        let Some(sent) = sent.filter(|_| mapping.prefix == "/") else { return hosts.to_vec() };
+        let whole = mapping.prefix == "/" && !mapping.exact;
+        let Some(sent) = sent.filter(|_| whole) else { return hosts.to_vec() };
         let (by_tls, rest): (Vec<_>, Vec<_>) =
             hosts.iter().cloned().partition(|host| self.by_tls.contains(host));
         if let [first, ..] = by_tls.as_slice() {
@@ -355,28 +410,60 @@ impl Maker<'_> {
         rest
     }
 
-    /// The name of the Secret with the certificate of a site.
-    fn secret(&mut self, site: &Site, report: &mut Report) {
-        let Some(file) = site.secure.certificate() else { return site.secure.say(None, report) };
+    /// The Secret that is to be made of a file.
+    fn secret(&mut self, kind: Use, file: &str, site: &Site) -> String {
+        let key = (kind, file.to_owned());
+        if let Some(name) = self.secrets.get(&key) {
+            return name.clone();
+        }
         let host = site.names.first().map_or("site", |(_, name)| name.as_str());
-        let plain = host.replace("*.", "wildcard.").replace(|c: char| !is_of_name(c), "-");
-        let number = self.secrets.values().filter(|name| name.starts_with(&plain)).count();
-        let new = if number == 0 { plain } else { format!("{plain}-{}", number + 1) };
-        let name = self.secrets.entry(file.to_owned()).or_insert(new);
-        site.secure.say(Some(name), report);
+        let mut plain = host.replace("*.", "wildcard.").replace(|c: char| !is_of_name(c), "-");
+        plain.push_str(match kind {
+            Use::Host => "",
+            Use::Clients => "-clients",
+            Use::Members => "-members",
+            Use::Own => "-own",
+        });
+        let mut name = plain.clone();
+        for number in 2.. {
+            if !self.secrets.values().any(|taken| *taken == name) {
+                break;
+            }
+            name = format!("{plain}-{number}");
+        }
+        self.secrets.insert(key, name.clone());
+        name
     }
 
-    /// What a site asks of TLS with clients.
-    fn tls(&self, site: &Site) -> Option<api::Tls> {
-        let plain = site.names.iter().any(|(_, name)| self.in_plain.contains(name));
+    /// The Secrets of a site for TLS with clients.
+    fn secrets(&mut self, site: &Site, report: &mut Report) {
+        let certificate = site.secure.certificate();
+        let certificate = certificate.map(|file| self.secret(Use::Host, file, site));
+        let clients = site.authorities().map(|file| self.secret(Use::Clients, file, site));
+        site.secure.say(certificate.as_deref(), clients.as_deref(), report);
+        for (_, name) in site.names.iter().filter(|_| clients.is_some()) {
+            self.asked.entry(name.clone()).or_insert_with(|| clients.clone().unwrap_or_default());
+        }
+    }
+
+    /// What a site asks of TLS with clients, for what has these settings.
+    fn tls(&mut self, mapping: &Mapping, site: &Site, settings: &Settings) -> Option<api::Tls> {
+        let mappings = site.names.iter().filter_map(|(_, name)| self.in_plain.get(name));
+        let plain = mappings.flatten().any(|plain| plain.covers(mapping));
         let redirect = !plain || site.secure.redirect.is_some();
-        let secret = site.secure.certificate().and_then(|file| self.secrets.get(file)).cloned();
-        let asks = site.secure.is_on() || site.secure.redirect.is_some();
-        asks.then_some(api::Tls {
-            secret_name: secret,
-            client_ca_secret: None,
-            client_certificate: None,
-            redirect,
+        let certificate = site.secure.certificate();
+        let certificate = certificate.map(|file| self.secret(Use::Host, file, site));
+        // What is open without TLS stays so, where others of the host ask for certificates.
+        let clients = site.names.iter().find_map(|(_, name)| self.asked.get(name)).cloned();
+        let (asks, optional) = (site.secure.is_on(), !site.asks(settings));
+        (asks || site.secure.redirect.is_some() || clients.is_some()).then_some(api::Tls {
+            secret_name: certificate,
+            client_certificate: clients
+                .as_ref()
+                .filter(|_| optional)
+                .map(|_| api::ClientCertificate::Optional),
+            client_ca_secret: clients,
+            redirect: redirect && (asks || site.secure.redirect.is_some()),
             hsts: None,
         })
     }
@@ -397,7 +484,14 @@ impl Maker<'_> {
             }
             let to = Redirect { to: format!("https://{host}/"), status: 301, keep_path: true };
             let to = To::Elsewhere(to);
-            let mapping = Mapping { id, prefix: "/".to_owned(), to, params: Vec::new() };
+            let mapping = Mapping {
+                id,
+                prefix: "/".to_owned(),
+                exact: false,
+                hosts: None,
+                to,
+                params: Vec::new(),
+            };
             let plain = Site { secure: Secure::default(), ..site.clone() };
             let hosts = std::slice::from_ref(host);
             self.mapping(&mapping, &plain, hosts, &Settings::default(), report);
@@ -405,13 +499,18 @@ impl Maker<'_> {
     }
 
     fn spec(
-        &self,
+        &mut self,
         hosts: &[String],
         parts: Parts,
         site: &Site,
         settings: &Settings,
         report: &mut Report,
     ) -> api::BalancerSpec {
+        let preserve = settings.preserve_host.map(|(id, on)| {
+            report.say(id, Verdict::Converted, "");
+            on
+        });
+        let upstream_tls = self.upstream(hosts, &parts, site, preserve == Some(true), report);
         let mut sticky = parts.sticky;
         if let Some((id, issue)) = &settings.issue {
             issued(*id, issue, &mut sticky, report);
@@ -419,22 +518,20 @@ impl Maker<'_> {
         let method = parts.method.or_else(|| {
             (!self.latency && parts.members.len() > 1).then_some(api::Method::RoundRobin)
         });
+        let mut balancing = api::Balancing::default();
+        balancing.method = method.unwrap_or(balancing.method);
+        balancing.queue_for = parts.queue_for.unwrap_or(balancing.queue_for);
         let mut timeouts = api::Timeouts::default();
         timeouts.connect = parts.connect.unwrap_or(timeouts.connect);
         timeouts.response = parts.response.or_else(|| seconds(settings, report));
         let reverse = reverse(site, settings, report);
-        let preserve = settings.preserve_host.map(|(id, on)| {
-            report.say(id, Verdict::Converted, "");
-            on
-        });
         api::BalancerSpec {
+            upstream_tls,
             preserve_host: preserve.filter(|on| *on).or(parts.services.then_some(false)),
             headers: headers(settings, hosts.first(), report),
             members: parts.members,
             sticky,
-            balancing: method
-                .filter(|method| *method != api::Method::Latency)
-                .map(|method| api::Balancing { method, ..api::Balancing::default() }),
+            balancing: Some(balancing).filter(|b| *b != api::Balancing::default()),
             failover: Some(parts.failover).filter(|f| *f != api::Failover::default()),
             health_check: parts.health_check,
             timeouts: Some(timeouts).filter(|t| *t != api::Timeouts::default()),
@@ -442,6 +539,45 @@ impl Maker<'_> {
             reverse: Some(reverse).filter(|r| *r != api::Reverse::default()),
             ..empty()
         }
+    }
+
+    /// TLS with members.
+    fn upstream(
+        &mut self,
+        hosts: &[String],
+        parts: &Parts,
+        site: &Site,
+        preserves_host: bool,
+        report: &mut Report,
+    ) -> Option<api::UpstreamTls> {
+        if parts.by_tls.is_empty() {
+            return None;
+        }
+        let upstream = parts.upstream.or(&site.upstream);
+        let mut tls = upstream.spec(
+            &parts.by_tls,
+            &mut |kind, file| {
+                let kind = if kind == Secret::Authorities { Use::Members } else { Use::Own };
+                self.secret(kind, file, site)
+            },
+            report,
+        );
+        // Apache asks members for the name that the client has asked for, then.
+        if preserves_host {
+            match hosts {
+                [host] if !host.starts_with('*') => {
+                    tls.get_or_insert_default().server_name = Some(host.clone());
+                }
+                _ => {
+                    let note = "members are asked by TLS for their own name, whatever the Host: \
+                                `upstreamTLS.serverName`";
+                    for id in &parts.by_tls {
+                        report.say(*id, Verdict::Approximated, note);
+                    }
+                }
+            }
+        }
+        tls
     }
 
     /// Rules for what Gibbon does not derive from the members of this site.
@@ -477,9 +613,9 @@ impl Maker<'_> {
                 let rest = if rest == "/" { "" } else { rest.as_str() };
                 // Those that are no members of the Balancer say nothing either.
                 let urls = pool.members.iter().filter_map(|m| member_url(&m.url).ok());
-                urls.map(|url| url.trim_end_matches('/').to_owned() + rest).collect()
+                urls.map(|(url, _)| url.trim_end_matches('/').to_owned() + rest).collect()
             }
-            None => vec![url.to_owned()],
+            None => vec![member_url(url).map_or(url.to_owned(), |(url, _)| url)],
         };
         let bare = |url: &str| url.trim_end_matches('/').to_ascii_lowercase();
         let of_member = |url: &str| {
@@ -548,7 +684,71 @@ impl Maker<'_> {
     }
 }
 
+impl Mapping {
+    /// The same without the hosts for which others come first; none if that is all of them.
+    fn after(&self, earlier: &[&Self], hosts: &[String]) -> Option<Self> {
+        let mut left = self.hosts_of(hosts);
+        let before = left.len();
+        for earlier in earlier.iter().filter(|earlier| earlier.covers_paths(self)) {
+            let own = earlier.hosts.as_deref().unwrap_or_default();
+            if !(earlier.to == To::Nowhere && self.is_answer()) {
+                left.retain(|host| !own.contains(host));
+            }
+        }
+        match (left.len(), before) {
+            (0, 1..) => None,
+            (now, _) if now == before => Some(self.clone()),
+            _ => Some(Self { hosts: Some(left), ..self.clone() }),
+        }
+    }
+
+    /// Those of a site's hosts for which it is; none: any.
+    fn hosts_of(&self, hosts: &[String]) -> Vec<String> {
+        match &self.hosts {
+            None => hosts.to_vec(),
+            Some(own) if hosts.is_empty() => own.clone(),
+            Some(own) => hosts.iter().filter(|host| own.contains(host)).cloned().collect(),
+        }
+    }
+}
+
 impl Site {
+    /// What goes to members.
+    fn proxied(&self) -> impl Iterator<Item = &Mapping> {
+        let mappings = self.rewritten.iter().chain(&self.located).chain(&self.mappings);
+        mappings.filter(|mapping| matches!(mapping.to, To::Url(_) | To::Pool(..)))
+    }
+
+    /// The file with the authorities of clients, if any client is asked for a certificate.
+    fn authorities(&self) -> Option<&str> {
+        let settings = self.settings.iter().filter_map(|(_, settings)| settings.verify);
+        let asks = self.secure.verify.into_iter().chain(settings).any(|(_, v)| v != Verify::Never);
+        self.secure.authorities().filter(|_| asks)
+    }
+
+    /// Says of TLS with members that it makes no difference, where it has made none.
+    fn close(&self, report: &mut Report) {
+        let pools = self.pools.values().map(|pool| &pool.upstream);
+        let workers = self.workers.iter().map(|(_, worker)| &worker.upstream);
+        for upstream in pools.chain(workers).chain([&self.upstream]) {
+            upstream.close(report);
+        }
+    }
+
+    /// Whether clients need a certificate for what has these settings.
+    fn asks(&self, settings: &Settings) -> bool {
+        let verify = settings.verify.or(self.secure.verify);
+        self.secure.is_on() && verify.is_some_and(|(_, verify)| verify == Verify::Always)
+    }
+
+    /// Says what asking clients becomes; who lets nobody in where there are no authorities.
+    fn closed(&self, settings: &Settings, report: &mut Report) -> Option<Guard> {
+        let (id, verify) = settings.verify.or(self.secure.verify)?;
+        verify.say(id, settings.verify.is_some(), &self.secure, report);
+        let unknown = self.asks(settings) && self.secure.authorities().is_none();
+        unknown.then(|| Guard::closed(id))
+    }
+
     /// What applies to a path; a slash at its end makes no difference.
     fn settings_of(&self, prefix: &str) -> Settings {
         let mut all = Settings::default();
@@ -559,15 +759,26 @@ impl Site {
         all
     }
 
-    /// The locations below what is proxied that need Balancers of their own.
-    fn parts(&self, kept: &[&Mapping]) -> Vec<Mapping> {
-        let mut parts: Vec<Mapping> = Vec::new();
+    /// The locations below what is proxied that need Balancers of their own, each with the place of
+    /// the mapping that it is a part of.
+    fn parts(&self, kept: &[&Mapping]) -> Vec<(usize, Mapping)> {
+        let mut parts: Vec<(usize, Mapping)> = Vec::new();
         for (scope, _) in self.settings.iter().filter(|(_, settings)| settings.is_apart()) {
-            let serves = kept.iter().find(|mapping| covers(&mapping.prefix, scope));
-            let is_new = !kept.iter().any(|m| alike(&m.prefix, scope))
-                && !parts.iter().any(|part| alike(&part.prefix, scope));
-            if let Some(mapping) = serves.filter(|m| is_new && m.to != To::Nowhere) {
-                parts.extend(mapping.below(scope));
+            for (at, mapping) in kept.iter().enumerate() {
+                let is_there =
+                    |m: &Mapping| !m.exact && alike(&m.prefix, scope) && m.hosts == mapping.hosts;
+                let is_new = !kept.iter().any(|kept| is_there(kept))
+                    && !parts.iter().any(|(_, part)| is_there(part));
+                if mapping.exact || !covers(&mapping.prefix, scope) {
+                    continue;
+                }
+                if is_new && mapping.to != To::Nowhere {
+                    parts.extend(mapping.below(scope).map(|part| (at, part)));
+                }
+                // What is for some hosts leaves the others to the next one.
+                if mapping.hosts.is_none() {
+                    break;
+                }
             }
         }
         parts
@@ -617,6 +828,7 @@ const fn empty() -> api::BalancerSpec {
         class_name: None,
         hosts: Vec::new(),
         path: String::new(),
+        path_type: api::PathType::Prefix,
         members: Vec::new(),
         redirect: None,
         refuse: None,
@@ -629,6 +841,7 @@ const fn empty() -> api::BalancerSpec {
         preserve_host: None,
         reverse: None,
         headers: None,
+        error_pages: Vec::new(),
         access: None,
         upstream_tls: None,
         tls: None,

@@ -38,8 +38,6 @@ const FILES: &str =
     "Gibbon serves no files: let a member serve them, with a Balancer for their path";
 const CLIENT_TLS: &str =
     "Gibbon speaks TLS 1.2 and 1.3 with the ciphers that are safe; there is no setting";
-const MEMBER_TLS: &str =
-    "members by https are checked against the system's certificates, with SNI; there is no setting";
 const FORWARD: &str = "Gibbon is no forward proxy: nothing to do";
 const LOGIN: &str = "Gibbon does not ask who somebody is: let the members do it";
 const BUFFERS: &str = "Gibbon streams bodies and sizes its buffers itself: nothing to do";
@@ -101,13 +99,13 @@ pub const DIRECTIVES: &[Known] = &[
         "ProxyPassMatch",
         "ProxyPassMatch ^/a/(.*)$ http://a.site.com/a/$1",
         Converted,
-        "a Balancer, where the pattern is a prefix; others are dropped",
+        "a Balancer, where the pattern is a prefix or one path (`pathType: Exact`); others are dropped",
     ),
     known(
         "RewriteRule",
         "RewriteRule ^/a/(.*)$ http://a.site.com/a/$1 [P]",
         Converted,
-        "without conditions: with `[P]` as ProxyPassMatch, with `[R]`, `[F]` or `[G]` as RedirectMatch; others are dropped",
+        "with `[P]` as ProxyPassMatch, with `[R]`, `[F]` or `[G]` as RedirectMatch; with `%{HTTP_HOST}` in the target for each host. Others are dropped",
     ),
     known(
         "<Proxy>",
@@ -169,8 +167,8 @@ pub const DIRECTIVES: &[Known] = &[
     known(
         "ProxyErrorOverride",
         "ProxyErrorOverride On",
-        Dropped,
-        "error pages come from the members: let them write what clients should see",
+        Converted,
+        "`spec.errorPages` with `overrideMembers`: a line of text, where no ErrorDocument has another",
     ),
     known(
         "Header",
@@ -194,7 +192,7 @@ pub const DIRECTIVES: &[Known] = &[
         "RedirectMatch",
         "RedirectMatch ^/old/(.*)$ http://new.site.com/$1",
         Converted,
-        "as Redirect, where the pattern is a prefix; others are dropped",
+        "as Redirect, where the pattern is a prefix or one path; others are dropped",
     ),
     known(
         "RedirectPermanent",
@@ -286,7 +284,33 @@ pub const DIRECTIVES: &[Known] = &[
         "SSLVerifyClient",
         "SSLVerifyClient none",
         Converted,
-        "Gibbon does not ask clients for certificates: with `require`, nobody is let in",
+        "`spec.tls.clientCASecret` and `clientCertificate`, also for a `<Location>`; without SSLCACertificateFile `require` lets nobody in",
+    ),
+    known(
+        "SSLCACertificateFile",
+        "SSLEngine On\nSSLVerifyClient require\nSSLCACertificateFile /etc/ssl/partners.pem",
+        Approximated,
+        "`spec.tls.clientCASecret`; the report has the command that makes the Secret",
+    ),
+    known(
+        "SSLCACertificatePath",
+        "SSLEngine On\nSSLVerifyClient require\nSSLCACertificatePath /etc/ssl/partners",
+        Approximated,
+        "as SSLCACertificateFile, of all files in it",
+    ),
+    named("SSLCADNRequestFile", Dropped, "clients are told the authorities of `clientCASecret`"),
+    named("SSLVerifyDepth", Dropped, "chains may be as long as they are"),
+    named(
+        "SSLCARevocationFile",
+        Dropped,
+        "revoked certificates of clients are let in: use ones that end soon",
+    ),
+    named("SSLRequireSSL", Approximated, "`spec.tls.redirect` sends requests to TLS"),
+    known(
+        "SSLRequire",
+        "<Proxy *>\nSSLRequire false\n</Proxy>",
+        Dropped,
+        "nobody is let in: Gibbon does not look into certificates",
     ),
     known(
         "ProxyHCExpr",
@@ -305,7 +329,7 @@ pub const DIRECTIVES: &[Known] = &[
     named(
         "RewriteCond",
         Dropped,
-        "Gibbon chooses by host and path alone: let a member decide. With HTTPS off before what sends everything to https, it is `spec.tls.redirect`",
+        "Gibbon chooses by host and path alone: let a member decide. HTTP_HOST is `spec.hosts`; HTTPS off before what sends everything to https is `spec.tls.redirect`",
     ),
     named("RewriteBase", Dropped, "Gibbon does not rewrite paths, but for a Balancer's own"),
     named("RewriteMap", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
@@ -327,17 +351,18 @@ pub const DIRECTIVES: &[Known] = &[
         "for `balancer-manager` see Gibbon's `/table` and `/metrics`; members do all else",
     ),
     named("AddHandler", Dropped, FILES),
-    named(
+    known(
         "ErrorDocument",
-        Dropped,
-        "Gibbon's own errors are a line of text; members write the rest",
+        "ErrorDocument 503 Maintenance",
+        Converted,
+        "`spec.errorPages`, if it is a text; files and redirects are dropped",
     ),
     named("LoadModule", Converted, "Gibbon has no modules"),
     named("Listen", Approximated, "`gibbon serve --listen`"),
     named("NameVirtualHost", Converted, "hosts are always told apart by name"),
     named("ServerSignature", Converted, "Gibbon does not say who it is"),
     named("ServerTokens", Converted, "Gibbon does not say who it is"),
-    named("TraceEnable", Dropped, "TRACE is passed on to members as any method"),
+    named("TraceEnable", Approximated, "TRACE always gets 405"),
     named("ProxyRequests", Converted, "Gibbon is never a forward proxy"),
     named("ProxyBlock", Dropped, FORWARD),
     named("NoProxy", Dropped, FORWARD),
@@ -357,7 +382,11 @@ pub const DIRECTIVES: &[Known] = &[
     named("BalancerGrowth", Dropped, "the file may grow: nothing to do"),
     named("Proxy100Continue", Dropped, "100-continue is passed on"),
     named("ProxyHCTPsize", Dropped, "one thread checks all members: nothing to do"),
-    named("AllowEncodedSlashes", Approximated, "`%2F` is always passed on as it is"),
+    named(
+        "AllowEncodedSlashes",
+        Approximated,
+        "`%2F` is passed on as it is, where no other Balancer could be meant",
+    ),
     named("MergeSlashes", Dropped, "paths are passed on as they are, but for `.` and `..`"),
     named(
         "KeepAlive",
@@ -402,14 +431,24 @@ pub const DIRECTIVES: &[Known] = &[
         "<LocationMatch>",
         "<LocationMatch ^/a/>\nProxyPass http://a.site.com\n</LocationMatch>",
         Converted,
-        "as `<Location>` and ProxyPassMatch, where the pattern is a prefix; others are dropped",
+        "as `<Location>` and ProxyPassMatch, where the pattern is a prefix; of others all is dropped, and what they shut is open: the report says so",
     ),
     named("<ProxyMatch>", Dropped, "write a `<Proxy>` of one balancer"),
     named("<If>", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
     named("<ElseIf>", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
     named("<Else>", Dropped, "Gibbon chooses by host and path alone: let a member decide"),
-    named("<Limit>", Dropped, "Gibbon does not choose by method: let a member decide"),
-    named("<LimitExcept>", Dropped, "Gibbon does not choose by method: let a member decide"),
+    known(
+        "<Limit>",
+        "<Proxy *>\n<Limit POST>\nRequire user a\n</Limit>\n</Proxy>",
+        Dropped,
+        "Gibbon does not choose by method: where it shuts anybody out, nobody is let in",
+    ),
+    known(
+        "<LimitExcept>",
+        "<Proxy *>\n<LimitExcept GET>\nRequire user a\n</LimitExcept>\n</Proxy>",
+        Dropped,
+        "Gibbon does not choose by method: where it shuts anybody out, nobody is let in",
+    ),
     named("AddOutputFilterByType", Dropped, "Gibbon does not change bodies: let members compress"),
     named("AddOutputFilter", Dropped, "Gibbon does not change bodies"),
     named("SetOutputFilter", Dropped, "Gibbon does not change bodies: let members compress"),
@@ -432,14 +471,58 @@ pub const DIRECTIVES: &[Known] = &[
     named("SSLSessionCache", Converted, "Gibbon resumes sessions by itself"),
     named("SSLSessionTickets", Converted, "Gibbon resumes sessions by itself"),
     named("SSLOptions", Dropped, "Gibbon has no variables"),
-    named("SSLProxyEngine", Converted, "a member by https is asked by TLS"),
-    named("SSLProxyVerify", Approximated, MEMBER_TLS),
-    named("SSLProxyCheckPeerCN", Approximated, MEMBER_TLS),
-    named("SSLProxyCheckPeerName", Approximated, MEMBER_TLS),
-    named("SSLProxyCheckPeerExpire", Approximated, MEMBER_TLS),
-    named("SSLProxyProtocol", Approximated, MEMBER_TLS),
-    named("SSLProxyCACertificateFile", Dropped, MEMBER_TLS),
-    named("SSLProxyMachineCertificateFile", Dropped, MEMBER_TLS),
+    known(
+        "SSLProxyEngine",
+        "SSLProxyEngine On",
+        Converted,
+        "a member by https is asked by TLS, and its certificate verified, which Apache does by SSLProxyVerify only",
+    ),
+    known(
+        "SSLProxyVerify",
+        "SSLProxyVerify require\nProxyPass /s https://a.site.com",
+        Converted,
+        "`none` is `upstreamTLS.insecureSkipVerify`, where anybody is taken for the member",
+    ),
+    known(
+        "SSLProxyCheckPeerName",
+        "SSLProxyCheckPeerName on\nProxyPass /s https://a.site.com",
+        Converted,
+        "Gibbon looks at it, unless it is off and nothing is verified",
+    ),
+    known(
+        "SSLProxyCheckPeerCN",
+        "SSLProxyCheckPeerCN on\nProxyPass /s https://a.site.com",
+        Converted,
+        "as SSLProxyCheckPeerName",
+    ),
+    known(
+        "SSLProxyCheckPeerExpire",
+        "SSLProxyCheckPeerExpire on\nProxyPass /s https://a.site.com",
+        Converted,
+        "as SSLProxyCheckPeerName",
+    ),
+    known(
+        "SSLProxyCACertificateFile",
+        "SSLProxyCACertificateFile /etc/ssl/ca.pem\nProxyPass /s https://a.site.com",
+        Approximated,
+        "`upstreamTLS.caSecret`; the report has the command that makes the Secret",
+    ),
+    known(
+        "SSLProxyCACertificatePath",
+        "SSLProxyCACertificatePath /etc/ssl/ca\nProxyPass /s https://a.site.com",
+        Approximated,
+        "as SSLProxyCACertificateFile, of all files in it",
+    ),
+    known(
+        "SSLProxyMachineCertificateFile",
+        "SSLProxyMachineCertificateFile /etc/ssl/own.pem\nProxyPass /s https://a.site.com",
+        Approximated,
+        "`upstreamTLS.certificateSecret`; the report has the command that makes the Secret",
+    ),
+    named("SSLProxyProtocol", Approximated, CLIENT_TLS),
+    named("SSLProxyCipherSuite", Approximated, CLIENT_TLS),
+    named("SSLProxyVerifyDepth", Dropped, "chains may be as long as they are"),
+    named("SSLProxyCARevocationFile", Dropped, "revoked certificates of members are taken"),
     named("ServerAdmin", Dropped, PROCESS),
     named("ErrorLog", Dropped, PROCESS),
     named("LogLevel", Approximated, "`gibbon serve --log`"),
@@ -464,8 +547,7 @@ pub const DIRECTIVES: &[Known] = &[
     named("EnableMMAP", Dropped, PROCESS),
 ];
 
-const POOL: &str = "connections to members are opened as needed, kept for 4 s without work, and not \
-     counted against a limit";
+const POOL: &str = "connections to members are opened as needed, and kept for 4 s without work";
 
 /// Parameters of a balancer: on `ProxyPass … balancer://`, or by `ProxySet` in its `<Proxy>`.
 pub const BALANCER_PARAMETERS: &[Known] = &[
@@ -523,7 +605,7 @@ pub const BALANCER_PARAMETERS: &[Known] = &[
         "timeout",
         "timeout=5",
         Dropped,
-        "a request never waits for a free member: nothing to do",
+        "when all members are out they are tried at once: nothing to do",
     ),
     known("nonce", "nonce=None", Dropped, "there is no balancer-manager"),
     known("growth", "growth=5", Dropped, "the file may grow: nothing to do"),
@@ -554,13 +636,29 @@ pub const MEMBER_PARAMETERS: &[Known] = &[
         Converted,
         "`timeouts.connect`, one for all members",
     ),
-    known("ping", "ping=1", Dropped, "a request that a member has not seen goes to another anyhow"),
+    known(
+        "ping",
+        "ping=1",
+        Dropped,
+        "members are not asked before each request: what a member has not seen goes to another, and one \
+         that hangs is found by `timeouts.response` or a `healthCheck`. A client's own Expect is passed on",
+    ),
     known("keepalive", "keepalive=On", Approximated, POOL),
     known("min", "min=1", Approximated, POOL),
-    known("max", "max=20", Dropped, POOL),
+    known(
+        "max",
+        "max=20",
+        Approximated,
+        "`maxInFlight`, of each address and one Gibbon; Apache's is of each of its processes",
+    ),
     known("smax", "smax=5", Approximated, POOL),
     known("ttl", "ttl=60", Approximated, POOL),
-    known("acquire", "acquire=100", Dropped, POOL),
+    known(
+        "acquire",
+        "acquire=100",
+        Converted,
+        "`balancing.queueFor` where there is `max`, one for all members; else nothing waits",
+    ),
     known(
         "disablereuse",
         "disablereuse=On",

@@ -3,11 +3,14 @@
 use super::checks::Checks;
 use super::known::{self, Known};
 use super::report::{Id, Report, Verdict};
-use super::site::{Param, Pool, Site, member_url};
+use super::site::{Member, Param, Pool, Site, Worker, member_url};
+use super::upstream::Upstream;
 use crate::api;
 
 /// The most members that one request is sent to.
 const MOST_ATTEMPTS: usize = 16;
+/// How long a request waits for a member that has its most: without `acquire`, Apache's has no end.
+const PATIENCE: api::Duration = api::Duration::from_secs(60);
 
 /// What a balancer says, in Gibbon's terms.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +31,12 @@ pub struct Parts {
     pub services: bool,
     /// `healthCheck`.
     pub health_check: Option<api::HealthCheck>,
+    /// `balancing.queueFor`.
+    pub queue_for: Option<api::Duration>,
+    /// The members that are asked by TLS.
+    pub by_tls: Vec<Id>,
+    /// TLS with them.
+    pub upstream: Upstream,
 }
 
 /// A value that each member may have, where Gibbon has one for all.
@@ -46,6 +55,8 @@ struct Draft {
     retry: Varied<api::Duration>,
     timeout: Varied<api::Duration>,
     connect: Varied<api::Duration>,
+    /// How long a request waits where a member has its most.
+    acquire: Varied<api::Duration>,
 }
 
 /// How the session is found.
@@ -96,25 +107,13 @@ impl Parts {
         services: Option<&str>,
         report: &mut Report,
     ) -> Self {
-        let mut parts = Self::default();
+        let mut parts = Self { upstream: pool.upstream.clone(), ..Self::default() };
         let mut draft = Draft::new();
         for id in &pool.ids {
             report.say(*id, Verdict::Converted, "");
         }
         for member in &pool.members {
-            let url = match member_url(&member.url) {
-                Ok(url) => url,
-                Err(why) => {
-                    report.say(member.id, Verdict::Dropped, why);
-                    continue;
-                }
-            };
-            report.say(member.id, Verdict::Converted, "");
-            let params: Vec<_> = site.worker(&member.url).chain(&member.params).cloned().collect();
-            let url = join(&url, path);
-            draft.checks.member(&url, &params, &site.checks);
-            let entry = draft.member(&url, &params, report);
-            parts.push(entry, member.id, services, report);
+            parts.member(&mut draft, member, path, site, services, report);
         }
         draft.finish(&mut parts, site, report);
         let params: Vec<_> = pool.params.iter().chain(more).cloned().collect();
@@ -133,12 +132,39 @@ impl Parts {
     ) -> Self {
         let mut parts = Self::default();
         let mut draft = Draft::new();
-        let params: Vec<_> = site.worker(url).chain(params).cloned().collect();
-        draft.checks.member(url, &params, &site.checks);
-        let entry = draft.member(url, &params, report);
-        parts.push(entry, id, services, report);
+        let member = Member { id, url: url.to_owned(), params: params.to_vec() };
+        parts.member(&mut draft, &member, "", site, services, report);
         draft.finish(&mut parts, site, report);
         parts
+    }
+
+    fn member(
+        &mut self,
+        draft: &mut Draft,
+        member: &Member,
+        path: &str,
+        site: &Site,
+        services: Option<&str>,
+        report: &mut Report,
+    ) {
+        let (url, protocol) = match member_url(&member.url) {
+            Ok(known) => known,
+            Err(why) => return report.say(member.id, Verdict::Dropped, why),
+        };
+        report.say(member.id, Verdict::Converted, "");
+        let url = join(&url, path);
+        let mut params = Vec::new();
+        for worker in site.workers_of(&member.url) {
+            params.extend(worker.params.iter().cloned());
+            self.upstream = worker.upstream.or(&self.upstream);
+        }
+        params.extend(member.params.iter().cloned());
+        draft.checks.member(&url, &params, &site.checks);
+        if url.starts_with("https:") {
+            self.by_tls.push(member.id);
+        }
+        let entry = api::Member { protocol, ..draft.member(&url, &params, report) };
+        self.push(entry, member.id, services, report);
     }
 
     fn push(
@@ -153,7 +179,8 @@ impl Parts {
         match found {
             Some(Ok((service, path))) => {
                 report.say(id, Verdict::Converted, format!("the Service {}", service.name));
-                member.url = None;
+                let secure = member.url.take().is_some_and(|url| url.starts_with("https:"));
+                member.protocol = member.protocol.or(secure.then_some(api::Protocol::Https));
                 member.path = path;
                 member.service = Some(service);
                 self.services = true;
@@ -249,6 +276,7 @@ impl Draft {
             ),
             timeout: Varied::new("`timeouts.response`, one for all members"),
             connect: Varied::new("`timeouts.connect`, one for all members"),
+            acquire: Varied::new("`balancing.queueFor`, one for all members"),
         }
     }
 
@@ -334,6 +362,18 @@ impl Draft {
                 self.connect.given.push(given(time(value))?);
                 Ok(None)
             }
+            "acquire" => {
+                self.acquire.given.push(given(time_in(value, "ms"))?);
+                Ok(None)
+            }
+            "max" => {
+                let most = value.parse::<u32>().map_err(|_| ())?;
+                // 0 is as many as there are threads.
+                member.max_in_flight =
+                    Some(u16::try_from(most).unwrap_or(u16::MAX)).filter(|m| *m > 0);
+                let known = (known.verdict, known.meaning.to_owned());
+                if most == 0 { good } else { Ok(Some(known)) }
+            }
             "keepalive" | "disablereuse" if !is_on(value) => good,
             _ if known.verdict == Verdict::Converted => good,
             _ => Ok(Some((known.verdict, known.meaning.to_owned()))),
@@ -355,6 +395,9 @@ impl Draft {
         }
         parts.response = self.timeout.one(members, Verdict::Converted, report, most);
         parts.connect = self.connect.one(members, Verdict::Converted, report, most);
+        let limited = parts.members.iter().any(|member| member.max_in_flight.is_some());
+        let wait = self.acquire.one(members, Verdict::Converted, report, most);
+        parts.queue_for = limited.then_some(wait.unwrap_or(PATIENCE));
     }
 }
 
@@ -377,10 +420,10 @@ impl Draft {
 
 impl Site {
     /// What `<Proxy http://…>` and `ProxySet http://…` say of a member.
-    fn worker<'s>(&'s self, url: &'s str) -> impl Iterator<Item = &'s Param> {
+    fn workers_of<'s>(&'s self, url: &'s str) -> impl Iterator<Item = &'s Worker> {
         let bare = |url: &str| url.trim_end_matches('/').to_ascii_lowercase();
         let own = self.workers.iter().filter(move |(of, _)| bare(of) == bare(url));
-        own.flat_map(|(_, params)| params)
+        own.map(|(_, worker)| worker)
     }
 }
 
@@ -468,11 +511,17 @@ fn gcd(a: u32, b: u32) -> u32 {
 
 /// A time in seconds, or with `ms`, `s`, `mi` or `h`.
 pub fn time(value: &str) -> Option<api::Duration> {
+    time_in(value, "s")
+}
+
+/// A time in this unit, or in its own.
+fn time_in(value: &str, unit: &str) -> Option<api::Duration> {
     let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
     let number: u64 = value[..digits].parse().ok().filter(|number| *number < 1_000_000_000)?;
-    let seconds = match value[digits..].to_ascii_lowercase().as_str() {
+    let own = value[digits..].to_ascii_lowercase();
+    let seconds = match if own.is_empty() { unit } else { &own } {
         "ms" => return Some(api::Duration::from_millis(number)),
-        "" | "s" => number,
+        "s" => number,
         "mi" | "min" => number * 60,
         "h" => number * 3600,
         _ => return None,
@@ -491,9 +540,10 @@ fn join(url: &str, path: &str) -> String {
 
 /// `http://app.shop.svc.cluster.local:8080/x` → the Service `app` of the namespace `shop`.
 fn service(url: &str, namespace: &str) -> Option<Result<(api::Service, Option<String>), String>> {
-    let rest = url.strip_prefix("http://")?;
+    let plain = url.strip_prefix("http://").map(|rest| (rest, "80"));
+    let (rest, port) = plain.or_else(|| Some((url.strip_prefix("https://")?, "443")))?;
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-    let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
+    let (host, port) = authority.split_once(':').unwrap_or((authority, port));
     let labels: Vec<_> = host.split('.').collect();
     let at = labels.iter().position(|label| label.eq_ignore_ascii_case("svc"))?;
     Some(match labels.get(..at)? {
@@ -556,6 +606,6 @@ mod tests {
         assert!(read("http://app.other.svc/").unwrap().is_err());
         assert!(read("http://app-0.app.shop.svc/").unwrap().is_err());
         assert_eq!(read("http://app.site.com/"), None);
-        assert_eq!(read("https://app.shop.svc/"), None);
+        assert_eq!(read("https://app.shop.svc/").unwrap().unwrap().1, api::Port::Number(443));
     }
 }

@@ -7,6 +7,8 @@ use super::report::Verdict;
 pub struct Plain {
     /// The prefix of paths.
     pub prefix: String,
+    /// The path is matched alone.
+    pub exact: bool,
     /// The URL that takes its place; or `!`.
     pub target: String,
     /// How it differs from the pattern, if it does.
@@ -33,7 +35,6 @@ enum Tail {
 /// The most patterns that one with alternatives becomes.
 const MOST: usize = 32;
 const SEGMENTS: &str = "the prefix is of whole segments, and the pattern's is not";
-const BELOW: &str = "what is below the path is matched too";
 
 impl Plain {
     /// Reads a pattern and its target, with each of its alternatives written out.
@@ -78,12 +79,10 @@ impl Plain {
         if !prefix.starts_with('/') {
             return Err("the pattern does not begin with /");
         }
-        if prefix == "/" && tail == Tail::End {
-            return Err("the pattern is for / alone, and Gibbon has prefixes");
-        }
         if target == "!" {
             let differs = Self::differs(&prefix, tail);
-            return Ok(Self { prefix, target: "!".to_owned(), differs });
+            let exact = tail == Tail::End;
+            return Ok(Self { prefix, exact, target: "!".to_owned(), differs });
         }
         Self::target(prefix, tail, outer, &bare, target)
     }
@@ -119,6 +118,7 @@ impl Plain {
                 return Ok(Self {
                     target: target.trim_end_matches('/').to_owned() + &prefix,
                     prefix,
+                    exact: tail == Tail::End,
                     differs,
                 });
             }
@@ -134,12 +134,11 @@ impl Plain {
         if target.matches('/').count() == 2 {
             target.push('/');
         }
-        Ok(Self { prefix, target, differs })
+        Ok(Self { prefix, exact: tail == Tail::End, target, differs })
     }
 
     fn differs(prefix: &str, tail: Tail) -> Option<&'static str> {
         match tail {
-            Tail::End => Some(BELOW),
             Tail::Open | Tail::Any | Tail::Rest if !prefix.ends_with('/') => Some(SEGMENTS),
             _ => None,
         }
@@ -174,6 +173,16 @@ fn literal(pattern: &str) -> (String, &str) {
         rest = after;
     }
     (text, rest)
+}
+
+/// The texts that a pattern stands for, in small letters, if they are all that it does.
+pub fn literals(pattern: &str) -> Option<Vec<String>> {
+    let text = |(pattern, _): &(String, String)| {
+        let inside = pattern.strip_prefix('^')?.strip_suffix('$')?;
+        let (text, rest) = literal(inside);
+        (rest.is_empty() && !text.is_empty()).then(|| text.to_ascii_lowercase())
+    };
+    alternatives(pattern, "").iter().map(text).collect()
 }
 
 /// `^/(a|b)/(.*)$` with `/$1/$2` → `^/a/(.*)$` with `/a/$1`, and the same for b.
@@ -288,7 +297,7 @@ mod tests {
             assert_eq!(plain.differs, None, "{pattern}");
         }
         for (pattern, target, differs) in
-            [("^/app(.*)$", "http://h/$1", SEGMENTS), ("^/app$", "http://h/", BELOW)]
+            [("^/app(.*)$", "http://h/$1", SEGMENTS), ("^/app", "http://h/", SEGMENTS)]
         {
             assert_eq!(Plain::read(pattern, target).unwrap().differs, Some(differs));
         }
@@ -335,7 +344,6 @@ mod tests {
             ("^/a/(.*)$", "http://h/$1/x"),
             ("^/a/(.*)$", "http://$1/"),
             ("^/a/(.*)$", "http://h/?p=$1"),
-            ("^/$", "http://h/"),
             ("^/([^/]+)/(.*)$", "http://h/$1"),
         ] {
             assert!(Plain::read(pattern, target).is_err(), "{pattern}");

@@ -11,6 +11,8 @@ use crate::api;
 pub struct Answered {
     /// The beginning of the paths.
     pub prefix: String,
+    /// It is the whole path.
+    pub exact: bool,
     /// The answer.
     pub answer: Answer,
     /// How it differs from what Apache does.
@@ -92,14 +94,14 @@ pub fn read(directive: &Directive, location: Option<&str>) -> Result<Vec<Answere
         ([path, to], true, _) if path.starts_with('/') => {
             let keep_path = !to.contains(['?', '#']);
             let differs = (!keep_path).then_some(APPENDED);
-            answered(path, Redirect { to: (*to).to_owned(), status, keep_path }, differs)
+            answered(path, false, Redirect { to: (*to).to_owned(), status, keep_path }, differs)
         }
         ([to], true, Some(location)) => {
             let redirect = Redirect { to: (*to).to_owned(), status, keep_path: false };
-            answered(location, redirect, None)
+            answered(location, false, redirect, None)
         }
-        ([path], false, _) if path.starts_with('/') => refuse(path, status, None),
-        ([], false, Some(location)) => refuse(location, status, None),
+        ([path], false, _) if path.starts_with('/') => refuse(path, false, status, None),
+        ([], false, Some(location)) => refuse(location, false, status, None),
         _ => Err("its form is not understood".to_owned()),
     }
 }
@@ -139,7 +141,11 @@ fn matched(pattern: &str, target: &str, status: u16) -> Result<Vec<Answered>, St
     if !target.contains(['$', '%']) {
         let redirect = Redirect { to: target.to_owned(), status, keep_path: false };
         let plain = Plain::read_all(pattern, "!")?;
-        let each = plain.iter().map(|p| answered(&p.prefix, redirect.clone(), p.differs));
+        let each = plain.iter().map(|p| {
+            // A path alone has no rest, so that only the query is kept, as in Apache.
+            let keep_path = p.exact && !target.contains(['?', '#']);
+            answered(&p.prefix, p.exact, Redirect { keep_path, ..redirect.clone() }, p.differs)
+        });
         return each.collect::<Result<Vec<_>, _>>().map(|all| all.concat());
     }
     // A path stands for the host of the request.
@@ -150,9 +156,9 @@ fn matched(pattern: &str, target: &str, status: u16) -> Result<Vec<Answered>, St
         return Err("the target has variables: write a Balancer with `spec.redirect`".to_owned());
     }
     let mut all = Vec::new();
-    for Plain { prefix, target, differs } in Plain::read_all(pattern, &whole)? {
+    for Plain { prefix, exact, target, differs } in Plain::read_all(pattern, &whole)? {
         let to = if local { target.replacen("http://local", "", 1) } else { target };
-        all.extend(answered(&prefix, Redirect { to, status, keep_path: true }, differs)?);
+        all.extend(answered(&prefix, exact, Redirect { to, status, keep_path: true }, differs)?);
     }
     Ok(all)
 }
@@ -182,12 +188,13 @@ pub fn is_everything(pattern: &str) -> bool {
 fn refused(pattern: &str, status: u16) -> Result<Vec<Answered>, String> {
     let pattern = if is_everything(pattern) { "^/" } else { pattern };
     let plain = Plain::read_all(pattern, "!")?;
-    let each = plain.iter().map(|p| refuse(&p.prefix, status, p.differs));
+    let each = plain.iter().map(|p| refuse(&p.prefix, p.exact, status, p.differs));
     each.collect::<Result<Vec<_>, _>>().map(|all| all.concat())
 }
 
 fn answered(
     prefix: &str,
+    exact: bool,
     redirect: Redirect,
     differs: Option<&'static str>,
 ) -> Result<Vec<Answered>, String> {
@@ -197,18 +204,21 @@ fn answered(
             redirect.status
         ));
     }
-    Ok(vec![Answered { prefix: prefix.to_owned(), answer: Answer::Redirect(redirect), differs }])
+    let answer = Answer::Redirect(redirect);
+    Ok(vec![Answered { prefix: prefix.to_owned(), exact, answer, differs }])
 }
 
 fn refuse(
     prefix: &str,
+    exact: bool,
     status: u16,
     differs: Option<&'static str>,
 ) -> Result<Vec<Answered>, String> {
     if !(400..600).contains(&status) {
         return Err(format!("Gibbon answers with 400 to 599, not {status}"));
     }
-    Ok(vec![Answered { prefix: prefix.to_owned(), answer: Answer::Refuse(status), differs }])
+    let answer = Answer::Refuse(status);
+    Ok(vec![Answered { prefix: prefix.to_owned(), exact, answer, differs }])
 }
 
 fn status(text: &str) -> Option<u16> {

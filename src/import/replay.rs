@@ -60,10 +60,15 @@ struct Fronts {
 /// Sends the requests to both fronts, one after the other.
 ///
 /// # Errors
-/// URLs that name no host, and a system without certificates.
+/// URLs that name no host, or a path, and a system without certificates.
 pub async fn run(old: &Uri, new: &Uri, requests: &Requests) -> anyhow::Result<Comparison> {
     let connector = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http();
     let client = Builder::new(TokioExecutor::new()).build(connector.enable_http1().build());
+    for front in [old, new] {
+        if !matches!(front.path(), "" | "/") || front.query().is_some() {
+            anyhow::bail!("{front} must be a front alone, without a path: requests bring theirs");
+        }
+    }
     let fronts = Fronts { client, old: old.clone(), new: new.clone() };
     let mut comparison = Comparison::default();
     for asked in &requests.asked {
@@ -128,6 +133,10 @@ impl Answer {
     fn none(why: &str) -> Self {
         Self { status: why.to_owned(), ..Self::default() }
     }
+
+    fn is_none(&self) -> bool {
+        !self.status.starts_with(|c: char| c.is_ascii_digit())
+    }
 }
 
 impl Comparison {
@@ -140,13 +149,16 @@ impl Comparison {
             ("content length", &old.length, &new.length),
         ];
         let mut equal = true;
-        for (field, old, new) in fields.into_iter().filter(|(_, old, new)| old != new) {
+        // Where there is no answer, that is all there is to tell.
+        let told = if old.is_none() || new.is_none() { 1 } else { fields.len() };
+        let host = asked.host.as_deref().unwrap_or_default();
+        for (field, old, new) in fields.into_iter().take(told).filter(|(_, old, new)| old != new) {
             equal = false;
             let (count, examples) =
                 self.groups.entry((field, old.clone(), new.clone())).or_default();
             *count += 1;
             if examples.len() < EXAMPLES {
-                examples.push(format!("{} {}", asked.method, asked.target));
+                examples.push(format!("{} {host}{}", asked.method, asked.target));
             }
         }
         if equal { self.equal += 1 } else { self.different += 1 }
@@ -214,5 +226,11 @@ mod tests {
         assert!(text.contains("equal: 1; different: 2"), "{text}");
         assert!(text.ends_with("2 × status: 200 → 404\n    GET /b\n    GET /c\n"), "{text}");
         assert_eq!(old.cookies, "a=…; Path=/");
+        let mut comparison = Comparison::default();
+        let asked = Asked { host: Some("www.site.com".to_owned()), ..asked("/d") };
+        comparison.add(&asked, &old, &Answer::none("no answer in time"));
+        let text = comparison.text(&requests);
+        let expected = "1 × status: 200 → no answer in time\n    GET www.site.com/d\n";
+        assert!(text.ends_with(expected) && text.lines().count() == 3, "{text}");
     }
 }

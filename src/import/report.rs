@@ -138,6 +138,11 @@ impl Report {
         }
     }
 
+    /// Whether anything has been said of a directive.
+    pub(super) fn is_said(&self, id: Id) -> bool {
+        self.entries[id.0].seen
+    }
+
     /// Says what became of a parameter.
     pub(super) fn part(&mut self, id: Id, parameter: &str, verdict: Verdict, note: &str) {
         let part = Part { parameter: parameter.to_owned(), verdict, note: note.to_owned() };

@@ -3,6 +3,7 @@
 use super::read::Directive;
 use super::redirect::is_everything;
 use super::report::{Id, Report, Verdict};
+use super::upstream::{all_of, authorities};
 
 /// What a virtual host says of TLS.
 #[derive(Clone, Debug, Default)]
@@ -11,8 +12,61 @@ pub struct Secure {
     certificate: Option<(Id, String)>,
     key: Option<(Id, String)>,
     chain: Option<(Id, String)>,
+    /// The file with the authorities of clients, as the shell takes it.
+    authorities: Option<(Id, String)>,
+    /// Whether clients are asked for certificates, where no location says otherwise.
+    pub verify: Option<(Id, Verify)>,
     /// All requests without TLS are sent to TLS, whatever their host.
     pub redirect: Option<Id>,
+}
+
+/// Whether clients are asked for certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// No.
+    Never,
+    /// Those who have a good one.
+    Maybe,
+    /// Those who have any, good or not.
+    Anyone,
+    /// Others are refused.
+    Always,
+}
+
+impl Verify {
+    /// Reads `SSLVerifyClient`.
+    pub fn read(how: &str) -> Self {
+        match how.to_ascii_lowercase().as_str() {
+            "none" => Self::Never,
+            "optional" => Self::Maybe,
+            "optional_no_ca" => Self::Anyone,
+            _ => Self::Always,
+        }
+    }
+
+    /// Says what becomes of it, in a location or not.
+    pub fn say(self, id: Id, located: bool, secure: &Secure, report: &mut Report) {
+        let known = secure.authorities().is_some();
+        let (verdict, note) = match self {
+            _ if !secure.is_on() => (Verdict::Converted, "SSLEngine is off"),
+            Self::Never => (Verdict::Converted, ""),
+            // Nobody is let in, which is said where that is done.
+            Self::Always if !known => return,
+            _ if !known => {
+                (Verdict::Dropped, "clients are asked where SSLCACertificateFile says for whose")
+            }
+            Self::Anyone => (
+                Verdict::Approximated,
+                "`spec.tls.clientCertificate: Optional`: a certificate that is not good is refused",
+            ),
+            _ if located => (
+                Verdict::Approximated,
+                "`spec.tls.clientCertificate`: clients are asked when they connect, whatever the path",
+            ),
+            _ => (Verdict::Converted, "`spec.tls.clientCASecret`"),
+        };
+        report.say(id, verdict, note);
+    }
 }
 
 impl Secure {
@@ -26,6 +80,8 @@ impl Secure {
             "sslcertificatefile" => self.certificate = file(),
             "sslcertificatekeyfile" => self.key = file(),
             "sslcertificatechainfile" => self.chain = file(),
+            "sslcacertificatefile" => self.authorities = file(),
+            "sslcacertificatepath" => self.authorities = Some((id, all_of(first))),
             _ => return false,
         }
         true
@@ -43,6 +99,8 @@ impl Secure {
             certificate: self.certificate.clone().or_else(|| outer.certificate.clone()),
             key: self.key.clone().or_else(|| outer.key.clone()),
             chain: self.chain.clone().or_else(|| outer.chain.clone()),
+            authorities: self.authorities.clone().or_else(|| outer.authorities.clone()),
+            verify: self.verify.or(outer.verify),
             redirect: self.redirect.or(outer.redirect),
         }
     }
@@ -52,8 +110,24 @@ impl Secure {
         self.certificate.as_ref().filter(|_| self.is_on()).map(|(_, file)| file.as_str())
     }
 
-    /// Says what has become of the files, of which a Secret is to be made.
-    pub fn say(&self, secret: Option<&str>, report: &mut Report) {
+    /// The file with the authorities of clients.
+    pub fn authorities(&self) -> Option<&str> {
+        self.authorities.as_ref().filter(|_| self.is_on()).map(|(_, file)| file.as_str())
+    }
+
+    /// Says what has become of the files, of which Secrets are to be made: one with the certificate,
+    /// one with the authorities of clients.
+    pub fn say(&self, secret: Option<&str>, clients: Option<&str>, report: &mut Report) {
+        match (&self.authorities, clients) {
+            (Some((id, file)), Some(clients)) => {
+                let note = authorities("spec.tls.clientCASecret", clients, file);
+                report.say(*id, Verdict::Approximated, note);
+            }
+            (Some((id, _)), None) => {
+                report.say(*id, Verdict::Converted, "no client is asked for a certificate");
+            }
+            (None, _) => {}
+        }
         if let Some((id, on)) = self.engine {
             report.say(id, Verdict::Converted, if on { "`spec.tls`" } else { "" });
         }

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use super::access::Guard;
 use super::checks::Definitions;
+use super::conditions::Conditions;
+use super::errors::Errors;
 use super::known;
 use super::pattern::Plain;
 use super::read::Directive;
 use super::redirect::{self, Answer, Answered, Redirect};
 use super::report::{Id, Report, Verdict};
-use super::secure::{self, Secure};
+use super::secure::{self, Secure, Verify};
 use super::syntax::Error;
+use super::upstream::Upstream;
 use crate::api;
 use crate::source::balancer::url_fault;
 
@@ -19,6 +22,8 @@ use crate::source::balancer::url_fault;
 pub struct Site {
     /// The names, with their directives.
     pub names: Vec<(Id, String)>,
+    /// The names, before the directives are read.
+    pub hosts: Vec<String>,
     /// Paths that rules rewrite, which come before all others.
     pub rewritten: Vec<Mapping>,
     /// Paths and where they lead, in order.
@@ -29,8 +34,8 @@ pub struct Site {
     pub settings: Vec<(String, Settings)>,
     /// Balancers by name.
     pub pools: BTreeMap<String, Pool>,
-    /// Parameters of members by URL, from `<Proxy http://…>` and `ProxySet http://…`.
-    pub workers: Vec<(String, Vec<Param>)>,
+    /// What is said of members by URL, in `<Proxy http://…>` and by `ProxySet http://…`.
+    pub workers: Vec<(String, Worker)>,
     /// What is answered without a member where nothing is proxied.
     pub answers: Vec<Mapping>,
     /// Who may come in, from `<Proxy *>`.
@@ -39,6 +44,8 @@ pub struct Site {
     pub checks: Definitions,
     /// TLS with clients.
     pub secure: Secure,
+    /// TLS with members.
+    pub upstream: Upstream,
     /// `https` in `ServerName`.
     pub https: bool,
     /// `UseCanonicalName`.
@@ -54,6 +61,10 @@ pub struct Mapping {
     pub id: Id,
     /// The beginning of the paths.
     pub prefix: String,
+    /// It is the whole path.
+    pub exact: bool,
+    /// The hosts of the site for which it is, if not for all.
+    pub hosts: Option<Vec<String>>,
     /// Where they lead.
     pub to: To,
     /// The parameters.
@@ -67,7 +78,7 @@ pub enum To {
     Nowhere,
     /// To a balancer, and a path at its members.
     Pool(String, String),
-    /// To a URL.
+    /// To a URL, as it was written.
     Url(String),
     /// To another URL, which the client is told.
     Elsewhere(Redirect),
@@ -99,6 +110,17 @@ pub struct Pool {
     pub ids: Vec<Id>,
     /// Who may come in.
     pub guard: Guard,
+    /// TLS with its members.
+    pub upstream: Upstream,
+}
+
+/// What is said of members by their URL.
+#[derive(Clone, Debug, Default)]
+pub struct Worker {
+    /// The parameters.
+    pub params: Vec<Param>,
+    /// TLS with them.
+    pub upstream: Upstream,
 }
 
 /// A member of a balancer.
@@ -141,6 +163,10 @@ pub struct Settings {
     pub issue: Option<(Id, api::Issue)>,
     /// Who may come in.
     pub guard: Guard,
+    /// `SSLVerifyClient`.
+    pub verify: Option<(Id, Verify)>,
+    /// Pages of errors.
+    pub errors: Errors,
     /// `LimitRequestBody`.
     pub body: Option<(Id, String)>,
 }
@@ -156,6 +182,9 @@ pub enum Edit {
     Remove(String),
 }
 
+const BELOW: &str = "what is below the path is matched too";
+const ROOT: &str = "the pattern is for / alone";
+
 /// Where directives stand.
 #[derive(Clone, Debug)]
 struct Scope<'s> {
@@ -163,8 +192,10 @@ struct Scope<'s> {
     location: Option<&'s str>,
     /// The pattern of that location, if it is one.
     pattern: Option<&'s str>,
-    /// Conditions that stand before the next `RewriteRule`: whether they ask for no TLS, and no more.
-    conditions: Option<bool>,
+    /// Conditions that stand before the next `RewriteRule`.
+    conditions: Option<Conditions>,
+    /// The hosts for which a directive is, if not for all.
+    hosts: Option<Vec<String>>,
 }
 
 /// Reads the sites of a configuration: the server itself first, then the virtual hosts.
@@ -187,7 +218,9 @@ impl Site {
         report: &mut Report,
         sites: &mut Vec<Site>,
     ) -> Result<(), Error> {
-        let mut scope = Scope { location, pattern, conditions: None };
+        let mut scope = Scope { location, pattern, conditions: None, hosts: None };
+        let names = directives.iter().filter(|d| matches!(&*d.name, "servername" | "serveralias"));
+        self.hosts.extend(names.flat_map(|d| d.args.iter().map(|name| host(name))));
         for directive in directives {
             match directive.name.as_str() {
                 "<virtualhost" => {
@@ -255,10 +288,16 @@ impl Site {
             }
             _ => return Err(directive.error("<Location> needs a path that begins with /")),
         };
-        match Plain::read_all(pattern, "!") {
+        let all = Plain::read_all(pattern, "!");
+        let root = |plain: &Plain| plain.exact && plain.prefix == "/";
+        match all.and_then(|all| if all.iter().any(root) { Err(ROOT) } else { Ok(all) }) {
             Ok(all) => {
                 for plain in all {
-                    report.say(directive.id, plain.verdict(), plain.differs.unwrap_or_default());
+                    let (verdict, note) = match plain.differs {
+                        None if plain.exact => (Verdict::Approximated, BELOW),
+                        differs => (plain.verdict(), differs.unwrap_or_default()),
+                    };
+                    report.say(directive.id, verdict, note);
                     self.settings(Some(&plain.prefix)).ids.push(directive.id);
                     let place = (Some(plain.prefix.as_str()), Some(pattern.as_str()));
                     self.read(&directive.inner, place, report, sites)?;
@@ -284,23 +323,23 @@ impl Site {
                 for inner in &directive.inner {
                     if Guard::has(&inner.name) {
                         self.guard.add(inner, report);
-                    } else {
+                    } else if !self.upstream.add(inner) {
                         unknown(inner, report);
                     }
                 }
                 return Ok(());
             }
-            let mut params = Vec::new();
+            let mut worker = Worker::default();
             for inner in &directive.inner {
                 if inner.name == "proxyset" {
                     report.say(inner.id, Verdict::Converted, "");
-                    params.extend(self::params(inner, &inner.args));
-                } else {
+                    worker.params.extend(self::params(inner, &inner.args));
+                } else if !worker.upstream.add(inner) {
                     unknown(inner, report);
                 }
             }
             report.say(directive.id, Verdict::Converted, "");
-            self.workers.push((target.to_owned(), params));
+            self.workers.push((target.to_owned(), worker));
             return Ok(());
         };
         let pool = self.pools.entry(name).or_default();
@@ -320,6 +359,7 @@ impl Site {
                     pool.params.extend(self::params(inner, &inner.args));
                 }
                 name if Guard::has(name) => pool.guard.add(inner, report),
+                _ if pool.upstream.add(inner) => {}
                 _ => unknown(inner, report),
             }
         }
@@ -351,9 +391,7 @@ impl Site {
                 self.canonical = Some((id, first.eq_ignore_ascii_case("on")));
             }
             ("rewritecond", _) => {
-                let plain = secure::asks_for_plain(directive);
-                scope.conditions = Some(scope.conditions.unwrap_or(true) && plain);
-                if plain {
+                if scope.conditions.get_or_insert_default().add(directive) {
                     report.say(id, Verdict::Converted, "");
                 } else {
                     unknown(directive, report);
@@ -382,13 +420,20 @@ impl Site {
                     pool.params.extend(params);
                 } else {
                     report.say(id, Verdict::Converted, "");
-                    self.workers.push((to.clone(), params));
+                    self.workers.push((to.clone(), Worker { params, ..Worker::default() }));
                 }
             }
             ("servername" | "balancermember" | "proxyset", _) => {
                 return Err(directive.error(format!("{} needs more", directive.node.name)));
             }
-            _ if self.secure.add(directive) => {}
+            ("sslverifyclient", [how, ..]) => {
+                let verify = Some((id, Verify::read(how)));
+                match scope.location {
+                    Some(_) => self.settings(scope.location).verify = verify,
+                    None => self.secure.verify = verify,
+                }
+            }
+            _ if self.secure.add(directive) || self.upstream.add(directive) => {}
             ("proxyhctemplate" | "proxyhcexpr", [_, rest @ ..]) => {
                 self.checks.add(directive, params(directive, rest), report);
             }
@@ -453,7 +498,7 @@ impl Site {
             ("proxyaddheaders", _) => settings.add_headers = Some((id, on)),
             ("header", _) => header(directive, &args, settings, false, report),
             ("requestheader", _) => header(directive, &args, settings, true, report),
-            ("proxyerroroverride", _) if !on => report.say(id, Verdict::Converted, ""),
+            _ if settings.errors.add(directive, report) => {}
             _ => unknown(directive, report),
         }
         Ok(())
@@ -469,13 +514,18 @@ impl Site {
         let (prefix, rest) = match (scope.location, args.as_slice()) {
             (Some(location), [first, ..]) if !is_path(first) => (location.to_owned(), &args[..]),
             (_, [path, rest @ ..]) if is_path(path) && !rest.is_empty() => (path.clone(), rest),
+            (None, [_, _, ..]) => {
+                let note = "no path begins so: ProxyPassMatch is for patterns";
+                report.say(directive.id, Verdict::Dropped, note);
+                return Ok(());
+            }
             _ => return Err(directive.error("ProxyPass needs a path and a URL or !")),
         };
         if let Some(pattern) = scope.pattern {
             self.pattern(directive, pattern, &rest[0], &rest[1..], scope, report);
             return Ok(());
         }
-        self.map(directive, prefix, rest, scope, report);
+        self.map(directive, (prefix, false), rest, scope, report);
         Ok(())
     }
 
@@ -507,7 +557,9 @@ impl Site {
             Answer::Redirect(redirect) => To::Elsewhere(redirect),
             Answer::Refuse(status) => To::Refused(status),
         };
-        let mapping = Mapping { id, prefix: answered.prefix, to, params: Vec::new() };
+        let Answered { prefix, exact, .. } = answered;
+        let hosts = scope.hosts.clone();
+        let mapping = Mapping { id, prefix, exact, hosts, to, params: Vec::new() };
         // One in a location is only for what is in both.
         match scope.location.filter(|location| !covers(location, &mapping.prefix)) {
             Some(location) => match mapping.below(location) {
@@ -525,7 +577,7 @@ impl Site {
     fn map(
         &mut self,
         directive: &Directive,
-        prefix: String,
+        (prefix, exact): (String, bool),
         rest: &[String],
         scope: &Scope<'_>,
         report: &mut Report,
@@ -535,7 +587,8 @@ impl Site {
             Err(why) => return report.say(directive.id, Verdict::Dropped, why),
         };
         let params = params(directive, &rest[1..]);
-        let mapping = Mapping { id: directive.id, prefix, to, params };
+        let hosts = scope.hosts.clone();
+        let mapping = Mapping { id: directive.id, prefix, exact, hosts, to, params };
         if scope.location.is_some() {
             self.located.insert(0, mapping);
         } else if directive.name == "rewriterule" {
@@ -574,7 +627,7 @@ impl Site {
                     }
                     let mut args = vec![plain.target];
                     args.extend_from_slice(rest);
-                    self.map(directive, plain.prefix, &args, scope, report);
+                    self.map(directive, (plain.prefix, plain.exact), &args, scope, report);
                 }
             }
             Err(why) => {
@@ -594,14 +647,15 @@ impl Site {
         let flags = directive.arg(2).unwrap_or_default().trim_matches(['[', ']']);
         let flags: Vec<String> =
             flags.split(',').map(|flag| flag.trim().to_ascii_lowercase()).collect();
-        let has = |short: &str, long: &str| flags.iter().any(|flag| flag == short || flag == long);
-        if scope.conditions != Some(false) && secure::sends_all(pattern, target) {
+        let plain = scope.conditions.as_ref().map(Conditions::is_plain);
+        if plain != Some(false) && secure::sends_all(pattern, target) {
             self.secure.redirect = Some(directive.id);
             return Ok(());
         }
-        if scope.conditions == Some(true)
+        if plain == Some(true)
             && let Some(Ok(all)) = redirect::rewrite(pattern, target, &flags)
-            && let [Answered { prefix, answer: Answer::Redirect(redirect), .. }] = all.as_slice()
+            && let [Answered { prefix, exact: false, answer: Answer::Redirect(redirect), .. }] =
+                all.as_slice()
             && prefix == "/"
             && redirect.https(prefix).is_some()
         {
@@ -609,11 +663,44 @@ impl Site {
             report.say(directive.id, Verdict::Approximated, "each host is sent to itself by https");
             return Ok(());
         }
-        if scope.conditions.is_some() {
-            let note = "it has conditions, and Gibbon chooses by host and path alone";
-            report.say(directive.id, Verdict::Dropped, note);
+        let mut hosts = None;
+        if let Some(conditions) = &scope.conditions {
+            hosts = conditions.hosts(&self.hosts);
+            if hosts.is_none() {
+                let note = "it has conditions, and Gibbon chooses by host and path alone";
+                report.say(directive.id, Verdict::Dropped, note);
+                return Ok(());
+            }
+        }
+        if hosts.as_ref().is_some_and(Vec::is_empty) {
+            report.say(directive.id, Verdict::Converted, "it is for no host of this site");
             return Ok(());
         }
+        let scope = Scope { conditions: None, hosts, ..scope.clone() };
+        let variable = ["%{HTTP_HOST}", "%{SERVER_NAME}"].into_iter().find(|v| target.contains(v));
+        let Some(variable) = variable.filter(|_| !self.hosts.is_empty()) else {
+            self.rewrite(directive, pattern, target, &flags, &scope, report);
+            return Ok(());
+        };
+        for host in scope.hosts.clone().unwrap_or_else(|| self.hosts.clone()) {
+            let target = target.replace(variable, &host);
+            let scope = Scope { hosts: Some(vec![host]), ..scope.clone() };
+            self.rewrite(directive, pattern, &target, &flags, &scope, report);
+        }
+        Ok(())
+    }
+
+    /// A rule without conditions but for the hosts of the scope.
+    fn rewrite(
+        &mut self,
+        directive: &Directive,
+        pattern: &str,
+        target: &str,
+        flags: &[String],
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) {
+        let has = |short: &str, long: &str| flags.iter().any(|flag| flag == short || flag == long);
         // In a directory patterns see the path without the directory's own, slash included.
         let relative = directive.htaccess && !pattern.starts_with("^/");
         let pattern = match pattern.strip_prefix('^') {
@@ -623,22 +710,53 @@ impl Site {
         };
         if has("p", "proxy") {
             let bare = target.strip_suffix("?%{QUERY_STRING}").unwrap_or(target);
-            self.pattern(directive, &pattern, bare, &[], scope, report);
-        } else if let Some(answered) = redirect::rewrite(&pattern, target, &flags) {
+            if bare.contains(['$', '%']) {
+                self.pattern(directive, &pattern, bare, &[], scope, report);
+            } else {
+                self.whole(directive, &pattern, bare, scope, report);
+            }
+        } else if let Some(answered) = redirect::rewrite(&pattern, target, flags) {
             self.answered(directive, answered, scope, report);
         } else if target == "-" {
-            report.say(directive.id, Verdict::Converted, "it changes no path");
+            let (verdict, note) = unchanged(flags);
+            report.say(directive.id, verdict, note);
         } else {
             let note = "Gibbon does not rewrite paths: let the members do it";
             report.say(directive.id, Verdict::Dropped, note);
         }
-        Ok(())
+    }
+
+    /// A rule whose target has nothing of the path: Gibbon can send one path so.
+    fn whole(
+        &mut self,
+        directive: &Directive,
+        pattern: &str,
+        target: &str,
+        scope: &Scope<'_>,
+        report: &mut Report,
+    ) {
+        let all = Plain::read_all(pattern, "!");
+        match all.as_deref() {
+            Ok(all) if all.iter().all(|plain| plain.exact) => {
+                for plain in all {
+                    let target = [target.to_owned()];
+                    self.map(directive, (plain.prefix.clone(), true), &target, scope, report);
+                }
+            }
+            _ => {
+                let note = "all its paths become one at the member: let the member do it";
+                report.say(directive.id, Verdict::Dropped, note);
+            }
+        }
     }
 }
 
 impl Mapping {
     /// The same for a part of its paths alone.
     pub fn below(&self, prefix: &str) -> Option<Self> {
+        if self.exact {
+            return (self.prefix == prefix).then(|| self.clone());
+        }
         if !covers(&self.prefix, prefix) {
             return None;
         }
@@ -652,6 +770,22 @@ impl Mapping {
             other => other.clone(),
         };
         Some(Self { prefix: prefix.to_owned(), to, ..self.clone() })
+    }
+
+    /// Whether it has every path that the other has.
+    pub fn covers(&self, other: &Self) -> bool {
+        let some_hosts = self.hosts.as_ref().is_some_and(|own| {
+            other.hosts.as_ref().is_none_or(|all| !all.iter().all(|host| own.contains(host)))
+        });
+        !some_hosts && self.covers_paths(other)
+    }
+
+    /// Whether it has every path that the other has, on its hosts.
+    pub fn covers_paths(&self, other: &Self) -> bool {
+        if self.exact {
+            return other.exact && self.prefix == other.prefix;
+        }
+        covers(&self.prefix, &other.prefix)
     }
 
     /// Whether it is answered without a member.
@@ -677,6 +811,23 @@ fn pattern_and_target(directive: &Directive) -> Result<(&str, &str), Error> {
     }
 }
 
+/// What a rule does that changes no path.
+fn unchanged(flags: &[String]) -> (Verdict, &'static str) {
+    let names: Vec<_> =
+        flags.iter().map(|flag| flag.split('=').next().unwrap_or_default()).collect();
+    let has = |all: &[&str]| names.iter().any(|name| all.contains(name));
+    if has(&["co", "cookie"]) {
+        (Verdict::Dropped, "cookies come from members, or by `sticky.issue` from Gibbon")
+    } else if has(&["e", "env"]) {
+        (Verdict::Dropped, "Gibbon has no variables")
+    } else if has(&["l", "last", "end", "s", "skip", "c", "chain"]) {
+        let note = "the rules after it are not stopped: write Balancers for what it leaves out";
+        (Verdict::Dropped, note)
+    } else {
+        (Verdict::Converted, "it changes no path")
+    }
+}
+
 /// `balancer://name/path` → name, path.
 pub fn balancer(url: &str) -> Option<(String, String)> {
     let (scheme, rest) = url.split_once("://")?;
@@ -694,18 +845,22 @@ fn target(url: &str) -> Result<To, String> {
     if let Some((name, path)) = balancer(url) {
         return Ok(To::Pool(name, path));
     }
-    member_url(url).map(To::Url)
+    member_url(url).map(|_| To::Url(url.to_owned()))
 }
 
-/// The URL of a member as Gibbon writes it.
+/// The URL of a member as Gibbon writes it, and what is spoken if that is not HTTP/1.1 or HTTPS.
 ///
 /// # Errors
 /// Why Gibbon cannot speak to it.
-pub fn member_url(url: &str) -> Result<String, String> {
+pub fn member_url(url: &str) -> Result<(String, Option<api::Protocol>), String> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("`{url}` is no URL"))?;
+    let (plain, secure) =
+        (|| checked(format!("http://{rest}")), || checked(format!("https://{rest}")));
     match scheme.to_ascii_lowercase().as_str() {
-        "http" | "ws" => checked(format!("http://{rest}")),
-        "https" | "wss" => checked(format!("https://{rest}")),
+        "http" | "ws" => Ok((plain()?, None)),
+        "https" | "wss" => Ok((secure()?, None)),
+        "h2c" => Ok((plain()?, Some(api::Protocol::H2c))),
+        "h2" => Ok((secure()?, Some(api::Protocol::H2))),
         _ if scheme.starts_with("unix:") => {
             Err("Gibbon does not speak to Unix sockets: let the member listen on a port".to_owned())
         }
@@ -761,7 +916,11 @@ fn unknown(directive: &Directive, report: &mut Report) {
 
 fn drop_all(directives: &[Directive], report: &mut Report) {
     for directive in directives {
-        report.say(directive.id, Verdict::Dropped, "it stands in a section that is dropped");
+        let mut note = "it stands in a section that is dropped".to_owned();
+        if Guard::has(&directive.name) {
+            note.push_str(": what it shuts is open");
+        }
+        report.say(directive.id, Verdict::Dropped, note);
         drop_all(&directive.inner, report);
     }
 }

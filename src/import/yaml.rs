@@ -41,6 +41,7 @@ fn trim(balancer: &mut Value) {
     defaults(spec, "healthCheck", &api::HealthCheck::default());
     defaults(spec, "timeouts", &api::Timeouts::default());
     defaults(spec, "reverse", &api::Reverse::default());
+    defaults(spec, "upstreamTLS", &api::UpstreamTls::default());
     if let Some(sticky) = spec.get_mut("sticky") {
         drop_if(sticky, "failover", &Value::from(true));
     }

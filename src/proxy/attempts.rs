@@ -23,7 +23,7 @@ use crate::explain::{Because, Outcome};
 use crate::table::balance::{self, Ask, NoMember, Pick, Tried};
 use crate::table::gate;
 use crate::table::load::Failure;
-use crate::table::path;
+use crate::table::path::Prefix;
 use crate::table::tally::Session;
 use crate::table::upstream::Protocol;
 use crate::table::{Member, Route, Wish};
@@ -298,7 +298,7 @@ impl Ready<'_> {
     fn request(&self, route: &Route, member: &Member) -> Request<Upload> {
         let mut request = Request::new(self.upload.again());
         *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = self.uri(&member.site.path);
+        *request.uri_mut() = self.uri(&route.rule.prefix, &member.site.path);
         let headers = request.headers_mut();
         headers.clone_from(&self.parts.headers);
         let entry = &route.rule.entries[member.entry];
@@ -321,9 +321,9 @@ impl Ready<'_> {
     }
 
     /// The member's path with what the client asked below the prefix; the query as it came.
-    fn uri(&self, member_path: &str) -> Uri {
+    fn uri(&self, prefix: &Prefix, member_path: &str) -> Uri {
         let from = &self.parts.uri;
-        let path = path::join(member_path, self.rest);
+        let path = prefix.at_member(member_path, self.rest);
         let same = from.path() == path;
         let target = match (same, from.query()) {
             (true, _) => from.path_and_query().cloned(),

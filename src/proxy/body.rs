@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::grpc;
 use super::headers;
 use super::io::Alarm;
+use super::upstream::Connection;
 
 /// How long a member that was sent `Expect: 100-continue` may keep silent before it gets the body
 /// all the same (RFC 9110, section 10.1.1).
@@ -30,6 +31,8 @@ const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 /// How much of a body that nobody wants is read, and for how long.
 const DRAIN_BYTES: usize = 64 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// How much of a member's body that nobody wants is read.
+const SKIP_BYTES: usize = 256 << 10;
 
 /// Why an upload ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,24 +263,37 @@ impl HttpBody for Upload {
 pub fn drain(unread: Option<Incoming>, upload: Option<&Upload>) {
     match (unread, upload) {
         (Some(incoming), _) if !incoming.is_end_stream() => {
-            spawn_local(timeout(DRAIN_TIME, forget(incoming)));
+            spawn_local(timeout(DRAIN_TIME, forget(incoming, DRAIN_BYTES)));
         }
         (None, Some(upload)) if upload.error().is_none() && !upload.is_end_stream() => {
-            spawn_local(timeout(DRAIN_TIME, forget(upload.again())));
+            spawn_local(timeout(DRAIN_TIME, forget(upload.again(), DRAIN_BYTES)));
         }
         _ => {}
     }
 }
 
-async fn forget(mut body: impl HttpBody<Data = Bytes> + Unpin) {
-    let mut left = DRAIN_BYTES;
-    while let Some(Ok(frame)) = body.frame().await {
+/// Reads what a member answers and nobody gets, if it is short, so that the connection can be used
+/// again.
+pub fn skip(incoming: Incoming, connection: Connection) {
+    spawn_local(async move {
+        if timeout(DRAIN_TIME, forget(incoming, SKIP_BYTES)).await == Ok(true) {
+            connection.give_back();
+        }
+    });
+}
+
+/// Whether the body came to its end, within so many bytes.
+async fn forget(mut body: impl HttpBody<Data = Bytes> + Unpin, most: usize) -> bool {
+    let mut left = most;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         match left.checked_sub(bytes) {
             Some(rest) => left = rest,
-            None => return,
+            None => return false,
         }
     }
+    true
 }
 
 /// Trailers must not carry what belongs in a head (RFC 9110, section 6.5.1).

@@ -1,11 +1,17 @@
 //! What Gibbon answers itself: each reason has one status for the client and one label for metrics.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::UploadError;
 use crate::table::load::Failure;
+use crate::table::pages::ErrorPage;
+
+/// The reason in the place of a member's error.
+pub const REPLACED: &str = "replaced";
 
 /// Why a request got no member's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,25 +177,12 @@ impl Error {
     /// The answer: plain text, or JSON for a client that asks for it.
     #[must_use]
     pub fn answer(self, accept: Option<&HeaderValue>) -> Response<Bytes> {
-        let json = accept.is_some_and(wants_json);
-        let status = self.status();
-        let body = if json {
-            let (code, reason, message) = (status.as_u16(), self.reason(), self.message());
-            let body = serde_json::json!({"status": code, "reason": reason, "message": message});
-            format!("{body}\n")
-        } else {
-            format!("{}: {}\n", status.canonical_reason().unwrap_or("Error"), self.message())
-        };
-        let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
-        let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = status;
-        self.describe(response.headers_mut(), kind);
+        let mut response = written(self.status(), self.reason(), self.message(), accept);
+        self.describe(response.headers_mut());
         response
     }
 
-    fn describe(self, headers: &mut HeaderMap, kind: &'static str) {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fn describe(self, headers: &mut HeaderMap) {
         if self == Self::Busy {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -201,6 +194,47 @@ impl Error {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
+}
+
+/// What a client gets in the place of a member's error.
+#[must_use]
+pub fn replaced(status: StatusCode, accept: Option<&HeaderValue>) -> Response<Bytes> {
+    let message = if status.is_client_error() {
+        "the server does not answer this request"
+    } else {
+        "the server failed to answer"
+    };
+    written(status, REPLACED, message, accept)
+}
+
+/// Puts the rule's page into an answer of Gibbon's own, if the page has a body.
+pub fn show(page: &ErrorPage, response: &mut Response<Bytes>) {
+    let Some(content) = &page.content else { return };
+    *response.body_mut() = Bytes::from_owner(Arc::clone(&content.body));
+    response.headers_mut().insert(header::CONTENT_TYPE, content.kind.clone());
+}
+
+fn written(
+    status: StatusCode,
+    reason: &str,
+    message: &str,
+    accept: Option<&HeaderValue>,
+) -> Response<Bytes> {
+    let json = accept.is_some_and(wants_json);
+    let body = if json {
+        let code = status.as_u16();
+        let body = serde_json::json!({"status": code, "reason": reason, "message": message});
+        format!("{body}\n")
+    } else {
+        format!("{}: {message}\n", status.canonical_reason().unwrap_or("Error"))
+    };
+    let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 fn wants_json(accept: &HeaderValue) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
@@ -16,7 +16,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::attempts::{self, Ready};
 use super::body::{self, Body, Upload, UploadError, Within};
-use super::error::Error;
+use super::error::{self, Error, REPLACED, show};
 use super::fields::Fields;
 use super::grpc;
 use super::headers::{self, Hop, Peer};
@@ -24,12 +24,13 @@ use super::identity::Elsewhere;
 use super::io::Activity;
 use super::log::Asked;
 use super::tls::Seen;
-use super::upstream::Reply;
+use super::upstream::{self, Reply};
 use super::visit::{Call, Visit};
 use super::{Counted, Worker, explain, trace, tunnel};
 use crate::explain::Because;
 use crate::table::gate::{ACME, Gate};
 use crate::table::load::Failure;
+use crate::table::pages::ErrorPage;
 use crate::table::path::{self, RequestPath};
 use crate::table::reverse::{Address, Public, Said, Scheme};
 use crate::table::tally::Session;
@@ -38,6 +39,8 @@ use crate::table::{Found, Member, Redirect, Route, Rule};
 
 /// Fields that Gibbon adds to a request, so that there is place for them at once.
 const ADDED: usize = 8;
+/// What is kept of a member's answer that is replaced: how to be answered better.
+const KEPT: [HeaderName; 3] = [header::WWW_AUTHENTICATE, header::RETRY_AFTER, header::ALLOW];
 
 /// What Gibbon sends to clients.
 pub type Answer = Response<Body<Box<Visit>>>;
@@ -96,7 +99,14 @@ pub async fn serve(
     explain::asked(&mut visit, &parts, &journey.client, outcome.as_ref().err());
     match outcome {
         Ok(Outcome::Member(response, within)) => from_member(response, within, visit),
-        Ok(Outcome::Own(response)) => own(response, None, visit),
+        Ok(Outcome::Own(response)) => {
+            let status = response.status();
+            own(response, status, None, visit)
+        }
+        Ok(Outcome::Replaced(response)) => {
+            let status = response.status();
+            own(response, status, Some(REPLACED), visit)
+        }
         Ok(Outcome::Upgraded(response, upgrade)) => upgraded(response, upgrade, connection, visit),
         Err(error) => {
             worker.shared.metrics.refused(error.reason());
@@ -109,7 +119,14 @@ pub async fn serve(
                     visit.grpc_status = grpc::status(response.headers());
                     response
                 }
-                None => error.answer(accept.as_ref()),
+                None => {
+                    let mut response = error.answer(accept.as_ref());
+                    let rule = visit.route.as_ref().map(|route| &route.rule);
+                    if let Some(page) = rule.and_then(|rule| rule.pages.own(error.status())) {
+                        show(page, &mut response);
+                    }
+                    response
+                }
             };
             if version >= Version::HTTP_2 {
                 response.headers_mut().remove(header::CONNECTION);
@@ -117,7 +134,8 @@ pub async fn serve(
             if let Some(route) = &visit.route {
                 journey.tell_hsts(route, response.headers_mut());
             }
-            own(response, Some(error), visit)
+            // A call of gRPC has 200 whatever is wrong.
+            own(response, error.status(), Some(error.reason()), visit)
         }
     }
 }
@@ -140,11 +158,14 @@ fn asked(client: IpAddr, request: &Request<Incoming>) -> Asked {
     }
 }
 
-fn own(mut response: Response<Bytes>, error: Option<Error>, mut visit: Box<Visit>) -> Answer {
+fn own(
+    mut response: Response<Bytes>,
+    status: StatusCode,
+    reason: Option<&'static str>,
+    mut visit: Box<Visit>,
+) -> Answer {
     response.headers_mut().insert(&trace::X_REQUEST_ID, visit.id.clone());
-    // A call of gRPC has 200 whatever is wrong.
-    let status = error.map_or(response.status(), Error::status);
-    visit.answered(status, error.map(Error::reason));
+    visit.answered(status, reason);
     visit.complete();
     response.map(|bytes| Body::Own(Some(bytes), Some(visit)))
 }
@@ -186,6 +207,8 @@ struct Upgrade {
 enum Outcome {
     Member(Response<Incoming>, Within),
     Own(Response<Bytes>),
+    /// What a member answered is not for clients.
+    Replaced(Response<Bytes>),
     Upgraded(Response<()>, Upgrade),
 }
 
@@ -380,6 +403,12 @@ impl Journey<'_> {
             _ if switching => return Err(Error::Member(Failure::Protocol)),
             _ => None,
         };
+        let page = route.rule.pages.of_member(status).filter(|_| visit.call.is_none());
+        if let Some(page) = page {
+            let mut response = replaced(page, ready, response, connection);
+            self.tell_hsts(route, response.headers_mut());
+            return Ok(Outcome::Replaced(response));
+        }
         let protocol = headers::response(response.headers_mut(), fields);
         let before = explain::before(visit, response.headers());
         self.reverse(route, ready, member, response.headers_mut(), fields, visit);
@@ -397,11 +426,7 @@ impl Journey<'_> {
         }
         visit.connection = Some(connection);
         *response.version_mut() = Version::HTTP_11;
-        if ready.upload.is_withheld() && ready.parts.version < Version::HTTP_2 {
-            // What the client sends next could be the body, or another request.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-        }
+        close_if_withheld(ready, response.headers_mut());
         let within = self.within(route, ready, response.headers(), fields, visit);
         Ok(Outcome::Member(response, within))
     }
@@ -531,6 +556,35 @@ impl Journey<'_> {
         *response.status_mut() = redirect.status;
         response.headers_mut().insert(header::LOCATION, to);
         Ok(response)
+    }
+}
+
+/// What the client gets in the place of a member's answer.
+fn replaced(
+    page: &ErrorPage,
+    ready: &Ready<'_>,
+    theirs: Response<Incoming>,
+    connection: upstream::Connection,
+) -> Response<Bytes> {
+    let accept = ready.parts.headers.get(header::ACCEPT);
+    let mut response = error::replaced(theirs.status(), accept);
+    show(page, &mut response);
+    for name in KEPT {
+        for value in theirs.headers().get_all(&name) {
+            response.headers_mut().append(&name, value.clone());
+        }
+    }
+    close_if_withheld(ready, response.headers_mut());
+    if !ready.upload.is_withheld() {
+        body::skip(theirs.into_body(), connection);
+    }
+    response
+}
+
+/// What a client sends next that was not told to go on could be the body, or another request.
+fn close_if_withheld(ready: &Ready<'_>, headers: &mut HeaderMap) {
+    if ready.upload.is_withheld() && ready.parts.version < Version::HTTP_2 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 

@@ -4,6 +4,7 @@
 mod checks;
 mod health;
 mod members;
+mod pages;
 mod problems;
 mod sticky;
 
@@ -77,6 +78,8 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
     }
     let hosts = hosts(&spec.hosts, problems);
     let prefix = problems.read("spec.path", &spec.path, checks::PATH, Prefix::parse);
+    let exact = spec.path_type == api::PathType::Exact;
+    let prefix = prefix.map(|prefix| if exact { prefix.alone() } else { prefix });
     let redirect = spec.redirect.as_ref().and_then(|redirect| self::redirect(redirect, problems));
     let refuse = spec.refuse.as_ref().and_then(|refuse| self::refuse(refuse, problems));
     let entries = members::entries(spec, &id.namespace, place, problems);
@@ -116,6 +119,7 @@ fn read(balancer: &api::Balancer, place: Place<'_>, problems: &mut Problems) -> 
         reverse,
         request_headers,
         response_headers,
+        pages: pages::pages(&spec.error_pages, problems),
         access,
         tls,
         upstream_tls,

@@ -242,9 +242,9 @@ impl Hosts {
     /// them with this path.
     fn claim(&mut self, at: usize, routes: &[Arc<Route>], owners: Option<&Owners>) {
         let route = &routes[at];
-        let (id, prefix) = (&route.rule.id, route.rule.prefix.as_str());
+        let (id, prefix) = (&route.rule.id, &route.rule.prefix);
         let lost = |host: &HostPattern, holder: Holder| {
-            let (host, path) = (host.to_string(), prefix.to_owned());
+            let (host, path) = (host.to_string(), prefix.to_string());
             Verdict { rule: id.clone(), host, path, holder }
         };
         for host in &route.rule.hosts {
@@ -254,7 +254,9 @@ impl Hosts {
                 continue;
             }
             let paths = self.paths_of(host);
-            if let Some(holder) = paths.routes.get(prefix) {
+            let (text, exact) = (prefix.as_str(), prefix.is_exact());
+            let same = if exact { &mut paths.exact } else { &mut paths.routes };
+            if let Some(holder) = same.get(text) {
                 let holder = &routes[*holder].rule.id;
                 // The same host written twice in one rule is no conflict.
                 if holder != id {
@@ -263,8 +265,10 @@ impl Hosts {
                 }
                 continue;
             }
-            paths.deepest = paths.deepest.max(prefix.matches('/').count());
-            paths.routes.insert(prefix.into(), at);
+            same.insert(text.into(), at);
+            if !exact {
+                paths.deepest = paths.deepest.max(text.matches('/').count());
+            }
         }
     }
 }
@@ -881,6 +885,53 @@ mod tests {
         assert!(matches!(trusted(&[], Trust::default()), Trusted::System));
         assert!(matches!(trusted(&[], trust.clone()), Trusted::Nobody));
         assert!(matches!(trusted(std::slice::from_ref(&trust), trust.clone()), Trusted::Own(_)));
+    }
+
+    #[test]
+    fn a_path_that_members_may_take_for_another_rules_is_nobodys() {
+        let table = table(vec![rule("all", "/"), rule("admin", "/admin"), rule("api", "/api/")]);
+        for (path, name) in [
+            ("/api/projects/a%2Fb", "api"),
+            ("/x%2Fadmin", "all"),
+            ("/admin/a%2Fb", "admin"),
+            ("/admin%2Fx", "unknown path"),
+            ("/api/..%2fadmin/x", "unknown path"),
+            ("/api/x%5C..%5c..%5Cadmin", "unknown path"),
+            ("/admin/..%2Fx", "unknown path"),
+        ] {
+            assert_eq!(found(&table, "www.site.com", path), name, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_alone_goes_before_every_prefix_and_has_nothing_below() {
+        let alone = |name: &str, path: &str| {
+            let rule = rule(name, path);
+            Rule { prefix: rule.prefix.clone().alone(), ..rule }
+        };
+        let table = table(vec![
+            rule("all", "/"),
+            rule("shop", "/shop"),
+            alone("front", "/"),
+            alone("cart", "/shop"),
+            alone("late", "/shop"),
+            Rule { hosts: hosts(&["*.site.com"]), ..alone("wild", "/wild") },
+        ]);
+        for (path, name) in [
+            ("/", "front"),
+            ("//", "front"),
+            ("/x", "all"),
+            ("/shop", "cart"),
+            ("/sh%6Fp", "cart"),
+            ("/shop/", "shop"),
+            ("/shop/x", "shop"),
+        ] {
+            assert_eq!(found(&table, "www.site.com", path), name, "{path}");
+        }
+        assert_eq!(found(&table, "a.site.com", "/wild"), "wild");
+        assert_eq!(found(&table, "a.site.com", "/wild/x"), "unknown path");
+        let lost: Vec<_> = table.verdicts().iter().map(|v| (&*v.rule.name, &*v.path)).collect();
+        assert_eq!(lost, [("late", "/shop alone")]);
     }
 
     #[test]

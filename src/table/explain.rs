@@ -135,7 +135,7 @@ impl Table {
         Other {
             rule: rule.id.clone(),
             host: pattern.map(ToString::to_string),
-            path: rule.prefix.as_str().to_owned(),
+            path: rule.prefix.to_string(),
             why: pattern.map_or(Why::OtherHost, |own| self.why(rule, own, host, path, found)),
         }
     }
@@ -169,7 +169,7 @@ impl Table {
             Some((_, host)) if host.precision() > own.precision() => {
                 Why::LessSpecificHost(host.to_string())
             }
-            Some((found, _)) => Why::ShorterPath(found.rule.prefix.as_str().to_owned()),
+            Some((found, _)) => Why::ShorterPath(found.rule.prefix.to_string()),
             // Who could serve it and is not hindered would have been found.
             None => Why::OtherPath,
         }

@@ -9,6 +9,7 @@ use http::HeaderValue;
 use super::access::Access;
 use super::balance::Method;
 use super::edit::Edits;
+use super::pages::Pages;
 use super::path::{HostPattern, Prefix};
 use super::reverse::Rules;
 use super::upstream::UpstreamTls;
@@ -51,6 +52,7 @@ pub fn rule(name: &str, path: &str) -> Rule {
         reverse: Some(Rules::default()),
         request_headers: Edits::default(),
         response_headers: Edits::default(),
+        pages: Pages::default(),
         access: Access::default(),
         tls: None,
         upstream_tls: UpstreamTls::default(),

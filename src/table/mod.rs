@@ -11,6 +11,7 @@ pub mod explain;
 pub mod gate;
 pub mod load;
 pub mod owners;
+pub mod pages;
 pub mod path;
 pub mod queue;
 pub mod reverse;
@@ -41,6 +42,7 @@ use checks::{Checked, HealthCheck};
 use edit::Edits;
 use load::{Admission, Failure, Load};
 use owners::Owners;
+use pages::Pages;
 use path::{HostPattern, Prefix, RequestPath};
 use queue::Queue;
 use reverse::{Address, Reversal, Site};
@@ -105,6 +107,8 @@ pub struct Rule {
     pub request_headers: Edits,
     /// Changes to the response's headers.
     pub response_headers: Edits,
+    /// What clients get with an error.
+    pub pages: Pages,
     /// Who may come in.
     pub access: Access,
     /// What it asks of TLS with clients.
@@ -596,13 +600,16 @@ struct Hosts {
 #[derive(Debug, Default)]
 struct Paths {
     routes: Lookup<Box<str>, usize>,
+    /// Those of paths that are matched alone.
+    exact: Lookup<Box<str>, usize>,
     deepest: usize,
     /// The namespace that the host belongs to, where hosts belong to one.
     owner: Option<Arc<str>>,
 }
 
 impl Paths {
-    /// The route with the longest prefix; of this namespace only, if one is given.
+    /// The route with the path itself, else the one with the longest prefix; of this namespace only,
+    /// if one is given.
     fn find<'t>(
         &self,
         routes: &'t [Arc<Route>],
@@ -610,8 +617,11 @@ impl Paths {
         of: Option<&str>,
     ) -> Option<&'t Arc<Route>> {
         let own = |route: &&Arc<Route>| of.is_none_or(|of| *route.rule.id.namespace == *of);
-        path::candidates(path.plain(), self.deepest)
-            .find_map(|prefix| self.routes.get(prefix).map(|at| &routes[*at]).filter(own))
+        let exact = self.exact.get(path.plain()).map(|at| &routes[*at]).filter(own);
+        exact.or_else(|| {
+            path::candidates(path.plain(), self.deepest)
+                .find_map(|prefix| self.routes.get(prefix).map(|at| &routes[*at]).filter(own))
+        })
     }
 }
 
@@ -632,8 +642,23 @@ impl Table {
     /// The route for a host (lower case, no port) and a path: the most specific host, and for it
     /// the longest prefix; a host without a matching path falls through to the next best. Where
     /// hosts belong to namespaces, to the next best of the one that the most specific belongs to.
+    ///
+    /// A path that is another rule's for a member that takes `%2F` for `/` is nobody's: what one rule
+    /// shuts must not be reached by another.
     #[must_use]
     pub fn find(&self, host: &str, path: &RequestPath<'_>) -> Found<'_> {
+        let found = self.find_as_written(host, path);
+        let (Found::Route(route), Some(separated)) = (found, path.separated()) else {
+            return found;
+        };
+        let same = RequestPath::resolve(&separated).is_ok_and(|path| {
+            let other = self.find_as_written(host, &path);
+            matches!(other, Found::Route(other) if Arc::ptr_eq(other, route))
+        });
+        if same { found } else { Found::UnknownPath }
+    }
+
+    fn find_as_written(&self, host: &str, path: &RequestPath<'_>) -> Found<'_> {
         let (mut known, mut owner) = (false, None);
         for paths in self.paths(host) {
             known = true;
@@ -666,7 +691,8 @@ impl Table {
         namespace: &str,
         address: &Address<'_>,
     ) -> Option<String> {
-        let routes = self.paths(host).flat_map(|paths| paths.routes.values());
+        let routes =
+            self.paths(host).flat_map(|paths| paths.routes.values().chain(paths.exact.values()));
         let routes = routes.map(|at| &self.routes[*at]);
         let own = routes.filter(|route| *route.rule.id.namespace == *namespace);
         let found = own.filter_map(|route| route.reversal.as_ref()?.public_path(address));

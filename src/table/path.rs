@@ -54,6 +54,14 @@ impl<'a> RequestPath<'a> {
         Ok(Self { sent, plain })
     }
 
+    /// What a member makes of it that takes `%2F` and `%5C` for separators, if there are any.
+    #[must_use]
+    pub fn separated(&self) -> Option<String> {
+        let plain = self.plain();
+        let has = plain.contains('%') && (plain.contains("%2F") || plain.contains("%5C"));
+        has.then(|| plain.replace("%2F", "/").replace("%5C", "/"))
+    }
+
     /// What goes on to a member.
     #[must_use]
     pub fn sent(&self) -> &str {
@@ -147,9 +155,20 @@ fn unreserved(hex: &str) -> Option<char> {
     free.then(|| char::from(byte))
 }
 
-/// A prefix of whole segments. A `/` at its end counts: `/static/` does not match `/static`.
+/// A prefix of whole segments, or a path that is matched alone. A `/` at its end counts: `/static/`
+/// does not match `/static`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Prefix(Box<str>);
+pub struct Prefix {
+    text: Box<str>,
+    exact: bool,
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        if self.exact { f.write_str(" alone") } else { Ok(()) }
+    }
+}
 
 impl Prefix {
     /// Reads a prefix.
@@ -177,27 +196,42 @@ impl Prefix {
             return wrong("must have two hexadecimal digits after each %");
         }
         match RequestPath::resolve(text) {
-            Ok(path) if path.sent() == text => Ok(Self(path.plain().into())),
+            Ok(path) if path.sent() == text => Ok(Self { text: path.plain().into(), exact: false }),
             _ => wrong("must have no . or .. segments"),
         }
+    }
+
+    /// The same path, without what is below it.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { exact: true, ..self }
+    }
+
+    /// Whether it is matched alone.
+    #[must_use]
+    pub const fn is_exact(&self) -> bool {
+        self.exact
     }
 
     /// The prefix in the spelling of [`RequestPath::plain`].
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     fn trimmed(&self) -> &str {
-        self.0.strip_suffix('/').unwrap_or(&self.0)
+        self.text.strip_suffix('/').unwrap_or(&self.text)
     }
 
     /// What follows the prefix without its last `/`, in the bytes that are sent: nothing, or text
     /// that begins with `/`. None if the path does not match.
     #[must_use]
     pub fn rest<'p>(&self, path: &'p RequestPath<'_>) -> Option<&'p str> {
+        if self.exact {
+            return (path.plain() == &*self.text).then_some("");
+        }
         let after = path.plain().strip_prefix(self.trimmed())?;
-        let whole = after.starts_with('/') || (after.is_empty() && !self.0.ends_with('/'));
+        let whole = after.starts_with('/') || (after.is_empty() && !self.text.ends_with('/'));
         if !whole {
             return None;
         }
@@ -209,7 +243,20 @@ impl Prefix {
     /// The public path for a rest: the way back from [`Prefix::rest`].
     #[must_use]
     pub fn public(&self, rest: &str) -> String {
-        if rest.is_empty() { self.0.to_string() } else { join(self.trimmed(), rest).into_owned() }
+        if rest.is_empty() || (self.exact && rest == "/") {
+            return self.text.to_string();
+        }
+        join(self.trimmed(), rest).into_owned()
+    }
+
+    /// The path at a member that serves this at `member_path`, for a rest.
+    #[must_use]
+    pub fn at_member<'a>(&self, member_path: &'a str, rest: &'a str) -> Cow<'a, str> {
+        match (self.exact, member_path) {
+            (true, "") => Cow::Borrowed("/"),
+            (true, whole) => Cow::Borrowed(whole),
+            (false, _) => join(member_path, rest),
+        }
     }
 }
 
@@ -523,6 +570,33 @@ mod tests {
         assert_eq!(prefix.public("/x"), "/static/x");
         assert_eq!(prefix.public(""), "/static/");
         assert_eq!(Prefix::parse("/").unwrap().public("/x"), "/x");
+    }
+
+    #[test]
+    fn encoded_separators_are_found_however_they_are_written() {
+        let separated = |text| RequestPath::resolve(text).unwrap().separated();
+        for (text, expected) in [
+            ("/a%2fb", Some("/a/b")),
+            ("/a%5C..%2Fb", Some("/a/../b")),
+            ("/a%252Fb", None),
+            ("/a%20b", None),
+            ("/a//b", None),
+            ("/a", None),
+        ] {
+            assert_eq!(separated(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_alone_is_the_members_path_as_it_stands() {
+        let path = |text| RequestPath::resolve(text).unwrap();
+        let alone = Prefix::parse("/a/").unwrap().alone();
+        assert_eq!((alone.rest(&path("/a/")), alone.rest(&path("/a/b"))), (Some(""), None));
+        for (member, target) in [("/m/", "/m/"), ("/m", "/m"), ("/", "/"), ("", "/")] {
+            assert_eq!(alone.at_member(member, ""), target);
+        }
+        assert_eq!((alone.public(""), alone.public("/")), ("/a/".to_owned(), "/a/".to_owned()));
+        assert_eq!(alone.to_string(), "/a/ alone");
     }
 
     #[test]

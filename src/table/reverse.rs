@@ -322,7 +322,9 @@ impl Reversal {
         let own = self.sites.get(address.host)?.iter().filter(|site| address.is_at(&site.origin));
         let mut found =
             own.filter_map(|site| Some((site, path::unjoin(&site.path, address.path)?)));
-        let (site, rest) = found.next()?;
+        // What is below a path that is matched alone is not this rule's.
+        let (site, rest) =
+            found.find(|(_, rest)| !self.prefix.is_exact() || rest.is_empty() || (*rest == "/"))?;
         Some((site.path.len(), self.prefix.public(rest)))
     }
 

@@ -50,6 +50,9 @@ pub const CHECK_PATH: Text = Text(1024, &[ROOTED, NO_FRAGMENT, URL_CHARACTERS, E
 /// `spec.healthCheck.statuses[]`.
 pub const STATUS_RANGE: Text =
     Text(7, &[(schema::STATUS_RANGE, is_status_range), (schema::STATUS_ORDER, is_in_order)]);
+/// `spec.errorPages[].statuses[]`.
+pub const ERROR_RANGE: Text =
+    Text(7, &[(schema::ERROR_RANGE, is_error_range), (schema::STATUS_ORDER, is_in_order)]);
 /// Paths of cookies.
 pub const COOKIE_PATH: Text = Text(1024, &[ROOTED, PATH_CHARACTERS]);
 /// `spec.members[].url`.
@@ -141,6 +144,10 @@ fn is_status_range(text: &str) -> bool {
     };
     let (from, to) = text.split_once('-').unwrap_or((text, text));
     is_status(from) && is_status(to)
+}
+
+fn is_error_range(text: &str) -> bool {
+    is_status_range(text) && text.split('-').all(|status| status.starts_with(['4', '5']))
 }
 
 fn is_in_order(text: &str) -> bool {

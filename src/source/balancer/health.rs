@@ -90,10 +90,14 @@ fn statuses(texts: &[String], problems: &mut Problems) -> Vec<RangeInclusive<u16
     }
     let range = |(at, text): (usize, &String)| {
         let field = format!("spec.healthCheck.statuses[{at}]");
-        problems.read(&field, text, checks::STATUS_RANGE, |text| {
-            let (from, to) = text.split_once('-').unwrap_or((text, text));
-            Ok(from.parse().unwrap_or(0)..=to.parse().unwrap_or(0))
-        })
+        problems.read(&field, text, checks::STATUS_RANGE, range)
     };
     texts.iter().enumerate().filter_map(range).collect()
+}
+
+/// A status, or a range of them, that keeps its rules.
+#[expect(clippy::unnecessary_wraps, reason = "as others that read a text")]
+pub fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    Ok(from.parse().unwrap_or(0)..=to.parse().unwrap_or(0))
 }
