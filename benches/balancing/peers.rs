@@ -220,7 +220,7 @@ fn apache(address: SocketAddr, members: &[SocketAddr], folder: &Path) -> Result<
     let _ = write!(
         text,
         "ServerRoot {at}\nPidFile {at}/pid\nListen {address}\nServerName localhost\nErrorLog {at}/error\n\
-         DefaultRuntimeDir {at}\nUser www-data\nGroup www-data\nMaxKeepAliveRequests 0\nThreadsPerChild 64\n\
+         DefaultRuntimeDir {at}\nUser www-data\nGroup www-data\nMaxKeepAliveRequests 0\nKeepAliveTimeout 60\nThreadsPerChild 64\n\
          <Proxy balancer://app>\n{balancers}ProxySet lbmethod=bybusyness\n</Proxy>\n\
          ProxyPass / balancer://app/\n"
     );
