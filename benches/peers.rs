@@ -89,12 +89,13 @@ fn pin(process: u32, core: usize) -> Result<()> {
 
 /// A proxy under test, with its clients.
 struct Tested {
+    name: &'static str,
     running: Running,
     clients: Vec<usize>,
     /// Ratios to nginx: of CPU a request, and of the latency at the median and the 99th percentile.
     ratios: [Vec<f64>; 3],
-    /// KiB more with so many idle connections, for each of them.
-    idle: f64,
+    /// KiB more with so many idle connections, for each of them, where it keeps them.
+    idle: Option<f64>,
     /// MiB at rest.
     rest: f64,
 }
@@ -104,8 +105,8 @@ struct Tested {
 struct Sample([f64; 3]);
 
 fn start(peer: Peer, load: &mut Load) -> Result<Tested> {
-    let name = peer.label().replace([' ', '`', '(', ')'], "");
-    let folder = std::env::temp_dir().join(format!("gibbon-peers-{}-{name}", std::process::id()));
+    let folder = peer.label().replace([' ', '`', '(', ')'], "");
+    let folder = std::env::temp_dir().join(format!("gibbon-peers-{}-{folder}", std::process::id()));
     // What one run has left is not for the next.
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder)?;
@@ -116,7 +117,14 @@ fn start(peer: Peer, load: &mut Load) -> Result<Tested> {
     let clients = load.connect(running.address, CONNECTIONS)?;
     let rest = Usage::of(running.process())?.memory;
     load.run(&clients, WARM_UP)?;
-    Ok(Tested { running, clients, ratios: Default::default(), idle: 0.0, rest })
+    Ok(Tested {
+        name: peer.label(),
+        running,
+        clients,
+        ratios: Default::default(),
+        idle: None,
+        rest,
+    })
 }
 
 fn sample(tested: &Tested, load: &mut Load) -> Result<Sample> {
@@ -146,16 +154,23 @@ fn measure(shape: &Shape, rounds: usize) -> Result<Vec<Tested>> {
     all.insert(0, nginx);
     if shape.name == "1 KiB" {
         for tested in &mut all {
-            let before = Usage::of(tested.running.process())?.memory;
-            let clients = load.connect(tested.running.address, IDLE)?;
-            for few in clients.chunks(CONNECTIONS) {
-                load.run(few, Duration::ZERO)?;
-            }
-            let after = Usage::of(tested.running.process())?.memory;
-            tested.idle = (after - before) * 1024.0 / IDLE as f64;
+            tested.idle = idle(tested, &mut load)
+                .inspect_err(|error| eprintln!("{}: {error:#}", tested.name))
+                .ok();
         }
     }
     Ok(all)
+}
+
+/// KiB that each idle connection adds; not known where the proxy does not keep so many.
+fn idle(tested: &Tested, load: &mut Load) -> Result<f64> {
+    let before = Usage::of(tested.running.process())?.memory;
+    let clients = load.connect(tested.running.address, IDLE)?;
+    for few in clients.chunks(CONNECTIONS) {
+        load.run(few, Duration::ZERO)?;
+    }
+    let after = Usage::of(tested.running.process())?.memory;
+    Ok((after - before) * 1024.0 / IDLE as f64)
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -213,7 +228,8 @@ fn document(versions: &[String], results: &[Vec<Tested>], rounds: usize) -> Resu
     );
     if let Some(result) = results.get(1) {
         for (name, tested) in std::iter::once(&"nginx").chain(&names).zip(result) {
-            let _ = writeln!(text, "| {name} | {:.0} | {:.1} |", tested.rest, tested.idle);
+            let idle = tested.idle.map_or_else(|| "-".to_owned(), |kib| format!("{kib:.1}"));
+            let _ = writeln!(text, "| {name} | {:.0} | {idle} |", tested.rest);
         }
     }
     Ok(text)
