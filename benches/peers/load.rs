@@ -60,8 +60,8 @@ pub struct Window {
 #[derive(Debug)]
 struct Side {
     stream: TcpStream,
-    /// Whether it asks; else it answers.
-    asks: bool,
+    /// Whom it asks; else it answers.
+    asks: Option<SocketAddr>,
     /// Bytes of the message that is read: its head until that is complete, then only counted.
     head: Vec<u8>,
     read: usize,
@@ -69,6 +69,8 @@ struct Side {
     /// What of the message that is written has gone out; none: nothing is to be written.
     written: Option<usize>,
     asked: Instant,
+    /// Its answer has not come.
+    waits: bool,
 }
 
 /// All connections, and what is sent on them.
@@ -118,17 +120,19 @@ impl Load {
     pub fn connect(&mut self, to: SocketAddr, count: usize) -> Result<Vec<usize>> {
         (0..count)
             .map(|_| {
-                let stream = StdStream::connect(to)?;
-                stream.set_nodelay(true)?;
-                stream.set_nonblocking(true)?;
-                self.add(TcpStream::from_std(stream), true)
+                let number = self.next;
+                self.next += 1;
+                self.add(number, open(to)?, Some(to)).map(|()| number)
             })
             .collect()
     }
 
-    fn add(&mut self, mut stream: TcpStream, asks: bool) -> Result<usize> {
-        let number = self.next;
-        self.next += 1;
+    fn add(
+        &mut self,
+        number: usize,
+        mut stream: TcpStream,
+        asks: Option<SocketAddr>,
+    ) -> Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(number), both)?;
         let side = Side {
@@ -139,9 +143,10 @@ impl Load {
             whole: None,
             written: None,
             asked: Instant::now(),
+            waits: false,
         };
         self.sides.insert(number, side);
-        Ok(number)
+        Ok(())
     }
 
     /// Each of these connections asks again as soon as it is answered, until the time is over; returns
@@ -188,7 +193,8 @@ impl Load {
             match self.members[listener].0.accept() {
                 Ok((stream, _)) => {
                     stream.set_nodelay(true)?;
-                    self.add(stream, false)?;
+                    self.next += 1;
+                    self.add(self.next - 1, stream, None)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
@@ -199,6 +205,7 @@ impl Load {
     fn ask(&mut self, number: usize) -> Result<()> {
         if let Some(side) = self.sides.get_mut(&number) {
             side.asked = Instant::now();
+            side.waits = true;
             side.written = Some(0);
         }
         self.write(number)
@@ -206,7 +213,7 @@ impl Load {
 
     fn write(&mut self, number: usize) -> Result<()> {
         let Some(side) = self.sides.get_mut(&number) else { return Ok(()) };
-        let message = if side.asks { &self.request } else { &self.answer };
+        let message = if side.asks.is_some() { &self.request } else { &self.answer };
         while let Some(written) = side.written {
             if written == message.len() {
                 side.written = None;
@@ -235,9 +242,10 @@ impl Load {
             if side.whole.is_none() {
                 side.head.extend_from_slice(&self.buffer[..read]);
                 let end = side.head.windows(4).position(|four| four == b"\r\n\r\n");
-                let body = if side.asks { self.shape.download } else { self.shape.upload };
+                let body =
+                    if side.asks.is_some() { self.shape.download } else { self.shape.upload };
                 side.whole = end.map(|end| end + 4 + body);
-                if side.asks && end.is_some() && !side.head.starts_with(b"HTTP/1.1 200") {
+                if side.asks.is_some() && end.is_some() && !side.head.starts_with(b"HTTP/1.1 200") {
                     bail!("{}", String::from_utf8_lossy(&side.head));
                 }
             }
@@ -245,7 +253,8 @@ impl Load {
                 side.head.clear();
                 side.whole = None;
                 side.read = 0;
-                if side.asks {
+                if side.asks.is_some() {
+                    side.waits = false;
                     return Ok(Some(side.asked.elapsed()));
                 }
                 side.written = Some(0);
@@ -254,11 +263,22 @@ impl Load {
         }
     }
 
-    /// Proxies may close their connections to members, and none of a client's.
+    /// A client whose connection is closed, as proxies may, opens another; within an answer they may
+    /// not.
     fn gone(&mut self, number: usize, why: &str) -> Result<()> {
-        match self.sides.remove(&number) {
-            Some(side) if side.asks => bail!("the proxy has ended a client's connection: {why}"),
-            _ => Ok(()),
+        let Some(side) = self.sides.remove(&number) else { return Ok(()) };
+        let Some(to) = side.asks else { return Ok(()) };
+        if side.read > 0 {
+            bail!("the proxy has broken an answer off: {why}");
         }
+        self.add(number, open(to)?, Some(to))?;
+        if side.waits { self.ask(number) } else { Ok(()) }
     }
+}
+
+fn open(to: SocketAddr) -> Result<TcpStream> {
+    let stream = StdStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(stream))
 }
