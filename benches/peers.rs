@@ -59,7 +59,8 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let options = Options::parse();
-    if std::thread::available_parallelism()?.get() < 2 {
+    let cores = std::thread::available_parallelism()?.get();
+    if cores < 2 {
         bail!("this needs two cores: one for the proxy, one for the load");
     }
     let versions = peers::versions()?;
@@ -69,7 +70,7 @@ fn main() -> Result<()> {
         results.push(measure(shape, options.rounds)?);
         eprintln!("{}: done", shape.name);
     }
-    let text = document(&versions, &results, options.rounds)?;
+    let text = document(&versions, &results, options.rounds, cores)?;
     println!("{text}");
     if !options.dry {
         std::fs::write(DOCUMENT, text)?;
@@ -187,7 +188,12 @@ fn spread(values: &[f64]) -> (f64, f64) {
     (at(1), at(3))
 }
 
-fn document(versions: &[String], results: &[Vec<Tested>], rounds: usize) -> Result<String> {
+fn document(
+    versions: &[String],
+    results: &[Vec<Tested>],
+    rounds: usize,
+    cores: usize,
+) -> Result<String> {
     let names: Vec<_> = PEERS.iter().map(|peer| peer.label()).collect();
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
@@ -198,10 +204,9 @@ fn document(versions: &[String], results: &[Vec<Tested>], rounds: usize) -> Resu
          no access logs, two members; one core for the proxy and one for clients and members. {rounds} \
          windows of {} ms\nof each proxy, each between two of nginx: the figures are the median of the \
          ratios to those two\n(nginx is 1; lower is better), with the quarters in brackets.\n\n\
-         Machine: {} cores,{}. Versions: {}.\n\n",
+         Machine: {cores} cores,{}. Versions: {}.\n\n",
         CONNECTIONS,
         WINDOW.as_millis(),
-        std::thread::available_parallelism()?,
         model.trim_start_matches(['\t', ':']),
         versions.join(", "),
     );

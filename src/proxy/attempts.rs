@@ -69,6 +69,7 @@ pub async fn forward(
                 None => rule.timeouts.response,
             },
             deadline: deadline(route, visit),
+            repeatable: gate::is_idempotent(&parts.method),
             tunnel: ready.tunnel,
             system: &worker.shared.system,
         },

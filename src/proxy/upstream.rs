@@ -39,8 +39,8 @@ const IDLE: Duration = Duration::from_secs(4);
 const IDLE_MOST: Duration = Duration::from_secs(60);
 /// How much earlier than a member says Gibbon stops using a connection.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
-/// A connection that was in use just now is used again without a look at what has come of it: its
-/// worker has hardly had the time to do anything else.
+/// A connection that was in use just now is used again without a look at what has come of it, if the
+/// request can be sent again should the member have closed it.
 const JUST_NOW: Duration = Duration::from_micros(500);
 /// Idle connections kept to one member by one worker.
 const IDLE_PER_MEMBER: usize = 64;
@@ -212,6 +212,8 @@ pub struct Terms<'a> {
     pub response: Duration,
     /// When the whole request has failed.
     pub deadline: Option<Instant>,
+    /// The request may be sent again if it is lost.
+    pub repeatable: bool,
     /// The request is to leave HTTP, which takes a connection of its own.
     pub tunnel: bool,
     /// How TLS is spoken with members whose rules ask for nothing.
@@ -266,7 +268,7 @@ async fn alone(
     while !fresh && let Some(Idle { wire, since, .. }) = pool.take(key, now) {
         // Lets the connection see what the member has sent or closed meanwhile: stale bytes must
         // not be taken for the answer, and a closed connection must not swallow the request.
-        if now.saturating_duration_since(since) > JUST_NOW {
+        if !terms.repeatable || now.saturating_duration_since(since) > JUST_NOW {
             yield_now().await;
         }
         match exchange(pool, key, wire, request, true, terms).await {
