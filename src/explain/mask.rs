@@ -167,12 +167,15 @@ pub fn authority(text: &str) -> String {
     }
 }
 
-/// `5; url=…`.
+/// `5; url=…`, or without `url=`.
 fn refresh(text: &str) -> String {
-    match text.split_once('=') {
-        Some((start, to)) => format!("{start}={}", url(to.trim_matches(['"', '\'']))),
-        None => text.split(';').next().unwrap_or_default().to_owned(),
-    }
+    let Some((seconds, rest)) = text.split_once([';', ',']) else { return text.to_owned() };
+    let is_url = |name: &str| name.trim().eq_ignore_ascii_case("url");
+    let (name, to) = match rest.split_once('=') {
+        Some((name, to)) if is_url(name) => ("url=", to),
+        _ => ("", rest),
+    };
+    format!("{seconds}; {name}{}", url(to.trim().trim_matches(['"', '\''])))
 }
 
 #[cfg(test)]
@@ -211,6 +214,8 @@ mod tests {
             ("location", "?SECRET//SECRET", "?***"),
             ("destination", "http://a/b?SECRET", "http://a/b?***"),
             ("refresh", "5; url=\"/b?c=SECRET\"", "5; url=/b?c=***"),
+            ("refresh", "5; http://m/b?c=SECRET", "5; http://m/b?c=***"),
+            ("refresh", "5", "5"),
         ] {
             assert_eq!(shown(name, value), seen, "{name}: {value}");
         }

@@ -370,6 +370,11 @@ pub fn trailers(trailers: &mut HeaderMap) {
         header::CONTENT_TYPE,
         header::CONTENT_RANGE,
         header::LOCATION,
+        header::PROXY_AUTHORIZATION,
+        HeaderName::from_static(X_REQUEST_ID),
+        HeaderName::from_static("traceparent"),
+        HeaderName::from_static("tracestate"),
+        CDN_LOOP.clone(),
     ];
     for name in misplaced {
         trailers.remove(name);

@@ -72,9 +72,13 @@ impl InFlight {
 
     /// The attempt failed; says how long the member is excluded, if it is.
     pub fn failed(&mut self, failure: Failure, first: Duration, now: Instant) -> Option<Duration> {
-        self.probe = false;
         self.tally.failed(failure);
-        self.load.failed(failure, self.sent, first, now)
+        let excluded = self.load.failed(failure, self.sent, first, now);
+        if std::mem::take(&mut self.probe) && excluded.is_none() {
+            // It has told nothing: the next may try.
+            self.load.end_probe();
+        }
+        excluded
     }
 
     /// The member has begun to answer; whether well, will be known later.

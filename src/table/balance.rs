@@ -402,6 +402,13 @@ fn any_member(
     if let Some(member) = probe(route, ask, now.as_ref(), dry) {
         return Ok((member, true));
     }
+    if let Some(own) = own_without_others(route, ask).filter(|_| now.is_none()) {
+        if !dry {
+            let member = &route.members[own];
+            member.ledger.gift(&route.groups[member.group].cursor);
+        }
+        return Ok((own, false));
+    }
     let untried = |index: usize| !ask.tried.has(index);
     let stage = now.or_else(|| first_stage(route, ask, &untried)).ok_or(NoMember::None)?;
     let fits = |index: usize| {
@@ -438,6 +445,16 @@ fn one_of_all(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<usize> {
         book(&members[picked], &group.cursor, &pool, true, ask.now);
     }
     Some(picked)
+}
+
+/// A member of the session, for when nobody is usable: if any is asked then, it is the one that knows
+/// the session.
+fn own_without_others(route: &Route, ask: &Ask<'_>) -> Option<usize> {
+    let fits = |member: &&usize| {
+        let m = &route.members[**member];
+        m.state != State::Disabled && !ask.tried.has(**member) && !m.is_full()
+    };
+    ask.wanted.iter().find(fits).copied()
 }
 
 fn is_usable(route: &Route, ask: &Ask<'_>, index: usize) -> bool {
@@ -1093,6 +1110,25 @@ mod tests {
         let mut tried = Tried::default();
         tried.add(0);
         assert_eq!(pick_of(&route, &[], &tried, now), Err(NoMember::None));
+    }
+
+    #[test]
+    fn where_all_are_excluded_a_session_is_still_its_own_members() {
+        let now = Instant::now();
+        let route =
+            route(Rule { entries: vec![entry("a", 1), entry("b", 2)], ..rule("app", "/") }, now);
+        for member in &route.members {
+            member.load.failed(Failure::Refused, now, Duration::from_secs(5), now);
+        }
+        let none = Tried::default();
+        for own in [0, 1] {
+            for _ in 0..10 {
+                assert_eq!(pick_of(&route, &[own], &none, now).unwrap().member, own);
+            }
+        }
+        let mut tried = Tried::default();
+        tried.add(1);
+        assert_eq!(pick_of(&route, &[1], &tried, now).unwrap().member, 0);
     }
 
     #[test]

@@ -284,7 +284,7 @@ impl Load {
             || probed
             || in_a_row >= FAILURES_TO_EXCLUDE
             || broken >= BROKEN_TO_EXCLUDE;
-        if excludes && !first.is_zero() { self.exclude(first, now) } else { None }
+        if excludes && !first.is_zero() { self.exclude(first, sent, now) } else { None }
     }
 
     /// The estimate: seconds to the response head. An idle one that is slower than `mean` relaxes
@@ -368,13 +368,13 @@ impl Load {
         self.probing_until.store(0, Relaxed);
     }
 
-    fn exclude(&self, first: Duration, now: Instant) -> Option<Duration> {
+    fn exclude(&self, first: Duration, sent: Instant, now: Instant) -> Option<Duration> {
         let mut exclusion = self.exclusion.lock().unwrap_or_else(PoisonError::into_inner);
         let until = self.excluded_until.load(Relaxed);
         let now = self.micros(now);
         // Neither what was under way when it began nor what was tried because everybody is excluded
         // tells anything new: only a failed probe makes the next interval longer.
-        if until > now {
+        if until > now || self.micros(sent) < exclusion.since {
             return None;
         }
         let growth = 1u32.checked_shl(exclusion.level).unwrap_or(EXCLUDE_GROWTH);
@@ -653,6 +653,18 @@ mod tests {
         assert_eq!(load.failed(Failure::Refused, later, FIRST, later), None);
         load.succeeded(sent, SECOND, now + SECOND);
         assert_eq!(load.admission(now + SECOND), Admission::Excluded(4 * SECOND));
+    }
+
+    #[test]
+    fn a_failure_of_what_was_sent_before_an_exclusion_does_not_undo_its_probe() {
+        let (load, sent) = load();
+        let now = sent + SECOND;
+        assert_eq!(load.failed(Failure::Refused, sent, FIRST, now), Some(FIRST));
+        let probed = now + FIRST;
+        assert!(load.begin_probe(probed));
+        assert_eq!(load.failed(Failure::Timeout, sent, FIRST, probed + SECOND), None);
+        load.succeeded(probed, SECOND, probed + 2 * SECOND);
+        assert_eq!(load.admission(probed + 2 * SECOND), Admission::Usable);
     }
 
     #[test]
