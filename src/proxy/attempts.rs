@@ -57,6 +57,7 @@ pub async fn forward(
     let rule = &route.rule;
     route.budget.earn(rule.failover.retry_percent);
     let parts = ready.parts;
+    let idempotent = gate::is_idempotent(&parts.method);
     let mut attempts = Attempts {
         worker,
         route,
@@ -69,12 +70,12 @@ pub async fn forward(
                 None => rule.timeouts.response,
             },
             deadline: deadline(route, visit),
-            repeatable: gate::is_idempotent(&parts.method),
+            repeatable: idempotent && ready.upload.is_empty(),
             tunnel: ready.tunnel,
             system: &worker.shared.system,
         },
         over: route.rule.timeouts.request.map(|whole| visit.begun() + whole),
-        idempotent: gate::is_idempotent(&parts.method),
+        idempotent,
         begun: Some(visit.begun()),
         tried: Tried::default(),
         last: Error::NoMember,
