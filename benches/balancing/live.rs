@@ -35,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const HEAD: usize = 8192;
 
 /// What came of a scenario with a proxy.
+#[derive(Default)]
 struct Outcome {
     latencies: Vec<f64>,
     asked: u32,
@@ -42,17 +43,27 @@ struct Outcome {
     served: Vec<u32>,
 }
 
+impl Outcome {
+    fn add(&mut self, other: &Self) {
+        self.latencies.extend(&other.latencies);
+        self.asked += other.asked;
+        self.failed += other.failed;
+        self.served.resize(other.served.len(), 0);
+        self.served.iter_mut().zip(&other.served).for_each(|(all, one)| *all += one);
+    }
+}
+
 /// Plays those that are chosen, and returns them as a section of the document.
 ///
 /// # Errors
 /// When a proxy cannot be installed or started.
-pub fn play(chosen: impl Fn(&str) -> bool) -> Result<String> {
+pub fn play(chosen: impl Fn(&str) -> bool, rounds: u64) -> Result<String> {
     let versions = super::peers::versions()?;
     let mut text = format!(
         "## The same with real processes\n\n\
          `cargo bench --bench balancing -- live` runs six of the scenarios with real proxies in turn, each a process of one worker \
          on loopback before the same members (threads of another process), everything {SLOWER} times as slow as above, for {LENGTH} s, \
-         one proxy at a time: {}, and Gibbon. Each is configured for keep-alive connections to members and with what it has by itself \
+         {rounds} times with other requests each, one proxy at a time: {}, and Gibbon. Each is configured for keep-alive connections to members and with what it has by itself \
          against bad ones: nginx's `max_fails`, HAProxy's checks with `observe layer7`, Apache's `retry`. The figures are p50 / p99 in ms of \
          the light requests that went well, errors in %, and what the first member got in parts of its fair share.\n\n| scenario |",
         versions.join(", ")
@@ -65,9 +76,13 @@ pub fn play(chosen: impl Fn(&str) -> bool) -> Result<String> {
     for scenario in all().into_iter().filter(is_chosen) {
         let _ = write!(text, "| {} |", scenario.title);
         for peer in PEERS {
-            let outcome = run(&slowed(&scenario), peer)
-                .with_context(|| format!("{} with {}", scenario.id, peer.label()))?;
-            let cell = cell(&scenario, outcome);
+            let mut all = Outcome::default();
+            for seed in 1..=rounds {
+                let outcome = run(&slowed(&scenario), peer, seed)
+                    .with_context(|| format!("{} with {}", scenario.id, peer.label()))?;
+                all.add(&outcome);
+            }
+            let cell = cell(&scenario, all);
             eprintln!("{}, {}: {cell}", scenario.id, peer.label());
             let _ = write!(text, " {cell} |");
         }
@@ -105,7 +120,7 @@ fn cell(scenario: &Scenario, mut outcome: Outcome) -> String {
     cell
 }
 
-fn run(world: &World, peer: Peer) -> Result<Outcome> {
+fn run(world: &World, peer: Peer, seed: u64) -> Result<Outcome> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         let began = Rc::new(RefCell::new(Instant::now()));
@@ -119,7 +134,7 @@ fn run(world: &World, peer: Peer) -> Result<Outcome> {
         fs::create_dir_all(&folder)?;
         let proxy = peer.start(&addresses, &folder)?;
         *began.borrow_mut() = Instant::now();
-        let mut outcome = ask(world, proxy.address).await;
+        let mut outcome = ask(world, proxy.address, seed).await;
         outcome.served = members.iter().map(|member| *member.served.borrow()).collect();
         Ok(outcome)
     })
@@ -232,14 +247,9 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Res
 }
 
 /// Clients that ask at random times, whatever becomes of the requests before.
-async fn ask(world: &World, proxy: SocketAddr) -> Outcome {
-    let mut random = fastrand::Rng::with_seed(1);
-    let outcome = Rc::new(RefCell::new(Outcome {
-        latencies: Vec::new(),
-        asked: 0,
-        failed: 0,
-        served: Vec::new(),
-    }));
+async fn ask(world: &World, proxy: SocketAddr, seed: u64) -> Outcome {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let outcome = Rc::new(RefCell::new(Outcome::default()));
     let idle = Rc::new(RefCell::new(VecDeque::new()));
     let began = tokio::time::Instant::now();
     let mut at = 0.0;
@@ -269,8 +279,7 @@ async fn ask(world: &World, proxy: SocketAddr) -> Outcome {
         });
     }
     sleep(Duration::from_secs(3)).await;
-    let mut outcome = outcome.borrow_mut();
-    Outcome { latencies: std::mem::take(&mut outcome.latencies), served: Vec::new(), ..*outcome }
+    outcome.take()
 }
 
 /// One request on a kept or a new connection; true if it was answered 200.

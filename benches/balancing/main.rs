@@ -1,7 +1,8 @@
 //! The laboratory: the product's picking rule against every peer's, in virtual time.
 //!
 //! `cargo bench --bench balancing` writes `docs/balancing.md` and its pictures. With `SCENARIO=heavy,slow`
-//! it prints only those. With `-- live` it plays some with real proxies, and writes that section.
+//! it prints only those. With `-- live` it plays some with real proxies, and writes that section;
+//! with `ROUNDS=3` each of them so many times.
 
 mod live;
 mod model;
@@ -22,7 +23,9 @@ fn main() {
     let only = std::env::var("SCENARIO").ok();
     let chosen = |id: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == id));
     if std::env::args().any(|argument| argument == "live") {
-        let section = live::play(chosen).expect("the proxies can be played");
+        let rounds =
+            std::env::var("ROUNDS").map_or(1, |rounds| rounds.parse().expect("ROUNDS is a number"));
+        let section = live::play(chosen, rounds).expect("the proxies can be played");
         println!("{section}");
         if only.is_none() {
             report::write_live(&section).expect("docs can be written");
