@@ -22,6 +22,10 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// Requests allocate much of the same sizes, and give it back at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long the end waits for the last lines of the access log to be read.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
