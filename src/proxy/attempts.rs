@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderValue};
+use http::header;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
@@ -14,6 +14,7 @@ use hyper::body::{Body, Incoming};
 use super::Worker;
 use super::body::{Upload, Watch};
 use super::error::Error;
+use super::forward::Authority;
 use super::headers::{self, Hop};
 use super::upstream::{self, Failed, Reply, Terms};
 use super::visit::{InFlight, Visit};
@@ -37,7 +38,7 @@ pub struct Ready<'a> {
     /// The body.
     pub upload: Upload,
     /// Host and port as the client wrote them.
-    pub authority: &'a str,
+    pub authority: &'a Authority,
     /// What the client asked for below the rule's prefix.
     pub rest: &'a str,
     /// It asks for another protocol.
@@ -304,9 +305,10 @@ impl Ready<'_> {
         let headers = request.headers_mut();
         headers.clone_from(&self.parts.headers);
         let entry = &route.rule.entries[member.entry];
-        let host =
-            if entry.preserve_host { HeaderValue::try_from(self.authority).ok() } else { None };
-        headers.insert(header::HOST, host.unwrap_or_else(|| entry.host.clone()));
+        let host = if entry.preserve_host { self.authority.value() } else { &entry.host };
+        if headers.get(header::HOST) != Some(host) {
+            headers.insert(header::HOST, host.clone());
+        }
         let length = self.upload.size_hint();
         headers::frame(headers, &self.parts.method, &length);
         if self.tunnel {

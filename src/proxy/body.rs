@@ -277,7 +277,7 @@ pub fn drain(unread: Option<Incoming>, upload: Option<&Upload>) {
 pub fn skip(incoming: Incoming, connection: Connection) {
     spawn_local(async move {
         if timeout(DRAIN_TIME, forget(incoming, SKIP_BYTES)).await == Ok(true) {
-            connection.give_back();
+            connection.give_back(None);
         }
     });
 }
@@ -372,8 +372,9 @@ pub trait Watch {
     fn passed(&mut self, bytes: usize);
     /// Trailers have passed.
     fn trailers(&mut self, trailers: &HeaderMap);
-    /// The body is complete, or has failed. Not called when the client goes away first.
-    fn ended(&mut self, result: Result<(), DownloadError>);
+    /// The body is complete, and was read to its end, or has failed. Not called when the client goes
+    /// away first.
+    fn ended(&mut self, result: Result<Option<Incoming>, DownloadError>);
 }
 
 impl<W: Watch + ?Sized> Watch for Box<W> {
@@ -389,7 +390,7 @@ impl<W: Watch + ?Sized> Watch for Box<W> {
         (**self).trailers(trailers);
     }
 
-    fn ended(&mut self, result: Result<(), DownloadError>) {
+    fn ended(&mut self, result: Result<Option<Incoming>, DownloadError>) {
         (**self).ended(result);
     }
 }
@@ -426,7 +427,7 @@ pub enum Body<W> {
 /// A member's body on its way to the client.
 #[derive(Debug)]
 pub struct Download<W> {
-    /// None after the client has stood still for too long.
+    /// None when it has ended, or the client has stood still for too long.
     incoming: Option<Incoming>,
     /// What was read of it and not yet given.
     rest: Bytes,
@@ -471,7 +472,7 @@ impl<W: Watch> Download<W> {
         if !self.ended {
             self.ended = true;
             if let Some(watch) = &mut self.watch {
-                watch.ended(result);
+                watch.ended(result.map(|()| self.incoming.take()));
             }
         }
     }
@@ -484,6 +485,9 @@ impl<W: Watch> Download<W> {
             let told = std::mem::take(&mut self.within.told) && error != DownloadError::Stalled;
             let trailers = || Ok(Frame::trailers(grpc::broken_off(error)));
             return Poll::Ready(Some(if told { trailers() } else { Err(error) }));
+        }
+        if self.ended {
+            return Poll::Ready(None);
         }
         if let Some(watch) = &self.watch {
             ready!(watch.poll_room(cx));
@@ -559,7 +563,8 @@ impl<W: Watch> Download<W> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.incoming.as_ref().is_some_and(HttpBody::is_end_stream)
+        let all_read = || self.incoming.as_ref().is_some_and(HttpBody::is_end_stream);
+        (self.ended && self.failed.is_none()) || (self.rest.is_empty() && all_read())
     }
 
     fn size_hint(&self) -> SizeHint {

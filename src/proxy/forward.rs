@@ -166,14 +166,14 @@ fn own(
 ) -> Answer {
     response.headers_mut().insert(&trace::X_REQUEST_ID, visit.id.clone());
     visit.answered(status, reason);
-    visit.complete();
+    visit.complete(None);
     response.map(|bytes| Body::Own(Some(bytes), Some(visit)))
 }
 
 fn from_member(response: Response<Incoming>, within: Within, mut visit: Box<Visit>) -> Answer {
     visit.answered(response.status(), None);
     if hyper::body::Body::is_end_stream(response.body()) {
-        visit.complete();
+        visit.complete(None);
     }
     response.map(|incoming| Body::member(incoming, within, visit))
 }
@@ -232,13 +232,14 @@ impl Journey<'_> {
         on_upgrade: Option<OnUpgrade>,
         visit: &mut Visit,
     ) -> Result<Outcome, Error> {
-        if self.fields.has(Fields::FRAMING) && !headers::is_framed_once(&parts.headers) {
+        if self.fields.has(Fields::FRAMING) && !headers::is_framed_once(&parts.headers, self.fields)
+        {
             return Err(Error::BadRequest("the request is framed ambiguously"));
         }
         if parts.method == Method::CONNECT || parts.method == Method::TRACE {
             return Err(Error::Method);
         }
-        let authority = authority(parts)?;
+        let authority = authority(parts, self.fields)?;
         let host = host(authority.as_str())?;
         if parts.method == Method::OPTIONS
             && (parts.uri.path() == "*" || !headers::may_go_on(&mut parts.headers))
@@ -295,7 +296,7 @@ impl Journey<'_> {
             tunnel: on_upgrade.is_some() && hop.upgrade.is_some(),
             hop,
             upload,
-            authority: authority.as_str(),
+            authority: &authority,
             rest,
         };
         let reply = attempts::forward(self.worker, &route, &ready, visit).await?;
@@ -367,7 +368,7 @@ impl Journey<'_> {
         if fields.has(Fields::COOKIE) {
             headers::join_cookies(headers);
         }
-        headers::forwarded(headers, fields, self.peer, &self.client, &authority.0);
+        headers::forwarded(headers, fields, self.peer, &self.client, authority.value());
         headers::identify(headers, fields, subject);
         headers::mark_hop(headers);
         if parts.version < Version::HTTP_11 {
@@ -468,14 +469,16 @@ impl Journey<'_> {
     ) {
         if let Some(reversal) = route.reversal.as_ref().filter(|_| fields.has(Fields::ADDRESS)) {
             let elsewhere = |address: &Address<'_>| {
-                let host = host(ready.authority).ok()?;
+                let host = host(ready.authority.as_str()).ok()?;
                 let namespace = &route.rule.id.namespace;
                 self.worker.shared.table.load().public_path(&host, namespace, address)
             };
             let leaks = reversal.apply(
                 headers,
                 Said {
-                    public: &self.public(ready.authority).as_said(route.rule.reverse.as_ref()),
+                    public: &self
+                        .public(ready.authority.as_str())
+                        .as_said(route.rule.reverse.as_ref()),
                     by: &member.site,
                     host_kept: route.rule.entries[member.entry].preserve_host,
                     elsewhere: &elsewhere,
@@ -589,10 +592,9 @@ fn close_if_withheld(ready: &Ready<'_>, headers: &mut HeaderMap) {
 }
 
 /// The authority that a request is for: of an absolute target, else the Host (RFC 9112, 3.2).
-fn authority(parts: &Parts) -> Result<Authority, Error> {
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+fn authority(parts: &Parts, fields: Fields) -> Result<Authority, Error> {
+    let host = parts.headers.get(header::HOST);
+    if fields.has(Fields::REPEATED) && parts.headers.get_all(header::HOST).iter().count() > 1 {
         return Err(Error::BadRequest("there is more than one Host"));
     }
     if host.is_none_or(HeaderValue::is_empty) && parts.version == Version::HTTP_11 {
@@ -604,20 +606,33 @@ fn authority(parts: &Parts) -> Result<Authority, Error> {
     let malformed = Error::BadRequest("the Host is malformed");
     let Some(named) = parts.uri.authority() else {
         let host = host.cloned().unwrap_or(HeaderValue::from_static(""));
-        return if host.to_str().is_ok() { Ok(Authority(host)) } else { Err(malformed) };
+        return Authority::new(host).ok_or(malformed);
     };
     if let Some(host) = host {
         self::host(host.to_str().map_err(|_| malformed)?)?;
     }
-    HeaderValue::try_from(named.as_str()).map(Authority).map_err(|_| malformed)
+    HeaderValue::try_from(named.as_str()).ok().and_then(Authority::new).ok_or(malformed)
 }
 
 /// Host and port as the client wrote them: text, whatever else a field could hold.
-struct Authority(HeaderValue);
+pub struct Authority(HeaderValue);
 
 impl Authority {
-    fn as_str(&self) -> &str {
-        str::from_utf8(self.0.as_bytes()).unwrap_or_default()
+    fn new(value: HeaderValue) -> Option<Self> {
+        let is_text = value.to_str().is_ok();
+        is_text.then_some(Self(value))
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    /// As a field's value.
+    #[must_use]
+    pub const fn value(&self) -> &HeaderValue {
+        &self.0
     }
 }
 

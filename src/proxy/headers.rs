@@ -296,7 +296,10 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
 /// Whether the length of the body is said in one way: by one Content-Length, by one final
 /// `chunked`, or not at all. All else could be understood differently by two servers.
 #[must_use]
-pub fn is_framed_once(headers: &HeaderMap) -> bool {
+pub fn is_framed_once(headers: &HeaderMap, fields: Fields) -> bool {
+    if !fields.has(Fields::CODING) && !fields.has(Fields::REPEATED) {
+        return headers.get(header::CONTENT_LENGTH).is_none_or(is_number);
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     match (codings.next(), lengths.next()) {
@@ -304,25 +307,27 @@ pub fn is_framed_once(headers: &HeaderMap) -> bool {
         (Some(coding), None) => {
             codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
         }
-        (None, Some(length)) => {
-            lengths.all(|other| other == length) && length.as_bytes().iter().all(u8::is_ascii_digit)
-        }
+        (None, Some(length)) => lengths.all(|other| other == length) && is_number(length),
         (Some(_), Some(_)) => false,
     }
+}
+
+fn is_number(length: &HeaderValue) -> bool {
+    length.as_bytes().iter().all(u8::is_ascii_digit)
 }
 
 /// Says how long the body is where hyper would not: a body of unknown length whatever the method,
 /// and no body where one is expected (RFC 9110, section 8.6).
 pub fn frame(headers: &mut HeaderMap, method: &Method, body: &SizeHint) {
-    if headers.contains_key(header::CONTENT_LENGTH) {
-        return;
-    }
-    if body.exact() == Some(0) {
-        if matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    let (name, value) = match body.exact() {
+        Some(0) if matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
+            (header::CONTENT_LENGTH, "0")
         }
-    } else if body.exact().is_none() {
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        Some(_) => return,
+        None => (header::TRANSFER_ENCODING, "chunked"),
+    };
+    if !headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(name, HeaderValue::from_static(value));
     }
 }
 
@@ -899,8 +904,12 @@ mod tests {
             &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
             &[("transfer-encoding", "gzip")],
         ];
-        assert!(good.iter().all(|fields| is_framed_once(&headers(fields))));
-        assert!(!bad.iter().any(|fields| is_framed_once(&headers(fields))));
+        let framed = |fields: &&[_]| {
+            let headers = headers(fields);
+            is_framed_once(&headers, Fields::of(&headers))
+        };
+        assert!(good.iter().all(framed));
+        assert!(!bad.iter().any(framed));
     }
 
     #[test]

@@ -44,6 +44,10 @@ pub struct Patience {
     pub write: Duration,
 }
 
+/// Parts that are no longer than this together are written as one: to copy them costs less than to
+/// hand them over one by one. Longer ones are not copied.
+const TOGETHER: usize = 2048;
+
 /// What a connection is doing; shared by its socket and the requests on it.
 #[derive(Debug)]
 pub struct Activity {
@@ -409,7 +413,17 @@ impl Write for Client {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        if let [one] = bufs {
+            return self.poll_write(cx, one);
+        }
+        let whole: usize = bufs.iter().map(|part| part.len()).sum();
+        let result = if whole > TOGETHER {
+            Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        } else {
+            let mut one = Vec::with_capacity(whole);
+            bufs.iter().for_each(|part| one.extend_from_slice(part));
+            Pin::new(&mut self.stream).poll_write(cx, &one)
+        };
         self.written(result, cx)
     }
 }

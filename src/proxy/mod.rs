@@ -35,6 +35,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -496,7 +497,8 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
         let _ = draining.wait_for(|phase| *phase >= Phase::Draining).await;
         tokio::time::sleep(LAST_WORDS).await;
     };
-    let greet = async {
+    // Apart, so that its room is free again when the connection has begun.
+    let greet = Box::pin(async {
         let (stream, client) = announced(&worker, stream, peer, &from).await?;
         let (stream, seen) = if from.tls {
             let secured =
@@ -507,7 +509,7 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
         };
         let greeting = Client::greet(stream, Arc::clone(&activity)).await.ok()?;
         Some((greeting, seen, client))
-    };
+    });
     let greeting = tokio::select! {
         biased;
         greeting = greet => greeting,
@@ -520,7 +522,7 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
     let other = Peer::new(peer.ip(), &settings.trusted);
     let connection = Rc::new(Connection { peer: other, seen, activity, counted });
     let result = if http2 {
-        serve_http2(&worker, connection, client).await
+        Box::pin(serve_http2(&worker, connection, client)).await
     } else {
         serve_http1(&worker, connection, client).await
     };
@@ -603,7 +605,7 @@ async fn serve_http1(
         .header_read_timeout(None)
         .max_header_size(settings.max_head)
         .max_buf_size(BUFFER.max(settings.max_head))
-        .writev(false)
+        .writev(true)
         .serve_connection(client, service)
         .with_upgrades();
     drive!(served, worker)
@@ -651,8 +653,9 @@ fn service(
 > + use<> {
     let worker = Rc::clone(worker);
     service_fn(move |request| {
+        // A connection has room for one request as long as it is open, even while it is idle.
         let served = forward::serve(Rc::clone(&worker), Rc::clone(&connection), request);
-        async { Ok(served.await) }
+        Box::pin(served).map(Ok)
     })
 }
 

@@ -40,8 +40,9 @@ const IDLE_MOST: Duration = Duration::from_secs(60);
 /// How much earlier than a member says Gibbon stops using a connection.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
 /// A connection that was in use just now is used again without a look at what has come of it, if the
-/// request can be sent again should the member have closed it.
-const JUST_NOW: Duration = Duration::from_micros(500);
+/// request can be sent again should the member have closed it: what has come of it before the worker's
+/// last turn is known anyway, and no member closes or reminds so soon.
+const JUST_NOW: Duration = Duration::from_millis(500);
 /// Idle connections kept to one member by one worker.
 const IDLE_PER_MEMBER: usize = 64;
 /// Bytes of a response's head.
@@ -101,13 +102,15 @@ pub struct Own {
 }
 
 impl Connection {
-    /// Keeps the connection for the next request.
-    pub fn give_back(self) {
+    /// Keeps the connection for the next request. To drop what was `read` on it would wake it for
+    /// nothing, so that waits until it is woken anyway.
+    pub fn give_back(self, read: Option<Incoming>) {
         if let Self::Own(own) = self
             && !own.idle.is_zero()
         {
             let since = Instant::now();
-            own.pool.keep(own.key, Idle { wire: own.wire, since, until: since + own.idle });
+            let wire = Wire { read, ..own.wire };
+            own.pool.keep(own.key, Idle { wire, since, until: since + own.idle });
         }
     }
 }
@@ -136,6 +139,7 @@ pub struct Wire {
     sender: SendRequest<Upload>,
     alarm: Alarm,
     heard: Arc<AtomicU64>,
+    read: Option<Incoming>,
 }
 
 #[derive(Debug)]
@@ -378,6 +382,7 @@ async fn exchange(
         Failed { failure, request: None, unprocessed: false, reused, answered }
     };
     let sent = std::pin::pin!(wire.sender.try_send_request(request));
+    wire.read = None;
     match answer(sent, &upload, terms, &mut wire.alarm).await {
         Ok((response, fields)) => {
             let promises = fields.has(Fields::KEEP_ALIVE);
@@ -457,7 +462,7 @@ where
         None => Err(Unanswered::Failure(Failure::Timeout)),
         Some(Ok(response)) => {
             let fields = Fields::of(response.headers());
-            if fields.has(Fields::FRAMING) && !headers::is_framed_once(response.headers()) {
+            if fields.has(Fields::FRAMING) && !headers::is_framed_once(response.headers(), fields) {
                 return Err(Unanswered::Failure(Failure::Protocol));
             }
             Ok((response, fields))

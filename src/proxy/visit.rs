@@ -291,8 +291,8 @@ impl Visit {
         self.complete = true;
     }
 
-    /// The response has no body, or one of Gibbon's own, which is not watched.
-    pub fn complete(&mut self) {
+    /// The response has no body, or one of Gibbon's own, which is not watched, or one that was `read`.
+    pub fn complete(&mut self, read: Option<Incoming>) {
         self.decide(None);
         self.complete = true;
         self.in_flight = None;
@@ -305,7 +305,7 @@ impl Visit {
             self.connection = None;
         }
         if let Some(connection) = self.connection.take() {
-            connection.give_back();
+            connection.give_back(read);
         }
     }
 
@@ -387,7 +387,7 @@ impl Watch for Visit {
         self.decide(grpc::status(trailers));
     }
 
-    fn ended(&mut self, result: Result<(), DownloadError>) {
+    fn ended(&mut self, result: Result<Option<Incoming>, DownloadError>) {
         if let Err(error) = result
             && self.multiplexed
             && self.undecided.is_some()
@@ -396,7 +396,7 @@ impl Watch for Visit {
             self.grpc_status = grpc::status(&grpc::broken_off(error));
         }
         match result {
-            Ok(()) => self.complete(),
+            Ok(read) => self.complete(read),
             // The visit goes with the body then: the client has gone, for all it matters.
             Err(DownloadError::Stalled) => {}
             Err(DownloadError::Deadline) => self.broke_off("deadline", None),

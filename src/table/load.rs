@@ -449,7 +449,7 @@ impl Decaying {
             self.samples.store(u32::MAX / 2, Relaxed);
         }
         let mean = |value: Option<f64>, gain: f64| {
-            value.map_or(sample, |value| value.powf(1.0 - gain) * sample.powf(gain))
+            value.map_or(sample, |value| value * (sample / value).powf(gain))
         };
         self.update(tick, tau, 1.0 / (f64::from(before) + 1.0), mean);
     }

@@ -235,6 +235,9 @@ impl Prefix {
         if !whole {
             return None;
         }
+        if path.plain.is_none() {
+            return Some(after);
+        }
         let segments = self.trimmed().matches('/').count();
         let at = runs(path.sent()).nth(segments).unwrap_or(path.sent().len());
         Some(&path.sent()[at..])

@@ -129,7 +129,7 @@ impl Dial {
             Some(news) => http2::handshake(stream, heard, &news).await.map(Made::Http2),
             None => {
                 let sender = http1(stream).await?;
-                Ok(Made::Http1(Wire { sender, alarm: Alarm::default(), heard }))
+                Ok(Made::Http1(Wire { sender, alarm: Alarm::default(), heard, read: None }))
             }
         }
     }
