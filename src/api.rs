@@ -502,8 +502,8 @@ pub struct Sticky {
     #[schemars(schema_with = "schema::separator")]
     pub separator: Option<String>,
 
-    /// Sends a session whose member is unusable to another one; with false, it gets 503 until the
-    /// member is back. Default: true.
+    /// Sends a session whose member is unusable to another one; with false, it stays with its own,
+    /// and gets 503 while that cannot be reached. Default: true.
     #[serde(default = "yes")]
     pub failover: bool,
 

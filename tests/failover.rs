@@ -210,7 +210,7 @@ fn other_5xx_are_delivered_and_exclude_nobody() {
 fn without_failover_a_session_of_an_unusable_member_is_503_and_an_unknown_one_is_balanced() {
     let mut app1 = Member::new(ok("app1"));
     let app2 = Member::new(ok("app2"));
-    let more = "sticky: {cookie: sessionid, routeRegex: '!(.*)$', failover: false}";
+    let more = "failover: {excludeFor: 10m}\nsticky: {cookie: sessionid, routeRegex: '!(.*)$', failover: false}";
     let gibbon = pair(&app1, &app2, more);
     app1.stop();
     for _ in 0..3 {
@@ -222,6 +222,12 @@ fn without_failover_a_session_of_an_unusable_member_is_503_and_an_unknown_one_is
     assert!(gibbon.metric(refused).is_some_and(|count| count >= 2.0));
     let unknown = gibbon.ask("GET", HOST, "/", &[("Cookie", "sessionid=x!app9")]);
     assert_eq!(unknown.text(), "app2");
+    // Excluded or not, nobody else may be asked: who is back is seen at once.
+    let excluded = "gibbon_members{namespace=\"site\",balancer=\"app\",state=\"excluded\"}";
+    assert_eq!(gibbon.metric(excluded), Some(1.0));
+    app1.start();
+    assert_eq!(first(&gibbon, "POST").text(), "app1");
+    assert_eq!(gibbon.metric(excluded), Some(0.0));
 }
 
 #[test]

@@ -310,11 +310,44 @@ fn choose(
     }
     let session = match (ask.wanted, &route.rule.sticky) {
         ([], _) => Session::New,
-        (_, Some(sticky)) if !sticky.failover => return Err(NoMember::Session),
+        (_, Some(sticky)) if !sticky.failover => return bound_member(route, ask, dry),
         _ => Session::Failover,
     };
     let (member, probe) = any_member(route, ask, rng, dry)?;
+    let session = if ask.wanted.contains(&member) { Session::Hit } else { session };
     Ok(Pick { member, session, probe })
+}
+
+/// A member for a session that no other may take over: although it is excluded, one of its own, else
+/// one of those that they leave their sessions to. To be asked for nothing would not bring it back.
+fn bound_member(route: &Route, ask: &Ask<'_>, dry: bool) -> Result<Pick, NoMember> {
+    let (mut own, mut session) = (ask.wanted, Session::Hit);
+    // Routes may lead in a circle.
+    for _ in 0..=route.rule.entries.len() {
+        let mut left = own.iter().copied().filter(|member| is_left(route, ask, *member)).peekable();
+        if left.peek().is_some() {
+            let free = left.find(|member| !route.members[*member].is_full());
+            let member = free.ok_or(NoMember::Busy)?;
+            give(route, member, dry);
+            return Ok(Pick { member, session, probe: false });
+        }
+        let Some(next) = route.successors(own) else { break };
+        (own, session) = (next, Session::Failover);
+    }
+    Err(NoMember::Session)
+}
+
+/// Whether a member could be tried, usable or not.
+fn is_left(route: &Route, ask: &Ask<'_>, member: usize) -> bool {
+    route.members[member].state != State::Disabled && !ask.tried.has(member)
+}
+
+/// Books a request that goes to a member out of turn.
+fn give(route: &Route, member: usize, dry: bool) {
+    if !dry {
+        let member = &route.members[member];
+        member.ledger.gift(&route.groups[member.group].cursor);
+    }
 }
 
 /// The usable one, least busy, of the members that a session may be on; standbys last. It is waited
@@ -403,10 +436,7 @@ fn any_member(
         return Ok((member, true));
     }
     if let Some(own) = own_without_others(route, ask).filter(|_| now.is_none()) {
-        if !dry {
-            let member = &route.members[own];
-            member.ledger.gift(&route.groups[member.group].cursor);
-        }
+        give(route, own, dry);
         return Ok((own, false));
     }
     let untried = |index: usize| !ask.tried.has(index);
@@ -450,11 +480,8 @@ fn one_of_all(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<usize> {
 /// A member of the session, for when nobody is usable: if any is asked then, it is the one that knows
 /// the session.
 fn own_without_others(route: &Route, ask: &Ask<'_>) -> Option<usize> {
-    let fits = |member: &&usize| {
-        let m = &route.members[**member];
-        m.state != State::Disabled && !ask.tried.has(**member) && !m.is_full()
-    };
-    ask.wanted.iter().find(fits).copied()
+    let fits = |member: &usize| is_left(route, ask, *member) && !route.members[*member].is_full();
+    ask.wanted.iter().copied().find(fits)
 }
 
 fn is_usable(route: &Route, ask: &Ask<'_>, index: usize) -> bool {
@@ -492,10 +519,7 @@ fn probe(route: &Route, ask: &Ask<'_>, now: Option<&Stage>, dry: bool) -> Option
     };
     // A first attempt alone probes: a request that has failed already deserves a sure member.
     let found = (ask.tried.count() == 0).then(|| (0..route.members.len()).find(due)).flatten()?;
-    if !dry {
-        let member = &route.members[found];
-        member.ledger.gift(&route.groups[member.group].cursor);
-    }
+    give(route, found, dry);
     Some(found)
 }
 
@@ -1123,7 +1147,8 @@ mod tests {
         let none = Tried::default();
         for own in [0, 1] {
             for _ in 0..10 {
-                assert_eq!(pick_of(&route, &[own], &none, now).unwrap().member, own);
+                let picked = pick_of(&route, &[own], &none, now).unwrap();
+                assert_eq!((picked.member, picked.session), (own, Session::Hit));
             }
         }
         let mut tried = Tried::default();
@@ -1195,13 +1220,51 @@ mod tests {
             let rule = Rule { sticky: Some(sticky(failover)), ..weighted(&[1.0, 1.0]) };
             let route = route(rule, now);
             route.members[1].load.failed(Failure::Refused, now, Duration::from_secs(5), now);
-            let picked = pick_of(&route, &[1], &none, now);
-            if failover {
-                assert_eq!(picked.unwrap().session, Session::Failover);
-            } else {
-                assert_eq!(picked, Err(NoMember::Session));
+            let mut tried = Tried::default();
+            for _ in 0..5 {
+                let picked = pick_of(&route, &[1], &none, now).unwrap();
+                let expected =
+                    if failover { (0, Session::Failover) } else { (1, Session::Hit) };
+                assert_eq!((picked.member, picked.session), expected);
             }
+            tried.add(1);
+            let after = pick_of(&route, &[1], &tried, now).map(|pick| pick.member);
+            assert_eq!(after, if failover { Ok(0) } else { Err(NoMember::Session) });
         }
+    }
+
+    #[test]
+    fn a_session_that_nobody_may_take_over_is_its_own_members_and_its_heirs_though_they_are_out() {
+        let now = Instant::now();
+        let none = Tried::default();
+        let limited = Entry {
+            failover_route: Some("b".into()),
+            max_in_flight: Some(1),
+            ..entry("a", 1)
+        };
+        let off = Entry { state: State::Disabled, failover_route: Some("b".into()), ..entry("d", 4) };
+        let sticky = Sticky {
+            cookie: Some("sessionid".into()),
+            parameter: None,
+            extract: Extract::regex("!(.*)$").unwrap(),
+            failover: false,
+            issue: None,
+        };
+        let entries = vec![limited, entry("b", 2), entry("c", 3), off];
+        let route = route(Rule { entries, sticky: Some(sticky), ..rule("app", "/") }, now);
+        for member in &route.members[..2] {
+            member.load.failed(Failure::Refused, now, Duration::from_secs(5), now);
+        }
+        let of = |wanted, tried: &Tried| {
+            pick_of(&route, &[wanted], tried, now).map(|pick| (pick.member, pick.session))
+        };
+        assert_eq!(of(0, &none), Ok((0, Session::Hit)));
+        assert_eq!(of(3, &none), Ok((1, Session::Failover)));
+        let mut tried = Tried::default();
+        tried.add(0);
+        assert_eq!(of(0, &tried), Ok((1, Session::Failover)));
+        route.members[0].load.begin();
+        assert_eq!(of(0, &none), Err(NoMember::Busy));
     }
 
     #[test]
