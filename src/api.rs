@@ -694,7 +694,8 @@ pub struct HealthCheck {
     #[schemars(range(min = 1, max = 100))]
     pub failure_threshold: u8,
 
-    /// A new member gets no requests before it has passed. Default: false.
+    /// A member that joins gets no requests before it has passed. An edit of the Balancer makes none
+    /// new, and while none of those that could serve has passed, all are tried. Default: false.
     #[serde(default)]
     pub pass_first: bool,
 }

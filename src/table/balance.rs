@@ -407,8 +407,11 @@ fn successor(route: &Route, ask: &Ask<'_>, dry: bool) -> Result<Option<Pick>, No
     Ok(None)
 }
 
+/// Whether a member takes requests of its own sessions.
 fn admits(member: &Member, ask: &Ask<'_>) -> bool {
-    member.admission(ask.now) == Admission::Usable || is_due(member, ask)
+    member.admission(ask.now) == Admission::Usable
+        || is_due(member, ask)
+        || member.keeps_sessions(ask.now)
 }
 
 /// Whether this request may find out if the member is back. One that cannot be repeated leaves

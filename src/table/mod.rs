@@ -391,6 +391,14 @@ impl Member {
         }
     }
 
+    /// Whether it takes requests of its own sessions at `now` although its first health checks are not
+    /// over: who was there when this process began may well have begun them.
+    #[must_use]
+    pub fn keeps_sessions(&self, now: Instant) -> bool {
+        self.checked.as_ref().is_some_and(|checked| checked.keeps_sessions())
+            && self.load.admission(now) == Admission::Usable
+    }
+
     /// Whether it fails its health checks.
     #[must_use]
     pub fn is_failing(&self) -> bool {
