@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use support::{Act, Gibbon, Member, Options, balancer, eventually, member, ok, response};
@@ -228,6 +229,30 @@ fn without_failover_a_session_of_an_unusable_member_is_503_and_an_unknown_one_is
     app1.start();
     assert_eq!(first(&gibbon, "POST").text(), "app1");
     assert_eq!(gibbon.metric(excluded), Some(0.0));
+}
+
+#[test]
+fn a_slow_upload_does_not_keep_others_from_finding_out_who_is_back() {
+    let mut app1 = Member::new(ok("app1"));
+    let app2 = Member::new(ok("app2"));
+    let gibbon = pair(&app1, &app2, &format!("{STICKY}\nfailover: {{excludeFor: 100ms}}"));
+    app1.stop();
+    assert_eq!(first(&gibbon, "GET").text(), "app2");
+    app1.start();
+    let is = |condition: &str| {
+        gibbon.table()["balancers"][0]["members"][0]["condition"].as_str() == Some(condition)
+    };
+    eventually(|| is("probing").then_some(()));
+    let before = app1.connections.load(SeqCst);
+    let mut client = gibbon.client();
+    client.send("PUT / HTTP/1.1\r\nHost: www.site.com\r\nCookie: sessionid=x!app1\r\n");
+    client.send("Content-Length: 10\r\n\r\nhello");
+    eventually(|| (app1.connections.load(SeqCst) > before).then_some(()));
+    let begun = Instant::now();
+    eventually(|| (first(&gibbon, "GET").text() == "app1").then_some(()));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(is("usable"));
+    assert_eq!(client.send("world").read().unwrap().text(), "app1");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The attempts to have a request answered: pick a member, send, book what came of it, and go on to
 //! the next where that is safe.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
 use hyper::body::{Body, Incoming};
+use tokio::time::timeout;
 
 use super::Worker;
 use super::body::{Upload, Watch};
@@ -27,6 +29,10 @@ use crate::table::path::Prefix;
 use crate::table::tally::Session;
 use crate::table::upstream::Protocol;
 use crate::table::{Member, Route, Wish};
+
+/// How often it is looked whether a request that finds out if its member is back waits for its client:
+/// one that does lets the next one try, and so each gets so long.
+const SLOW_UPLOAD: Duration = Duration::from_millis(500);
 
 /// A request ready for members: what is the same for each of them.
 pub struct Ready<'a> {
@@ -117,7 +123,7 @@ impl Attempts<'_> {
     /// One attempt: a reply, or nothing if the next member should be asked.
     async fn next(&mut self, visit: &mut Visit) -> Result<Option<Reply>, Error> {
         let fresh = self.again.is_some();
-        let (pick, in_flight) = self.seize(visit).await?;
+        let (pick, mut in_flight) = self.seize(visit).await?;
         visit.picked(pick, session(pick, self.wish));
         visit.attempts += 1;
         if visit.attempts > 1 {
@@ -125,7 +131,13 @@ impl Attempts<'_> {
         }
         let member = &self.route.members[pick.member];
         let request = self.ready.request(self.route, member);
-        match upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await {
+        let result = if pick.probe {
+            // Apart, as hardly any does.
+            Box::pin(self.probe(member, request, fresh, &mut in_flight)).await
+        } else {
+            upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await
+        };
+        match result {
             Ok(reply) => {
                 visit.in_flight = Some(in_flight);
                 Ok(Some(reply))
@@ -137,6 +149,28 @@ impl Attempts<'_> {
                 result.map(|()| None)
             }
         }
+    }
+
+    /// Sends a request that is to find out whether its member is back. One whose client is slow to send
+    /// it says nothing of the member for as long: another may find out then.
+    async fn probe(
+        &self,
+        member: &Member,
+        request: Request<Upload>,
+        fresh: bool,
+        in_flight: &mut InFlight,
+    ) -> Result<Reply, Failed> {
+        let sent = upstream::send(&self.worker.pool, member, request, fresh, &self.terms);
+        let mut sent = pin!(sent);
+        loop {
+            match timeout(SLOW_UPLOAD, &mut sent).await {
+                Ok(result) => return result,
+                Err(_) if self.ready.upload.waits_for_client() => break,
+                Err(_) => {}
+            }
+        }
+        in_flight.yield_probe();
+        sent.await
     }
 
     /// A member that the request counts at from now on; waits for one if they are full.

@@ -74,11 +74,19 @@ impl InFlight {
     pub fn failed(&mut self, failure: Failure, first: Duration, now: Instant) -> Option<Duration> {
         self.tally.failed(failure);
         let excluded = self.load.failed(failure, self.sent, first, now);
-        if std::mem::take(&mut self.probe) && excluded.is_none() {
+        if excluded.is_none() {
             // It has told nothing: the next may try.
+            self.yield_probe();
+        }
+        self.probe = false;
+        excluded
+    }
+
+    /// It will be long until it tells whether the member is back: another request may find out.
+    pub fn yield_probe(&mut self) {
+        if std::mem::take(&mut self.probe) {
             self.load.end_probe();
         }
-        excluded
     }
 
     /// The member has begun to answer; whether well, will be known later.
