@@ -283,7 +283,7 @@ const FAMILIES: [(&str, MetricType, &str); 21] = [
     (
         "gibbon_member_intended_requests_total",
         MetricType::COUNTER,
-        "Attempts that were a member's part by its weight, speed, failures and slow start",
+        "Attempts that were a member's part by its share, weight, speed, failures and slow start",
     ),
     (
         "gibbon_member_session_requests_total",

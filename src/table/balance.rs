@@ -130,30 +130,27 @@ pub struct Ledger {
     given: Cursor,
     /// In requests.
     part: Cursor,
-    /// The group's virtual time up to which the part was reckoned.
+    /// The [clock of the group's parts](Route::clock) up to which the part was reckoned.
     until: Cursor,
 }
 
 impl Ledger {
-    /// Of a member that joins a group.
-    #[must_use]
-    pub fn joining(group: &Cursor) -> Self {
-        let ledger = Self::default();
-        ledger.given.set(group.get());
-        ledger.skip(group);
-        ledger
+    /// The member joins a group of this virtual time, whose parts have this clock.
+    pub fn join(&self, group: &Cursor, clock: &Cursor) {
+        self.given.set(group.get());
+        self.skip(clock);
     }
 
     /// The requests that were its part, as far as they are reckoned: its weight over that of all,
-    /// of each request that the group got.
+    /// of each request that the group got, or should have got by its share.
     #[must_use]
     pub fn part(&self) -> f64 {
         self.part.get()
     }
 
     /// Begins to reckon now: what the group got before was not for this member.
-    pub fn skip(&self, group: &Cursor) {
-        self.until.set(group.get());
+    pub fn skip(&self, clock: &Cursor) {
+        self.until.set(clock.get());
     }
 
     fn reckon(&self, clock: f64, weight: f64) {
@@ -164,9 +161,23 @@ impl Ledger {
     }
 
     /// It got a request that the weights do not deal out.
-    fn gift(&self, group: &Cursor) {
-        self.skip(group);
+    fn gift(&self, clock: &Cursor) {
+        self.skip(clock);
         self.part.advance(1.0);
+    }
+}
+
+impl Route {
+    /// What the parts of a group's members are reckoned by. Alone, it has what it gets: its virtual
+    /// time. Of several, each has what its share is of all, in requests.
+    pub(super) fn clock<'r>(&self, group: &'r Group) -> &'r Cursor {
+        if self.groups.len() == 1 { &group.cursor } else { &group.owed }
+    }
+
+    /// The part that a member of this effective weight has of what the [clock](Self::clock) of its
+    /// group tells.
+    fn rate(&self, weight: f64, pool: &Pool) -> f64 {
+        if self.groups.len() == 1 { weight } else { weight / pool.total.max(weight) }
     }
 }
 
@@ -176,7 +187,7 @@ pub fn reckon(route: &Route, now: Instant) {
     let ask = Ask { wanted: &[], tried: &tried, idempotent: false, tunnel: false, now };
     let Some(stage) = stage(route, &ask) else { return };
     for group in &route.groups {
-        let clock = group.cursor.get();
+        let clock = route.clock(group).get();
         let is_behind = |index: &usize| {
             route.members[*index].ledger.until.get() < clock
                 && takes_part(route, *index, &stage, now)
@@ -185,7 +196,8 @@ pub fn reckon(route: &Route, now: Instant) {
         if members.peek().is_some() {
             let pool = Pool::of(route, group, now, Some(&stage));
             let members = members.map(|index| &route.members[index]);
-            members.for_each(|m| m.ledger.reckon(clock, pool.weight(m, now)));
+            let rate = |member| route.rate(pool.weight(member, now), &pool);
+            members.for_each(|m| m.ledger.reckon(clock, rate(m)));
         }
     }
 }
@@ -193,6 +205,29 @@ pub fn reckon(route: &Route, now: Instant) {
 /// Whether a member gets its part of what comes.
 fn takes_part(route: &Route, index: usize, stage: &Stage, now: Instant) -> bool {
     stage.has(route, index) && route.members[index].admission(now) == Admission::Usable
+}
+
+/// Whether a member that gets a request has a part of what comes. The request counts in what the
+/// groups should get by then, by the shares of those that can; if it stays in its group, in that.
+fn owe(route: &Route, index: usize, ask: &Ask<'_>, stage: Option<&Stage>) -> bool {
+    let Some(stage) = stage.filter(|stage| takes_part(route, index, stage, ask.now)) else {
+        return false;
+    };
+    let own = route.members[index].group;
+    if route.groups[own].share == 0.0 || route.groups.len() == 1 {
+        return route.groups[own].share > 0.0;
+    }
+    if ask.tried.0.last().is_some_and(|last| route.members[*last].group == own) {
+        route.groups[own].owed.advance(1.0);
+        return true;
+    }
+    let can = |group: &&Group| {
+        let any = |index| takes_part(route, index, stage, ask.now);
+        group.share > 0.0 && group.range.clone().any(any)
+    };
+    let all: f64 = route.groups.iter().filter(can).map(|group| group.share).sum();
+    route.groups.iter().filter(can).for_each(|group| group.owed.advance(group.share / all));
+    true
 }
 
 /// Deals shares out exactly: the golden ratio's multiples fill the unit interval evenly, so after
@@ -346,7 +381,7 @@ fn is_left(route: &Route, ask: &Ask<'_>, member: usize) -> bool {
 fn give(route: &Route, member: usize, dry: bool) {
     if !dry {
         let member = &route.members[member];
-        member.ledger.gift(&route.groups[member.group].cursor);
+        member.ledger.gift(route.clock(&route.groups[member.group]));
     }
 }
 
@@ -381,11 +416,10 @@ fn own_member(
     let member = free.min_by(least).ok_or(NoMember::Busy)?;
     let m = &route.members[member];
     if !dry {
-        let group = &route.groups[m.group];
         let stage = stage(route, ask);
-        let pool = Pool::recent(route, group, ask.now, stage.as_ref());
-        let part = stage.is_some_and(|stage| takes_part(route, member, &stage, ask.now));
-        book_session(m, &group.cursor, &pool, part, ask.now);
+        let pool = Pool::recent(route, &route.groups[m.group], ask.now, stage.as_ref());
+        let part = owe(route, member, ask, stage.as_ref());
+        book_session(route, m, &pool, part, ask.now);
     }
     let probe = is_due(m, ask) && (dry || m.load.begin_probe(ask.now));
     Ok(Some(Pick { member, session, probe }))
@@ -475,7 +509,7 @@ fn one_of_all(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<usize> {
     let scores = members.iter().map(|m| pool.score(m, clock, ask)).enumerate();
     let (picked, _) = scores.min_by(|a, b| a.1.total_cmp(&b.1))?;
     if !dry {
-        book(&members[picked], &group.cursor, &pool, true, ask.now);
+        book(route, &members[picked], &pool, true, ask.now);
     }
     Some(picked)
 }
@@ -575,14 +609,13 @@ fn least(
         least(&mut all.filter(|m| fits(*m)))
     }?;
     if !dry {
-        let part = route.members[picked].admission(ask.now) == Admission::Usable;
-        book(&route.members[picked], &group.cursor, &pool, part, ask.now);
+        let part = owe(route, picked, ask, Some(stage));
+        book(route, &route.members[picked], &pool, part, ask.now);
         if group.range.len() <= SCAN {
             // Who is out of turn is owed nothing when it is back.
             let away = |m: &usize| !fits(*m) && !route.members[*m].is_full();
             for ledger in group.range.clone().filter(away).map(|m| &route.members[m].ledger) {
-                ledger.given.set(group.cursor.get());
-                ledger.skip(&group.cursor);
+                ledger.join(&group.cursor, route.clock(group));
             }
         }
     }
@@ -603,28 +636,30 @@ fn lag(member: &Member, clock: f64, weight: f64, method: Method) -> f64 {
 }
 
 /// Counts a request that a member was picked for.
-fn book(member: &Member, group: &Cursor, pool: &Pool, part: bool, now: Instant) {
+fn book(route: &Route, member: &Member, pool: &Pool, part: bool, now: Instant) {
     let weight = pool.weight(member, now);
-    let clock = group.get();
+    let clock = route.groups[member.group].cursor.get();
     let from = clock + lag(member, clock, weight, pool.method);
-    advance(member, group, pool, from, weight, part);
+    advance(route, member, pool, from, weight, part);
 }
 
 /// Counts a request that a member gets because of its session.
-fn book_session(member: &Member, group: &Cursor, pool: &Pool, part: bool, now: Instant) {
+fn book_session(route: &Route, member: &Member, pool: &Pool, part: bool, now: Instant) {
     let weight = pool.weight(member, now);
-    let (clock, bound) = (group.get(), LAG / weight);
+    let (clock, bound) = (route.groups[member.group].cursor.get(), LAG / weight);
     let from = member.ledger.given.get().clamp(clock - bound, clock + bound);
-    advance(member, group, pool, from, weight, part);
+    advance(route, member, pool, from, weight, part);
 }
 
-fn advance(member: &Member, group: &Cursor, pool: &Pool, from: f64, weight: f64, part: bool) {
+fn advance(route: &Route, member: &Member, pool: &Pool, from: f64, weight: f64, part: bool) {
+    let group = &route.groups[member.group];
     member.ledger.given.set(from + 1.0 / weight);
-    group.advance(1.0 / pool.total.max(weight));
+    group.cursor.advance(1.0 / pool.total.max(weight));
+    let clock = route.clock(group);
     if part {
-        member.ledger.reckon(group.get(), weight);
+        member.ledger.reckon(clock.get(), route.rate(weight, pool));
     } else {
-        member.ledger.gift(group);
+        member.ledger.gift(clock);
     }
 }
 
@@ -774,8 +809,12 @@ mod tests {
     impl Lab {
         fn new(rule: Rule, latencies: &[Duration]) -> Self {
             let now = Instant::now();
+            Self::on(&route(rule, now), latencies, now)
+        }
+
+        fn on(route: &Arc<Route>, latencies: &[Duration], now: Instant) -> Self {
             Self {
-                route: route(rule, now),
+                route: Arc::clone(route),
                 rng: fastrand::Rng::with_seed(7),
                 now,
                 running: Vec::new(),
@@ -951,6 +990,69 @@ mod tests {
     }
 
     #[test]
+    fn sessions_against_the_shares_show_as_a_share_error() {
+        let now = Instant::now();
+        let shared = |name, number, share| Entry { share: Some(share), ..entry(name, number) };
+        let entries =
+            vec![shared("a", 1, 75.0), shared("b", 2, 25.0), shared("off", 3, 0.0)];
+        let route = route(Rule { entries, ..rule("app", "/") }, now);
+        let none = Tried::default();
+        let parts = || {
+            reckon(&route, now);
+            [0, 1, 2].map(|member: usize| route.members[member].ledger.part())
+        };
+        for _ in 0..100 {
+            pick_of(&route, &[1], &none, now).unwrap();
+        }
+        let [a, b, off] = parts();
+        assert!(near(a, 75.0) && near(b, 25.0) && off == 0.0, "{a} {b} {off}");
+        // Those of what has no share are its own.
+        for _ in 0..10 {
+            pick_of(&route, &[2], &none, now).unwrap();
+        }
+        // Nor is one owed what it cannot take.
+        route.members[0].load.failed(Failure::Refused, now, Duration::from_secs(5), now);
+        for _ in 0..100 {
+            assert_eq!(pick_of(&route, &[], &none, now).unwrap().member, 1);
+        }
+        let [a, b, off] = parts();
+        assert!(near(a, 75.0) && near(b, 125.0) && near(off, 10.0), "{a} {b} {off}");
+    }
+
+    #[test]
+    fn what_is_dealt_by_shares_is_what_was_intended() {
+        let name = |name: &str| url(Host::Name(name.into()));
+        let shared =
+            |host, share| Entry { target: name(host), share: Some(share), ..entry(host, 1) };
+        let rule = Rule { entries: vec![shared("a", 3.0), shared("b", 1.0)], ..rule("app", "/") };
+        let addresses: &[&str] = &["127.0.0.1:1", "127.0.0.1:2"];
+        let endpoints = endpoints(&[("a", 80, addresses), ("b", 80, &["127.0.0.1:3"])]);
+        let (rules, before, now) = ([Arc::new(rule)], Table::default(), Instant::now());
+        let table = Table::build(&rules, &endpoints, None, &before, now);
+        let mut lab = Lab::on(&table.routes[0], &[20 * MS, 60 * MS, 20 * MS], now);
+        lab.run(6, 5000);
+        let error = share_error(&lab);
+        assert!(error < 0.05, "{:?}: {error}", lab.served);
+        // The groups change, and what was in one is in another.
+        let rule = Rule {
+            entries: vec![shared("b", 1.0), shared("c", 3.0), shared("a", 1.0)],
+            ..super::super::fixture::rule("app", "/")
+        };
+        let endpoints = self::endpoints(&[
+            ("a", 80, addresses),
+            ("b", 80, &["127.0.0.1:3"]),
+            ("c", 80, &["127.0.0.1:4"]),
+        ]);
+        let table = Table::build(&[Arc::new(rule)], &endpoints, None, &table, lab.now);
+        let sum = |route: &Route| route.members.iter().map(|m| m.ledger.part()).sum::<f64>();
+        let before = sum(&table.routes[0]);
+        let mut lab = Lab::on(&table.routes[0], &[20 * MS; 4], lab.now);
+        lab.run(6, 1000);
+        reckon(&lab.route, lab.now);
+        assert!(near(sum(&lab.route) - before, 1000.0), "{}", sum(&lab.route) - before);
+    }
+
+    #[test]
     fn more_than_the_permitted_share_is_excluded_only_if_it_cannot_be_reached() {
         let now = Instant::now();
         for (members, may) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)] {
@@ -1034,16 +1136,7 @@ mod tests {
         }
         let grown = Arc::new(weighted(&[1.0, 1.0, 1.0]));
         let table = Table::build(&[grown], &Endpoints::default(), None, &table, now);
-        let lab = Lab {
-            route: Arc::clone(&table.routes[0]),
-            rng: fastrand::Rng::with_seed(7),
-            now,
-            running: Vec::new(),
-            latencies: vec![20 * MS; 3],
-            failing: vec![false; 3],
-            served: vec![0; 3],
-            idle: vec![0; 3],
-        };
+        let lab = Lab::on(&table.routes[0], &[20 * MS; 3], now);
         let shares = lab.closed(8, 400);
         assert!(shares[2] > 0.01 && shares[2] < 0.2, "{shares:?}");
     }

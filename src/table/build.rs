@@ -581,10 +581,13 @@ impl Route {
         let crowded = found.crowded(rule);
         let is_crowded = |entry: usize| crowded.binary_search(&entry).is_ok();
         let kept = before.map_or_else(Keeper::default, Keeper::of);
-        for (share, entries) in shares(&rule.entries) {
+        let shares = shares(&rule.entries);
+        let several = shares.len() > 1;
+        for (share, entries) in shares {
             let from = members.len();
             let old = before.and_then(|b| b.groups.get(groups.len()));
             let cursor = old.map_or_else(Arc::default, |group| Arc::clone(&group.cursor));
+            let owed = old.map_or_else(Arc::default, |group| Arc::clone(&group.owed));
             for entry in entries {
                 let endpoints =
                     if is_crowded(entry) { Vec::new() } else { found.endpoints(rule, entry) };
@@ -596,7 +599,9 @@ impl Route {
                 for endpoint in endpoints {
                     let load = load(entry, endpoint.address, protocol);
                     let own = kept.get(&load, &rule.entries[entry]).unwrap_or_else(|| {
-                        (Arc::new(Ledger::joining(&cursor)), Arc::<MemberTally>::default())
+                        let ledger = Ledger::default();
+                        ledger.join(&cursor, if several { &owed } else { &cursor });
+                        (Arc::new(ledger), Arc::<MemberTally>::default())
                     });
                     let way = (protocol, tls.clone());
                     members.push(member(rule, entry, groups.len(), &endpoint, way, load, own));
@@ -604,14 +609,14 @@ impl Route {
             }
             let sums = running_sums(&members[from..]);
             let (range, gauge) = (from..members.len(), Gauge::default());
-            groups.push(Group { range, share, cursor, gauge, sums });
+            groups.push(Group { range, share, cursor, owed, gauge, sums });
         }
         last_resort(rule, &mut members);
         let is_limited = members.iter().any(|m| m.max_in_flight.is_some());
         let mut named = index(&members, |m| m.route.clone());
         leave(rule, &unresolved, &mut named);
         let issued = index(&members, |m| m.token.clone());
-        Self {
+        let route = Self {
             rule: Arc::clone(rule),
             groups,
             unresolved,
@@ -629,7 +634,20 @@ impl Route {
             named,
             issued,
             members,
+        };
+        if before.is_some_and(|before| before.is_grouped_otherwise(&route)) {
+            for member in &route.members {
+                let group = &route.groups[member.group];
+                member.ledger.join(&group.cursor, route.clock(group));
+            }
         }
+        route
+    }
+
+    /// Whether a group of one may be another of the other, as far as is easy to see.
+    fn is_grouped_otherwise(&self, other: &Self) -> bool {
+        let several = self.groups.len() > 1 || other.groups.len() > 1;
+        several && !Arc::ptr_eq(&self.rule, &other.rule)
     }
 
     /// How many addresses were found behind an entry's name or Service, barred ones included.
@@ -665,7 +683,7 @@ impl<'r> Keeper<'r> {
             kept.entry((Arc::as_ptr(&member.load), &*member.name, &*member.site.path))
                 .or_insert_with(|| {
                     if member.state != State::Active {
-                        member.ledger.skip(&route.groups[member.group].cursor);
+                        member.ledger.skip(route.clock(&route.groups[member.group]));
                     }
                     (Arc::clone(&member.ledger), Arc::clone(&member.tally))
                 });

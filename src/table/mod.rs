@@ -415,6 +415,8 @@ pub struct Group {
     pub share: f64,
     /// Its virtual time.
     pub cursor: Arc<Cursor>,
+    /// The requests that it should have got by its share, where there are several.
+    pub owed: Arc<Cursor>,
     /// What it was last found to be.
     gauge: balance::Gauge,
     /// Running sums of the members' weights, for draws by weight.
