@@ -411,6 +411,35 @@ fn what_waits_too_long_is_told_to_come_again() {
 }
 
 #[test]
+fn an_operator_sees_when_a_drained_member_has_no_tunnel_left() {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    let (app1, app2) = (Member::new(Act::Echo(head.into())), Member::new(ok("app2")));
+    let both = |state: &str| {
+        let app1 = member(app1.address, &format!("name: app1, route: app1, state: {state}"));
+        balancer(&[app1, member(app2.address, "name: app2, route: app2")], STICKY)
+    };
+    let gibbon = Gibbon::start(&both("Active"));
+    let mut client = gibbon.client();
+    client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\nCookie: sessionid=x!app1\r\n");
+    client.send("Connection: upgrade\r\nUpgrade: x\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 101);
+    gibbon.write("balancers.yaml", &both("Draining"));
+    let drained = |tunnels: u64| {
+        let table = gibbon.table();
+        let member = &table["balancers"][0]["members"][0];
+        member["state"] == "draining" && member["tunnels"] == tunnels && member["inFlight"] == 0
+    };
+    let line = "gibbon_member_tunnels{namespace=\"site\",balancer=\"app\",member=\"app1\",";
+    eventually(|| drained(1).then_some(()));
+    assert_eq!(gibbon.metric(line), Some(1.0));
+    client.send("still there");
+    client.read_exact(&mut [0; 11]);
+    drop(client);
+    eventually(|| drained(0).then_some(()));
+    assert_eq!(gibbon.metric(line), Some(0.0));
+}
+
+#[test]
 fn a_client_that_leaves_the_queue_takes_nothing_with_it() {
     let slow = Member::new(Act::After(Duration::from_secs(1), Box::new(ok("done"))));
     let members = [member(slow.address, "maxInFlight: 1")];
