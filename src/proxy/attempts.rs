@@ -27,7 +27,6 @@ use crate::table::gate;
 use crate::table::load::Failure;
 use crate::table::path::Prefix;
 use crate::table::tally::Session;
-use crate::table::upstream::Protocol;
 use crate::table::{Member, Route, Wish};
 
 /// How often it is looked whether a request that finds out if its member is back waits for its client:
@@ -200,8 +199,7 @@ impl Attempts<'_> {
 
     /// Whether the request leaves HTTP, and the member cannot.
     fn cannot_carry(&self, pick: Pick) -> bool {
-        let protocol = self.route.members[pick.member].protocol;
-        self.ready.tunnel && matches!(protocol, Protocol::H2 | Protocol::H2c)
+        self.ready.tunnel && !self.route.members[pick.member].protocol.can_switch()
     }
 
     /// Leaves a member alone that nothing was sent to.

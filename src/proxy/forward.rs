@@ -28,14 +28,14 @@ use super::upstream::{self, Reply};
 use super::visit::{Call, Visit};
 use super::{Counted, Worker, explain, trace, tunnel};
 use crate::explain::Because;
-use crate::table::gate::{ACME, Gate};
+use crate::table::gate::Gate;
 use crate::table::load::Failure;
 use crate::table::pages::ErrorPage;
 use crate::table::path::{self, RequestPath};
 use crate::table::reverse::{Address, Public, Said, Scheme};
 use crate::table::tally::Session;
 use crate::table::tls::ClientPolicy;
-use crate::table::{Found, Member, Redirect, Route, Rule};
+use crate::table::{Found, Member, Redirect, Route};
 
 /// Fields that Gibbon adds to a request, so that there is place for them at once.
 const ADDED: usize = 8;
@@ -271,7 +271,12 @@ impl Journey<'_> {
         let rest = route.rule.prefix.rest(&path).unwrap_or_default();
         let gate = route.rule.gate(self.client.ip, self.client.https, path.plain());
         if !matches!(gate, Gate::Forbidden | Gate::ToHttps)
-            && !self.may_enter(&route.rule, policy.as_ref(), subject.is_some(), &path)
+            && !route.rule.may_enter(
+                policy.as_ref(),
+                subject.is_some(),
+                self.seen.is_some(),
+                path.plain(),
+            )
         {
             return Err(Error::ClientCertificate);
         }
@@ -314,29 +319,6 @@ impl Journey<'_> {
             return Err(Error::Misdirected);
         }
         Ok(subject)
-    }
-
-    /// Whether a rule serves a client that has shown a certificate, or none. One whose authorities are
-    /// not those of the host serves nobody; one that names none does as the host does, but that
-    /// certificates are proven without TLS.
-    fn may_enter(
-        &self,
-        rule: &Rule,
-        policy: Option<&ClientPolicy>,
-        shown: bool,
-        path: &RequestPath<'_>,
-    ) -> bool {
-        match (rule.clients(), policy) {
-            (Some(clients), Some(policy)) if policy.secret == clients.ca => {
-                shown || !clients.required
-            }
-            (Some(_), _) => false,
-            (None, Some(policy)) => {
-                let proves = self.seen.is_none() && path.plain().starts_with(ACME);
-                shown || !policy.required || proves
-            }
-            (None, None) => true,
-        }
     }
 
     fn upload(&self, route: &Route, visit: &mut Visit) -> Result<Upload, Error> {

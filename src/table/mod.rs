@@ -512,6 +512,15 @@ impl Route {
         members.iter().find_map(heir)
     }
 
+    /// Whether the sessions of members are left to this one while none of them can serve.
+    #[must_use]
+    pub fn is_heir(&self, members: &[usize], member: usize) -> bool {
+        let next = |members: &&[usize]| self.successors(members);
+        let heirs = std::iter::successors(Some(members), next).skip(1);
+        // Routes may lead in a circle.
+        heirs.take(self.rule.entries.len()).any(|heirs| heirs.contains(&member))
+    }
+
     /// How long a failure excludes a member for the first time; zero if it must not.
     #[must_use]
     pub fn exclusion(&self, member: &Member, failure: Failure, now: Instant) -> Duration {
