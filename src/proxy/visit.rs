@@ -63,10 +63,7 @@ impl InFlight {
     /// The member answered well.
     pub fn succeeded(&mut self, latency: Duration, now: Instant) {
         self.probe = false;
-        if !self.body {
-            self.body = true;
-            self.load.begin_body();
-        }
+        self.begin_body();
         self.load.succeeded(self.sent, latency, now);
     }
 
@@ -89,9 +86,17 @@ impl InFlight {
         }
     }
 
-    /// The member has begun to answer; whether well, will be known later.
-    pub fn reached(&self) {
+    /// The member has begun to answer; whether well, will be known later. What it has under way weighs
+    /// no more than another response: it may be a stream of hours.
+    pub fn reached(&mut self) {
+        self.begin_body();
         self.load.reached(self.sent);
+    }
+
+    fn begin_body(&mut self) {
+        if !std::mem::replace(&mut self.body, true) {
+            self.load.begin_body();
+        }
     }
 
     /// When the attempt began.
@@ -259,7 +264,7 @@ impl Visit {
     /// The head of an answer of gRPC says nothing of how it is.
     pub fn wait_for_trailers(&mut self, latency: Duration) {
         self.undecided = Some(latency);
-        if let Some(in_flight) = &self.in_flight {
+        if let Some(in_flight) = &mut self.in_flight {
             in_flight.reached();
         }
     }
@@ -446,5 +451,36 @@ impl Drop for Visit {
             let line = self.line(*asked, duration);
             self.worker.shared.log(&line);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::fixture::{route, weighted};
+
+    fn attempt(route: &Route, probe: bool) -> InFlight {
+        let pick = Pick { member: 0, session: Session::New, probe };
+        InFlight::begin(route, pick, Instant::now()).unwrap()
+    }
+
+    #[test]
+    fn a_stream_of_grpc_weighs_as_a_body_once_its_head_has_come() {
+        let route = route(weighted(&[1.0]), Instant::now());
+        let load = &route.members[0].load;
+        let mut stream = attempt(&route, false);
+        assert!((load.busy() - 1.0).abs() < f64::EPSILON);
+        stream.reached();
+        assert!((load.busy() - 0.25).abs() < f64::EPSILON);
+        // Its trailers say that it went well, or did not.
+        stream.succeeded(Duration::ZERO, Instant::now());
+        assert!((load.busy() - 0.25).abs() < f64::EPSILON);
+        drop(stream);
+        assert!(load.busy().abs() < f64::EPSILON && load.in_flight() == 0);
+        let mut stream = attempt(&route, false);
+        stream.reached();
+        stream.failed(Failure::Status, Duration::ZERO, Instant::now());
+        drop(stream);
+        assert!(load.busy().abs() < f64::EPSILON);
     }
 }
