@@ -27,7 +27,7 @@ use super::tls::Seen;
 use super::upstream::{self, Reply};
 use super::visit::{Call, Visit};
 use super::{Counted, Worker, explain, trace, tunnel};
-use crate::explain::Because;
+use crate::explain::{Because, mask};
 use crate::table::gate::Gate;
 use crate::table::load::Failure;
 use crate::table::pages::ErrorPage;
@@ -147,7 +147,7 @@ fn asked(client: IpAddr, request: &Request<Incoming>) -> Asked {
     Asked {
         client,
         method: request.method().to_string(),
-        host: String::from_utf8_lossy(host).into_owned(),
+        host: mask::authority(&String::from_utf8_lossy(host)),
         path: uri.path_and_query().map_or("", PathAndQuery::as_str).to_owned(),
         protocol: match request.version() {
             Version::HTTP_10 => "HTTP/1.0",
