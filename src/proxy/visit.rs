@@ -459,16 +459,43 @@ mod tests {
     use super::*;
     use crate::table::fixture::{route, weighted};
 
-    fn attempt(route: &Route, probe: bool) -> InFlight {
+    fn attempt(route: &Route, probe: bool, now: Instant) -> InFlight {
         let pick = Pick { member: 0, session: Session::New, probe };
-        InFlight::begin(route, pick, Instant::now()).unwrap()
+        InFlight::begin(route, pick, now).unwrap()
+    }
+
+    #[test]
+    fn a_probe_gives_its_place_back_however_it_ends() {
+        let begun = Instant::now();
+        let route = route(weighted(&[1.0, 1.0]), begun);
+        let load = &route.members[0].load;
+        let first = Duration::from_secs(5);
+        assert!(load.failed(Failure::Refused, begun, first, begun).is_some());
+        let now = begun + first;
+        let probe = || {
+            assert!(load.begin_probe(now) && !load.begin_probe(now));
+            attempt(&route, true, now)
+        };
+        // A failure that excludes nobody, as so many are out already, or is not the member's.
+        assert_eq!(probe().failed(Failure::Reset, Duration::ZERO, now), None);
+        assert_eq!(probe().failed(Failure::Local, first, now), None);
+        probe().yield_probe();
+        drop(probe());
+        // Who has given it back takes it from nobody else.
+        let mut slow = probe();
+        slow.yield_probe();
+        let other = probe();
+        drop(slow);
+        assert!(!load.begin_probe(now));
+        drop(other);
+        assert!(probe().failed(Failure::Reset, first, now).is_some());
     }
 
     #[test]
     fn a_stream_of_grpc_weighs_as_a_body_once_its_head_has_come() {
         let route = route(weighted(&[1.0]), Instant::now());
         let load = &route.members[0].load;
-        let mut stream = attempt(&route, false);
+        let mut stream = attempt(&route, false, Instant::now());
         assert!((load.busy() - 1.0).abs() < f64::EPSILON);
         stream.reached();
         assert!((load.busy() - 0.25).abs() < f64::EPSILON);
@@ -477,7 +504,7 @@ mod tests {
         assert!((load.busy() - 0.25).abs() < f64::EPSILON);
         drop(stream);
         assert!(load.busy().abs() < f64::EPSILON && load.in_flight() == 0);
-        let mut stream = attempt(&route, false);
+        let mut stream = attempt(&route, false, Instant::now());
         stream.reached();
         stream.failed(Failure::Status, Duration::ZERO, Instant::now());
         drop(stream);
