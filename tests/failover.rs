@@ -391,6 +391,28 @@ fn a_member_never_has_more_than_it_may_and_what_is_beyond_waits() {
 }
 
 #[test]
+fn what_waits_is_served_by_a_member_that_joins_meanwhile() {
+    let slow = Member::new(Act::After(Duration::from_secs(8), Box::new(ok("slow"))));
+    let new = Member::new(ok("new"));
+    let with = |members: &[String]| balancer(members, "balancing: {queueFor: 15s}");
+    let one = format!("{}, route: one", member(slow.address, "maxInFlight: 1"));
+    let gibbon = Gibbon::start(&with(std::slice::from_ref(&one)));
+    let [_served, mut waits] = [(); 2].map(|()| {
+        let mut client = gibbon.client();
+        client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+        eventually(|| (gibbon.metric("gibbon_member_in_flight{") == Some(1.0)).then_some(()));
+        client
+    });
+    eventually(|| (gibbon.metric("gibbon_requests_waiting{") == Some(1.0)).then_some(()));
+    let began = Instant::now();
+    gibbon.write("balancers.yaml", &with(&[member(new.address, "name: new"), one]));
+    assert_eq!(waits.read().unwrap().text(), "new");
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+    assert_eq!(gibbon.metric("gibbon_requests_waiting{"), Some(0.0));
+    assert_eq!(gibbon.metric("gibbon_queued_requests_total{"), Some(1.0));
+}
+
+#[test]
 fn what_waits_too_long_is_told_to_come_again() {
     let slow = Member::new(Act::After(Duration::from_millis(1500), Box::new(ok("done"))));
     let members = [member(slow.address, "maxInFlight: 1, route: app1")];

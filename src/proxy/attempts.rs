@@ -49,7 +49,8 @@ pub struct Ready<'a> {
     pub tunnel: bool,
 }
 
-/// Sends the request to one member after the other until one answers.
+/// Sends the request to one member after the other until one answers. Says which route that member is
+/// of, if the Balancer has got another one while the request waited.
 ///
 /// # Errors
 /// What the client is told when none does.
@@ -58,40 +59,19 @@ pub async fn forward(
     route: &Arc<Route>,
     ready: &Ready<'_>,
     visit: &mut Visit,
-) -> Result<Reply, Error> {
-    let rule = &route.rule;
-    route.budget.earn(rule.failover.retry_percent);
-    let parts = ready.parts;
-    let idempotent = gate::is_idempotent(&parts.method);
-    let mut attempts = Attempts {
-        worker,
-        route,
-        ready,
-        wish: route.wish(parts.uri.path(), parts.uri.query(), &parts.headers),
-        terms: Terms {
-            connect: rule.timeouts.connect,
-            response: match visit.call {
-                Some(_) => rule.timeouts.messages,
-                None => rule.timeouts.response,
-            },
-            deadline: deadline(route, visit),
-            repeatable: idempotent && ready.upload.is_empty(),
-            tunnel: ready.tunnel,
-            system: &worker.shared.system,
-        },
-        over: route.rule.timeouts.request.map(|whole| visit.begun() + whole),
-        idempotent,
-        begun: Some(visit.begun()),
-        tried: Tried::default(),
-        last: Error::NoMember,
-        again: None,
-        refused: None,
-        excluded: None,
-    };
+) -> Result<(Reply, Option<Arc<Route>>), Error> {
+    route.budget.earn(route.rule.failover.retry_percent);
+    let mut newer: Option<Arc<Route>> = None;
+    let mut begun = Some(visit.begun());
+    let mut waiting = Waiting::default();
     loop {
-        if let Some(reply) = attempts.next(visit).await? {
-            return Ok(reply);
+        let on = newer.as_ref().unwrap_or(route);
+        let mut attempts = Attempts::new(worker, on, ready, visit, begun.take(), waiting);
+        if let Some(reply) = attempts.go(visit).await? {
+            return Ok((reply, newer));
         }
+        visit.route.clone_from(&attempts.newer);
+        (newer, waiting) = (attempts.newer, attempts.waiting);
     }
 }
 
@@ -116,13 +96,68 @@ struct Attempts<'a> {
     refused: Option<Pick>,
     /// How long the last failure excludes its member, if that is news.
     excluded: Option<Duration>,
+    /// Its patience where members are full.
+    waiting: Waiting,
+    /// The route that it should have instead.
+    newer: Option<Arc<Route>>,
 }
 
-impl Attempts<'_> {
-    /// One attempt: a reply, or nothing if the next member should be asked.
+impl<'a> Attempts<'a> {
+    fn new(
+        worker: &'a Rc<Worker>,
+        route: &'a Arc<Route>,
+        ready: &'a Ready<'a>,
+        visit: &Visit,
+        begun: Option<Instant>,
+        waiting: Waiting,
+    ) -> Self {
+        let (rule, parts) = (&route.rule, ready.parts);
+        let idempotent = gate::is_idempotent(&parts.method);
+        Self {
+            worker,
+            route,
+            ready,
+            wish: route.wish(parts.uri.path(), parts.uri.query(), &parts.headers),
+            terms: Terms {
+                connect: rule.timeouts.connect,
+                response: match visit.call {
+                    Some(_) => rule.timeouts.messages,
+                    None => rule.timeouts.response,
+                },
+                deadline: deadline(route, visit),
+                repeatable: idempotent && ready.upload.is_empty(),
+                tunnel: ready.tunnel,
+                system: &worker.shared.system,
+            },
+            over: rule.timeouts.request.map(|whole| visit.begun() + whole),
+            idempotent,
+            begun,
+            tried: Tried::default(),
+            last: Error::NoMember,
+            again: None,
+            refused: None,
+            excluded: None,
+            waiting,
+            newer: None,
+        }
+    }
+
+    /// All attempts: a reply, or nothing if there is a newer route before the first.
+    async fn go(&mut self, visit: &mut Visit) -> Result<Option<Reply>, Error> {
+        loop {
+            let reply = self.next(visit).await?;
+            if reply.is_some() || self.newer.is_some() {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// One attempt: a reply, or nothing if the next member should be asked, or those of a newer route.
     async fn next(&mut self, visit: &mut Visit) -> Result<Option<Reply>, Error> {
         let fresh = self.again.is_some();
-        let (pick, mut in_flight) = self.seize(visit).await?;
+        let Some((pick, mut in_flight)) = self.seize(visit).await? else {
+            return Ok(None);
+        };
         visit.picked(pick, session(pick, self.wish));
         visit.attempts += 1;
         if visit.attempts > 1 {
@@ -172,9 +207,9 @@ impl Attempts<'_> {
         sent.await
     }
 
-    /// A member that the request counts at from now on; waits for one if they are full.
-    async fn seize(&mut self, visit: &mut Visit) -> Result<(Pick, InFlight), Error> {
-        let mut waiting = Waiting::default();
+    /// A member that the request counts at from now on; waits for one if they are full. None if there
+    /// is a newer route by then.
+    async fn seize(&mut self, visit: &mut Visit) -> Result<Option<(Pick, InFlight)>, Error> {
         loop {
             let again = self.again.take();
             let now = self.begun.take().unwrap_or_else(Instant::now);
@@ -184,10 +219,16 @@ impl Attempts<'_> {
                     let in_flight = InFlight::begin(self.route, pick, now);
                     // Else another was quicker.
                     if let Some(in_flight) = in_flight {
-                        return Ok((pick, in_flight));
+                        self.waiting = Waiting::default();
+                        return Ok(Some((pick, in_flight)));
                     }
                 }
-                Err(Error::Busy) if waiting.more(self.route, self.terms.deadline).await => {}
+                Err(Error::Busy) if self.waiting.more(self.route, self.terms.deadline).await => {
+                    self.newer = self.newer();
+                    if self.newer.is_some() {
+                        return Ok(None);
+                    }
+                }
                 Err(error) => {
                     visit.explain(Because::Failed);
                     explain::survey(visit, self.route, &self.ask(now));
@@ -195,6 +236,20 @@ impl Attempts<'_> {
                 }
             }
         }
+    }
+
+    /// The route that the Balancer has by now, for a request that was sent nowhere yet: if it is another,
+    /// and serves what was prepared for the one before.
+    fn newer(&self) -> Option<Arc<Route>> {
+        let table = self.worker.shared.table.load();
+        let newer = table.route(&self.route.rule.id)?;
+        let (new, old) = (&newer.rule, &self.route.rule);
+        let serves = Arc::ptr_eq(new, old)
+            || (!new.entries.is_empty()
+                && (&new.hosts, &new.prefix, &new.request_headers)
+                    == (&old.hosts, &old.prefix, &old.request_headers));
+        let unsent = self.tried.count() == 0 && self.refused.is_none();
+        (unsent && serves && !Arc::ptr_eq(newer, self.route)).then(|| Arc::clone(newer))
     }
 
     /// Whether the request leaves HTTP, and the member cannot.

@@ -303,8 +303,8 @@ impl Journey<'_> {
             authority: authority.as_str(),
             rest,
         };
-        let reply = attempts::forward(self.worker, &route, &ready, visit).await?;
-        self.conclude(&route, &ready, reply, on_upgrade, visit)
+        let (reply, newer) = attempts::forward(self.worker, &route, &ready, visit).await?;
+        self.conclude(newer.as_ref().unwrap_or(&route), &ready, reply, on_upgrade, visit)
     }
 
     /// The subject of the client's certificate, if the host of the request wants to know it and it was
