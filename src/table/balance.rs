@@ -785,9 +785,11 @@ mod tests {
 
     use super::super::fixture::{endpoints, entry, route, rule, url, weighted};
     use super::super::load::Failure;
+    use super::super::load::Load;
     use super::super::sticky::{Extract, Sticky};
     use super::super::{Endpoints, Entry, Host, Rule, Table};
     use super::*;
+    use proptest::strategy::Strategy;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -993,8 +995,7 @@ mod tests {
     fn sessions_against_the_shares_show_as_a_share_error() {
         let now = Instant::now();
         let shared = |name, number, share| Entry { share: Some(share), ..entry(name, number) };
-        let entries =
-            vec![shared("a", 1, 75.0), shared("b", 2, 25.0), shared("off", 3, 0.0)];
+        let entries = vec![shared("a", 1, 75.0), shared("b", 2, 25.0), shared("off", 3, 0.0)];
         let route = route(Rule { entries, ..rule("app", "/") }, now);
         let none = Tried::default();
         let parts = || {
@@ -1319,8 +1320,7 @@ mod tests {
             let mut tried = Tried::default();
             for _ in 0..5 {
                 let picked = pick_of(&route, &[1], &none, now).unwrap();
-                let expected =
-                    if failover { (0, Session::Failover) } else { (1, Session::Hit) };
+                let expected = if failover { (0, Session::Failover) } else { (1, Session::Hit) };
                 assert_eq!((picked.member, picked.session), expected);
             }
             tried.add(1);
@@ -1333,12 +1333,10 @@ mod tests {
     fn a_session_that_nobody_may_take_over_is_its_own_members_and_its_heirs_though_they_are_out() {
         let now = Instant::now();
         let none = Tried::default();
-        let limited = Entry {
-            failover_route: Some("b".into()),
-            max_in_flight: Some(1),
-            ..entry("a", 1)
-        };
-        let off = Entry { state: State::Disabled, failover_route: Some("b".into()), ..entry("d", 4) };
+        let limited =
+            Entry { failover_route: Some("b".into()), max_in_flight: Some(1), ..entry("a", 1) };
+        let off =
+            Entry { state: State::Disabled, failover_route: Some("b".into()), ..entry("d", 4) };
         let sticky = Sticky {
             cookie: Some("sessionid".into()),
             parameter: None,
@@ -1373,6 +1371,170 @@ mod tests {
         }
         for _ in 0..8 {
             assert_eq!(pick_of(&route, &[], &none, now).unwrap().member, 1);
+        }
+    }
+
+    /// What may happen at any time.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        /// A member takes so many milliseconds from now on.
+        Takes(usize, u64),
+        /// It answers all with an error, breaks all off, or does neither.
+        Fails(usize, Option<Failure>),
+        /// It has another weight.
+        Weighs(usize, u32),
+        /// It leaves, or joins.
+        Moves(usize),
+        /// So many requests are under way at once.
+        Clients(usize),
+    }
+
+    fn events() -> impl Strategy<Value = Event> {
+        let fails = vec![None, Some(Failure::Status), Some(Failure::Reset)];
+        proptest::prop_oneof![
+            3 => (0..STORM, 1u64..1000).prop_map(|(m, ms)| Event::Takes(m, ms)),
+            3 => (0..STORM, proptest::sample::select(fails))
+                .prop_map(|(m, how)| Event::Fails(m, how)),
+            1 => (0..STORM, 1u32..10).prop_map(|(m, weight)| Event::Weighs(m, weight)),
+            2 => (0..STORM).prop_map(Event::Moves),
+            1 => (1usize..16).prop_map(Event::Clients),
+        ]
+    }
+
+    /// The members of a [`Storm`].
+    const STORM: usize = 5;
+
+    /// Members to which anything happens.
+    struct Storm {
+        table: Table,
+        now: Instant,
+        rng: fastrand::Rng,
+        weights: [u32; STORM],
+        here: [bool; STORM],
+        latencies: [Duration; STORM],
+        failing: [Option<Failure>; STORM],
+        clients: usize,
+        /// When each request ends, at which member, which pick it was, and when it was sent.
+        running: Vec<(Instant, usize, Arc<Load>, Pick, Instant)>,
+        /// What each got, and its fair share of what came while it was well and had nothing to do.
+        served: [f64; STORM],
+        due: [f64; STORM],
+    }
+
+    impl Storm {
+        fn new() -> Self {
+            let mut storm = Self {
+                table: Table::default(),
+                now: Instant::now(),
+                rng: fastrand::Rng::with_seed(7),
+                weights: [1; STORM],
+                here: [true; STORM],
+                latencies: [20 * MS; STORM],
+                failing: [None; STORM],
+                clients: 4,
+                running: Vec::new(),
+                served: [0.0; STORM],
+                due: [0.0; STORM],
+            };
+            storm.build();
+            storm
+        }
+
+        fn build(&mut self) {
+            let here = (0..STORM).filter(|m| self.here[*m]);
+            let entries = here.map(|m| Entry {
+                weight: f64::from(self.weights[m]),
+                ..entry(&format!("m{m}"), u8::try_from(m).unwrap())
+            });
+            let rule = Arc::new(Rule { entries: entries.collect(), ..rule("app", "/") });
+            let none = Endpoints::default();
+            self.table = Table::build(&[rule], &none, None, &self.table, self.now);
+        }
+
+        fn happens(&mut self, event: Event) {
+            match event {
+                Event::Takes(member, ms) => self.latencies[member] = Duration::from_millis(ms),
+                Event::Fails(member, how) => self.failing[member] = how,
+                Event::Weighs(member, weight) => self.weights[member] = weight,
+                Event::Moves(member) => self.here[member] = !self.here[member],
+                Event::Clients(clients) => self.clients = clients,
+            }
+            // Somebody is always there.
+            self.here[0] |= self.here == [false; STORM];
+            self.build();
+        }
+
+        /// The number of a member, whatever its place in the route.
+        fn number(member: &Member) -> usize {
+            member.name[1..].parse().unwrap()
+        }
+
+        fn request(&mut self) {
+            let route = Arc::clone(&self.table.routes[0]);
+            let tried = Tried::default();
+            let ask = ask(&[], &tried, self.now);
+            let weights: f64 = route.members.iter().map(|m| m.weight).sum();
+            for member in &route.members {
+                let due = if self.is_well(member) { member.weight / weights } else { 0.0 };
+                self.due[Self::number(member)] += due;
+            }
+            let pick = pick(&route, &ask, &mut self.rng).unwrap();
+            let member = &route.members[pick.member];
+            let at = Self::number(member);
+            member.load.begin();
+            self.served[at] += 1.0;
+            let end = self.now + if self.failing[at].is_some() { MS } else { self.latencies[at] };
+            self.running.push((end, at, Arc::clone(&member.load), pick, self.now));
+            while self.running.len() >= self.clients {
+                self.finish();
+            }
+        }
+
+        /// Idle, in use, and neither new nor known to fail more than all do.
+        fn is_well(&self, member: &Member) -> bool {
+            let load = &member.load;
+            self.failing[Self::number(member)].is_none()
+                && load.in_flight() == 0
+                && member.admission(self.now) == Admission::Usable
+                && load.failure_rate(self.now) <= FAILURES_BORNE
+                && load.ramp(Duration::from_secs(10), self.now) >= 1.0
+        }
+
+        fn finish(&mut self) {
+            let first = (0..self.running.len()).min_by_key(|at| self.running[*at].0).unwrap();
+            let (end, member, load, pick, sent) = self.running.remove(first);
+            self.now = self.now.max(end);
+            load.end();
+            let Some(failure) = self.failing[member] else {
+                return load.succeeded(sent, end - sent, self.now);
+            };
+            let excluded = load.failed(failure, sent, Duration::from_secs(5), self.now);
+            if pick.probe && excluded.is_none() {
+                load.end_probe();
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(100))]
+
+        /// Members fail and are well again, become slow and quick, are weighed otherwise, leave and
+        /// join, under more or less load: who is well keeps a part.
+        #[test]
+        fn no_sequence_of_events_starves_who_is_well(
+            sequence in proptest::collection::vec(events(), 1..40),
+        ) {
+            let mut storm = Storm::new();
+            for number in 0..4000 {
+                if number % 100 == 0 {
+                    storm.happens(sequence[number / 100 % sequence.len()]);
+                }
+                storm.request();
+            }
+            for (served, due) in storm.served.iter().zip(storm.due) {
+                let least = (served + BEHIND) / due;
+                proptest::prop_assert!(least > 0.02, "{:?} of {:?}", storm.served, storm.due);
+            }
         }
     }
 
