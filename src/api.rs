@@ -502,8 +502,8 @@ pub struct Sticky {
     #[schemars(schema_with = "schema::separator")]
     pub separator: Option<String>,
 
-    /// Sends a session whose member is unusable to another one; with false, it gets 503 until the
-    /// member is back. Default: true.
+    /// Sends a session whose member is unusable to another one; with false, it stays with its own,
+    /// and gets 503 while that cannot be reached. Default: true.
     #[serde(default = "yes")]
     pub failover: bool,
 
@@ -694,7 +694,8 @@ pub struct HealthCheck {
     #[schemars(range(min = 1, max = 100))]
     pub failure_threshold: u8,
 
-    /// A new member gets no requests before it has passed. Default: false.
+    /// A member that joins gets no requests before it has passed. An edit of the Balancer makes none
+    /// new, and while none of those that could serve has passed, all are tried. Default: false.
     #[serde(default)]
     pub pass_first: bool,
 }

@@ -219,7 +219,7 @@ struct LiveTable {
 }
 
 /// Name, type and help of each of them.
-const FAMILIES: [(&str, MetricType, &str); 21] = [
+const FAMILIES: [(&str, MetricType, &str); 22] = [
     (
         "gibbon_requests_total",
         MetricType::COUNTER,
@@ -283,7 +283,7 @@ const FAMILIES: [(&str, MetricType, &str); 21] = [
     (
         "gibbon_member_intended_requests_total",
         MetricType::COUNTER,
-        "Attempts that were a member's part by its weight, speed, failures and slow start",
+        "Attempts that were a member's part by its share, weight, speed, failures and slow start",
     ),
     (
         "gibbon_member_session_requests_total",
@@ -304,6 +304,11 @@ const FAMILIES: [(&str, MetricType, &str); 21] = [
         "gibbon_member_health_checks_total",
         MetricType::COUNTER,
         "Health checks of a member, by result: passed, failed",
+    ),
+    (
+        "gibbon_member_tunnels",
+        MetricType::GAUGE,
+        "Upgraded connections (WebSocket) open at a member",
     ),
 ];
 
@@ -390,6 +395,7 @@ impl Families {
             self.count(10, &[a, b, c, d, ("protocol", protocol)], count);
         }
         self.gauge(11, &labels, f64::from(member.load.in_flight()));
+        self.gauge(21, &labels, f64::from(member.load.tunnels()));
         self.gauge(12, &labels, member.load.latency(mean, now));
         self.gauge(13, &labels, member.load.failure_rate(now));
         if let Some(checked) = &member.checked {

@@ -17,10 +17,16 @@ fn scenario(id: &str) -> Scenario {
     scenarios::all().into_iter().find(|scenario| scenario.id == id).expect("a scenario")
 }
 
-/// Without optimisation there is time for a part of each.
+/// Without optimisation there is time for a part of each: so many seconds of what it is about.
 fn shortened(mut scenario: Scenario, seconds: f64) -> Scenario {
-    if matches!(scenario.look, Look::Latency | Look::Share) && scenario.world.rate > 10.0 {
-        scenario.world.length = seconds;
+    match scenario.look {
+        Look::Latency | Look::Share if scenario.world.rate > 10.0 => {
+            scenario.world.length = seconds;
+        }
+        Look::Failing(at) | Look::Joins(at) | Look::Recovers(at) => {
+            scenario.world.length = at + seconds;
+        }
+        Look::Latency | Look::Share | Look::Returns => {}
     }
     scenario
 }
@@ -29,19 +35,48 @@ fn own(scenario: &Scenario) -> Result {
     result(scenario, Name::Gibbon, 1)
 }
 
-#[test]
-fn it_is_within_5_percent_of_the_best_rules_and_starves_nobody() {
-    // The best peer of each of these is one of the two.
-    let rules = [Name::LeastTime, Name::HotCold, Name::Gibbon];
-    for id in ["slow", "heavy", "pauses", "streams"] {
-        let scenario = shortened(scenario(id), 20.0);
-        let results = rules.map(|name| result(&scenario, name, 1));
-        for bar in bars(&scenario, &results) {
-            // One seed and half of the time leave so much to chance.
-            let near = bar.most && bar.have <= bar.limit * 1.03;
-            assert!(bar.met() || near, "{id}: {bar:?}");
-        }
+/// Holds all bars of a scenario, where this peer's rule is the best that others have.
+fn hold(id: &str, best: Name) {
+    let scenario = shortened(scenario(id), 15.0);
+    let results = [best, Name::Gibbon].map(|name| result(&scenario, name, 1));
+    for bar in bars(&scenario, &results) {
+        // One seed and a third of the time leave so much to chance.
+        let near = bar.most && bar.have <= bar.limit * 1.03;
+        assert!(bar.met() || near, "{id}: {bar:?}");
     }
+}
+
+// Those bars that are met with a margin, in tests that run side by side.
+
+#[test]
+fn where_nothing_changes_it_is_within_5_percent_of_the_best_rule() {
+    for id in ["alike-30", "alike-70", "slow", "weights", "alike-10"] {
+        hold(id, Name::LeastTime);
+    }
+}
+
+#[test]
+fn where_members_fail_it_is_within_5_percent_of_the_best_rule() {
+    for id in ["fails-3", "fails-10", "down-2"] {
+        hold(id, Name::RoundRobin);
+    }
+    hold("now-and-then", Name::LeastTime);
+}
+
+#[test]
+fn where_members_come_and_go_it_is_within_5_percent_of_the_best_rule() {
+    for id in ["recovers", "cold"] {
+        hold(id, Name::LeastTime);
+    }
+}
+
+#[test]
+fn where_requests_differ_it_is_within_5_percent_of_the_best_rule() {
+    for id in ["heavy", "pauses", "streams"] {
+        hold(id, Name::LeastTime);
+    }
+    hold("sticky", Name::HotCold);
+    hold("bursts", Name::LeastRequest);
 }
 
 #[test]

@@ -310,7 +310,7 @@ const LOG: [(&str, &str); 21] = [
     ("time", "when the request had ended"),
     ("client", "the client's address"),
     ("method", "the method"),
-    ("host", "host and port as the client wrote them"),
+    ("host", "host and port as the client wrote them, but for a user"),
     ("path", "path and query as the client wrote them"),
     ("protocol", "`HTTP/1.1` and the like"),
     ("status", "the status sent; none if the client went away first"),

@@ -357,6 +357,121 @@ fn what_is_answered_without_a_member_is_told() {
     }
 }
 
+/// What is told of a described request of a session, as it would be picked now.
+fn why(gibbon: &Gibbon, flags: &[&str]) -> String {
+    let flags = [&["--format", "json", "--url", "http://www.site.com/"], flags].concat();
+    told(gibbon, &flags)["pick"]["why"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn why_a_member_is_picked_is_told_as_it_is() {
+    let (ill, well) = (Member::new(ok("")), Member::new(ok("well")));
+    ill.act_with(|request| {
+        let status = if request.target() == "/h" { "500 Oops" } else { "200 OK" };
+        Act::Write(response(status, &[], "ill"))
+    });
+    let check = "healthCheck: {path: /h, interval: 50ms, failureThreshold: 1}";
+    let one = format!("{}, route: ill", member(ill.address, ""));
+    let gibbon =
+        Gibbon::start(&balancer(std::slice::from_ref(&one), &format!("{STICKY}\n{check}")));
+    let failing = "gibbon_members{namespace=\"site\",balancer=\"app\",state=\"failing\"}";
+    eventually(|| (gibbon.metric(failing) == Some(1.0)).then_some(()));
+    assert_eq!(why(&gibbon, &[]), "none is usable: it is tried rather than nobody");
+    let own = ["-H", "Cookie: sessionid=x!ill"];
+    assert!(why(&gibbon, &own).contains("nobody is better: it is tried though"));
+    // Where sessions are left to another.
+    let members = [
+        member(Member::dead(), "name: gone, route: gone, state: Disabled, failoverRoute: well"),
+        member(ill.address, "name: other"),
+        member(well.address, "name: well, route: well"),
+    ];
+    let gibbon = Gibbon::start(&balancer(&members, STICKY));
+    let left = why(&gibbon, &["-H", "Cookie: sessionid=x!gone"]);
+    assert!(left.ends_with("leaves its sessions to this one (failoverRoute)"), "{left}");
+    assert_eq!(gibbon.ask("GET", HOST, "/", &[("Cookie", "sessionid=x!gone")]).text(), "well");
+}
+
+#[test]
+fn a_described_upgrade_passes_members_over_that_cannot_take_it() {
+    let socket = Member::new(ok("x"));
+    let [h2c, http1] = [
+        "url: 'http://127.0.0.1:1/', name: h2c, protocol: H2C, route: h2c".to_owned(),
+        member(socket.address, "name: http1"),
+    ];
+    let asks = ["-H", "Connection: keep-alive, Upgrade", "-H", "Upgrade: websocket"];
+    let gibbon = Gibbon::start(&balancer(std::slice::from_ref(&h2c), ""));
+    let real = gibbon.ask("GET", HOST, "/", &[("Connection", "upgrade"), ("Upgrade", "websocket")]);
+    assert_eq!(real.status, 501);
+    assert!(why(&gibbon, &asks).starts_with("501: "));
+    // Without both fields it is a request like others, and HTTP is not left for HTTP.
+    assert!(!why(&gibbon, &asks[2..]).starts_with("501: "));
+    let http = ["-H", "Connection: upgrade", "-H", "Upgrade: h2c"];
+    assert!(!why(&gibbon, &http).starts_with("501: "));
+    let gibbon = Gibbon::start(&balancer(&[h2c, http1], STICKY));
+    let session = [&asks[..], &["-H", "Cookie: sessionid=x!h2c", "--format", "json"]].concat();
+    let told = told(&gibbon, &[&["--url", "http://www.site.com/"], &session[..]].concat());
+    assert_eq!(
+        (&told["pick"]["member"], &told["session"]["result"]),
+        (&json!("http1"), &json!("failover"))
+    );
+}
+
+#[test]
+fn what_tls_decides_is_told_as_far_as_it_is_known() {
+    let authority = support::authority::Authority::new();
+    let (secret, ca) =
+        (support::secret("www", HOST), support::ca_secret("ca", &authority.certificate.pem()));
+    let app = Member::new(ok("x"));
+    let tls = |more: &str| {
+        let tls = format!("tls: {{secretName: www, clientCASecret: ca, redirect: false{more}}}");
+        let rule = balancer(&[member(app.address, "")], &tls);
+        Gibbon::start(&format!("{secret}---\n{ca}---\n{rule}"))
+    };
+    let tell = |gibbon: &Gibbon, url: &str| told(gibbon, &["--format", "json", "--url", url]);
+    let gibbon = tls("");
+    assert_eq!(gibbon.get(HOST, "/").status, 403);
+    let plain = tell(&gibbon, "http://www.site.com/");
+    assert_eq!(
+        plain["instead"],
+        "403: spec.tls.clientCASecret of the host wants a certificate: by TLS"
+    );
+    let secure = tell(&gibbon, "https://www.site.com/");
+    assert_eq!(secure["instead"], Value::Null);
+    let unknown = secure["unknown"][0].as_str().unwrap();
+    assert!(
+        unknown.starts_with("whether the client shows the certificate") && unknown.contains("421")
+    );
+    let page = gibbon.page("/explain?url=https://www.site.com/").text();
+    assert!(page.contains("  not known here: whether the client shows the certificate"), "{page}");
+    let optional = tell(&tls(", clientCertificate: Optional"), "https://www.site.com/");
+    assert!(
+        optional["unknown"][0].as_str().unwrap().contains("shows a certificate;"),
+        "{optional}"
+    );
+    let gibbon = Gibbon::start(&balancer(&[member(app.address, "")], ""));
+    assert_eq!(tell(&gibbon, "http://www.site.com/")["unknown"], json!([]));
+    let secure = tell(&gibbon, "https://www.site.com/");
+    assert!(
+        secure["unknown"][0].as_str().unwrap().contains("no certificate for the host"),
+        "{secure}"
+    );
+}
+
+#[test]
+fn an_answer_that_its_member_broke_off_is_not_gibbons_own() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx";
+    let app = Member::new(Act::WriteAndClose(head.into()));
+    let gibbon = Gibbon::start(&balancer(&[member(app.address, "name: app")], ""));
+    let mut client = gibbon.client();
+    client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\nX-Request-Id: cut\r\n\r\n");
+    client.rest();
+    kept(&gibbon, "cut");
+    let page = gibbon.page("/explain/cut").text();
+    let line = page.lines().find(|line| line.starts_with("answered ")).unwrap();
+    let by = format!("answered 200 by app {}, 1 bytes of body in ", app.address);
+    assert!(line.starts_with(&by) && line.ends_with("; it was cut off: reset"), "{line}");
+}
+
 #[test]
 fn a_dry_run_changes_nothing() {
     let [a, b] = [(); 2].map(|()| Member::new(ok("x")));

@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use support::{Act, Gibbon, Member, Options, balancer, eventually, member, ok, response};
@@ -210,7 +211,7 @@ fn other_5xx_are_delivered_and_exclude_nobody() {
 fn without_failover_a_session_of_an_unusable_member_is_503_and_an_unknown_one_is_balanced() {
     let mut app1 = Member::new(ok("app1"));
     let app2 = Member::new(ok("app2"));
-    let more = "sticky: {cookie: sessionid, routeRegex: '!(.*)$', failover: false}";
+    let more = "failover: {excludeFor: 10m}\nsticky: {cookie: sessionid, routeRegex: '!(.*)$', failover: false}";
     let gibbon = pair(&app1, &app2, more);
     app1.stop();
     for _ in 0..3 {
@@ -222,6 +223,36 @@ fn without_failover_a_session_of_an_unusable_member_is_503_and_an_unknown_one_is
     assert!(gibbon.metric(refused).is_some_and(|count| count >= 2.0));
     let unknown = gibbon.ask("GET", HOST, "/", &[("Cookie", "sessionid=x!app9")]);
     assert_eq!(unknown.text(), "app2");
+    // Excluded or not, nobody else may be asked: who is back is seen at once.
+    let excluded = "gibbon_members{namespace=\"site\",balancer=\"app\",state=\"excluded\"}";
+    assert_eq!(gibbon.metric(excluded), Some(1.0));
+    app1.start();
+    assert_eq!(first(&gibbon, "POST").text(), "app1");
+    assert_eq!(gibbon.metric(excluded), Some(0.0));
+}
+
+#[test]
+fn a_slow_upload_does_not_keep_others_from_finding_out_who_is_back() {
+    let mut app1 = Member::new(ok("app1"));
+    let app2 = Member::new(ok("app2"));
+    let gibbon = pair(&app1, &app2, &format!("{STICKY}\nfailover: {{excludeFor: 100ms}}"));
+    app1.stop();
+    assert_eq!(first(&gibbon, "GET").text(), "app2");
+    app1.start();
+    let is = |condition: &str| {
+        gibbon.table()["balancers"][0]["members"][0]["condition"].as_str() == Some(condition)
+    };
+    eventually(|| is("probing").then_some(()));
+    let before = app1.connections.load(SeqCst);
+    let mut client = gibbon.client();
+    client.send("PUT / HTTP/1.1\r\nHost: www.site.com\r\nCookie: sessionid=x!app1\r\n");
+    client.send("Content-Length: 10\r\n\r\nhello");
+    eventually(|| (app1.connections.load(SeqCst) > before).then_some(()));
+    let begun = Instant::now();
+    eventually(|| (first(&gibbon, "GET").text() == "app1").then_some(()));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(is("usable"));
+    assert_eq!(client.send("world").read().unwrap().text(), "app1");
 }
 
 #[test]
@@ -360,6 +391,28 @@ fn a_member_never_has_more_than_it_may_and_what_is_beyond_waits() {
 }
 
 #[test]
+fn what_waits_is_served_by_a_member_that_joins_meanwhile() {
+    let slow = Member::new(Act::After(Duration::from_secs(8), Box::new(ok("slow"))));
+    let new = Member::new(ok("new"));
+    let with = |members: &[String]| balancer(members, "balancing: {queueFor: 15s}");
+    let one = format!("{}, route: one", member(slow.address, "maxInFlight: 1"));
+    let gibbon = Gibbon::start(&with(std::slice::from_ref(&one)));
+    let [_served, mut waits] = [(); 2].map(|()| {
+        let mut client = gibbon.client();
+        client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n");
+        eventually(|| (gibbon.metric("gibbon_member_in_flight{") == Some(1.0)).then_some(()));
+        client
+    });
+    eventually(|| (gibbon.metric("gibbon_requests_waiting{") == Some(1.0)).then_some(()));
+    let began = Instant::now();
+    gibbon.write("balancers.yaml", &with(&[member(new.address, "name: new"), one]));
+    assert_eq!(waits.read().unwrap().text(), "new");
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+    assert_eq!(gibbon.metric("gibbon_requests_waiting{"), Some(0.0));
+    assert_eq!(gibbon.metric("gibbon_queued_requests_total{"), Some(1.0));
+}
+
+#[test]
 fn what_waits_too_long_is_told_to_come_again() {
     let slow = Member::new(Act::After(Duration::from_millis(1500), Box::new(ok("done"))));
     let members = [member(slow.address, "maxInFlight: 1, route: app1")];
@@ -377,6 +430,35 @@ fn what_waits_too_long_is_told_to_come_again() {
         assert_eq!(client.read().unwrap().status, 200);
         assert_eq!(gibbon.metric("gibbon_refused_requests_total{reason=\"busy\"}"), Some(2.0));
     }
+}
+
+#[test]
+fn an_operator_sees_when_a_drained_member_has_no_tunnel_left() {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    let (app1, app2) = (Member::new(Act::Echo(head.into())), Member::new(ok("app2")));
+    let both = |state: &str| {
+        let app1 = member(app1.address, &format!("name: app1, route: app1, state: {state}"));
+        balancer(&[app1, member(app2.address, "name: app2, route: app2")], STICKY)
+    };
+    let gibbon = Gibbon::start(&both("Active"));
+    let mut client = gibbon.client();
+    client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\nCookie: sessionid=x!app1\r\n");
+    client.send("Connection: upgrade\r\nUpgrade: x\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 101);
+    gibbon.write("balancers.yaml", &both("Draining"));
+    let drained = |tunnels: u64| {
+        let table = gibbon.table();
+        let member = &table["balancers"][0]["members"][0];
+        member["state"] == "draining" && member["tunnels"] == tunnels && member["inFlight"] == 0
+    };
+    let line = "gibbon_member_tunnels{namespace=\"site\",balancer=\"app\",member=\"app1\",";
+    eventually(|| drained(1).then_some(()));
+    assert_eq!(gibbon.metric(line), Some(1.0));
+    client.send("still there");
+    client.read_exact(&mut [0; 11]);
+    drop(client);
+    eventually(|| drained(0).then_some(()));
+    assert_eq!(gibbon.metric(line), Some(0.0));
 }
 
 #[test]

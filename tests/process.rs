@@ -191,12 +191,15 @@ fn the_access_log_has_a_line_a_request() {
     Client::new(process.address).send(unknown).read().unwrap();
     let call = "POST /x HTTP/1.1\r\nHost: other.org\r\nContent-Type: application/grpc\r\n\r\n";
     Client::new(process.address).send(call).read().unwrap();
+    let user = "GET http://ann:SECRET@www.site.com/ HTTP/1.1\r\nHost: www.site.com\r\n\r\n";
+    Client::new(process.address).send(user).read().unwrap();
     process.signal("-TERM");
     process.exit();
     let (out, _) = process.output();
     let lines: Vec<serde_json::Value> =
         out.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-    assert_eq!(lines.len(), 3, "{out}");
+    assert_eq!(lines.len(), 4, "{out}");
+    assert_eq!(lines[3]["host"], "***@www.site.com");
     assert_eq!(lines[0]["status"], 200);
     assert_eq!(lines[0]["balancer"], "site/app");
     assert_eq!(lines[0]["member"], "one");

@@ -75,6 +75,7 @@ fn member(rule: &Rule, member: &Member, mean: f64, now: Instant) -> Value {
         })),
         "inFlight": load.in_flight(),
         "maxInFlight": member.max_in_flight,
+        "tunnels": load.tunnels(),
         "latencySeconds": load.latency(mean, now),
         "failureRate": load.failure_rate(now),
         "requests": member.tally.requests.get(),

@@ -15,7 +15,7 @@ use crate::table::load::Admission;
 use crate::table::path::{self, RequestPath};
 use crate::table::sticky::Extract;
 use crate::table::tally::Session;
-use crate::table::{self, Route, Table};
+use crate::table::{self, Route, Rule, Table};
 
 /// Members that are told of.
 const MEMBERS: usize = 1000;
@@ -120,7 +120,11 @@ impl Described {
             .to_owned());
         };
         explanation.matched = Some(Matched::of(route, &host));
-        match route.rule.gate(self.client, self.is_https(), path.plain()) {
+        let gate = route.rule.gate(self.client, self.is_https(), path.plain());
+        if !matches!(gate, Gate::Forbidden | Gate::ToHttps) {
+            self.identity(table, &route.rule, &host, path.plain(), explanation)?;
+        }
+        match gate {
             Gate::Open => {
                 self.pick(route, explanation, now);
                 Ok(())
@@ -132,6 +136,60 @@ impl Described {
         }
     }
 
+    /// Notes what TLS decides: who the client is, and for which host its connection was made. An error
+    /// if nothing that it could show would do.
+    fn identity(
+        &self,
+        table: &Table,
+        rule: &Rule,
+        host: &str,
+        plain: &str,
+        explanation: &mut Explanation,
+    ) -> Result<(), String> {
+        let (policy, https) = (table.clients.find(host), self.is_https());
+        let serves = |shown| rule.may_enter(policy, shown, https, plain);
+        if !serves(https) {
+            let why = if https { "has other authorities" } else { "wants a certificate: by TLS" };
+            return Err(format!("403: spec.tls.clientCASecret of the host {why}"));
+        }
+        if https && !serves(false) {
+            explanation.unknown.push(
+                "whether the client shows the certificate that spec.tls.clientCASecret wants; else the \
+                 handshake fails, or it is answered 403, or 421 if the connection is another host's",
+            );
+        } else if https && policy.is_some() {
+            explanation.unknown.push(
+                "whether the client shows a certificate; one that is not good fails the handshake",
+            );
+        }
+        let is_brought = |rule: &Rule| {
+            let secret = rule.tls.as_ref().and_then(|tls| tls.secret.as_ref());
+            secret.is_some() && rule.covering(host).is_some()
+        };
+        let brought = || table.routes.iter().any(|route| is_brought(&route.rule));
+        if https && table.certificates.find(host).is_none() && !brought() {
+            explanation.unknown.push(
+                "who speaks TLS with the client: Gibbon has no certificate for the host, and answers 421 \
+                 if the connection is another host's",
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the request is to leave HTTP; another version of it is not meant.
+    fn wants_upgrade(&self) -> bool {
+        let has = |name, what: fn(&str) -> bool| {
+            self.headers.get_all(name).iter().any(|value: &HeaderValue| {
+                let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+                text.split(',').any(|token| what(token.trim()))
+            })
+        };
+        let is_http = |token: &str| token.starts_with("h2") || token.starts_with("http/");
+        self.headers.contains_key(header::UPGRADE)
+            && !has(header::UPGRADE, is_http)
+            && has(header::CONNECTION, |token| token == "upgrade")
+    }
+
     fn pick(&self, route: &Route, explanation: &mut Explanation, now: Instant) {
         let (path, query) = (self.url.path(), self.url.query());
         let findings = route.findings(path, query, &self.headers);
@@ -140,16 +198,25 @@ impl Described {
         let named = sticky.is_some_and(|sticky| !matches!(sticky.extract, Extract::Whole));
         explanation.findings = findings.into_iter().map(|f| Found::new(f, route, named)).collect();
         let wish = route.wish(path, query, &self.headers);
-        let tried = Tried::default();
-        let ask = Ask {
-            wanted: wish.members,
-            tried: &tried,
-            idempotent: is_idempotent(&self.method),
-            tunnel: self.headers.contains_key(header::UPGRADE),
-            now,
+        let (tunnel, mut tried) = (self.wants_upgrade(), Tried::default());
+        let pick = loop {
+            let ask = Ask {
+                wanted: wish.members,
+                tried: &tried,
+                idempotent: is_idempotent(&self.method),
+                tunnel,
+                now,
+            };
+            if tried.count() == 0 {
+                explanation.see(route, survey(route, &ask), MEMBERS);
+            }
+            match preview(route, &ask, &mut fastrand::Rng::with_seed(0)) {
+                Ok(pick) if tunnel && !route.members[pick.member].protocol.can_switch() => {
+                    tried.add(pick.member);
+                }
+                pick => break pick,
+            }
         };
-        let pick = preview(route, &ask, &mut fastrand::Rng::with_seed(0));
-        explanation.see(route, survey(route, &ask), MEMBERS);
         let lost = wish.named && wish.members.is_empty();
         let session = match pick {
             Err(NoMember::Session) => Session::Refused,
@@ -161,7 +228,12 @@ impl Described {
         let member = pick.ok().map(|pick| &route.members[pick.member]);
         explanation.pick = Some(Picked {
             member: member.map(|member| (member.name.clone(), member.address)),
-            why: why(route, pick, now),
+            why: match pick {
+                Err(NoMember::None) if tried.count() > 0 => {
+                    "501: it asks for another protocol, and the members speak HTTP/2 only"
+                }
+                pick => why(route, pick, wish.members, now),
+            },
         });
         if let Some(member) = member {
             explanation.rewrite_request(route, member, self.authority(), path);
@@ -170,17 +242,25 @@ impl Described {
 }
 
 /// Why a member is picked, in a sentence.
-fn why(route: &Route, pick: Result<Pick, NoMember>, now: Instant) -> &'static str {
-    let usable = |pick: &Pick| route.members[pick.member].load.admission(now) == Admission::Usable;
+fn why(route: &Route, pick: Result<Pick, NoMember>, own: &[usize], now: Instant) -> &'static str {
+    let usable = |pick: &Pick| route.members[pick.member].admission(now) == Admission::Usable;
     match pick {
         Err(NoMember::Session) => "503: the session's member cannot serve, and failover is off",
         Err(NoMember::Busy) => "those that could serve it are full: it waits, then 503",
         Err(NoMember::None) => "503: there is no member that could serve it",
-        Ok(pick) if pick.session == Session::Hit => "the session is its own",
+        Ok(pick) if pick.session == Session::Hit && (usable(&pick) || pick.probe) => {
+            "the session is its own"
+        }
+        Ok(pick) if pick.session == Session::Hit => {
+            "the session is its own, and nobody is better: it is tried though it is not usable"
+        }
+        Ok(pick) if route.is_heir(own, pick.member) => {
+            "the session's member cannot serve, and leaves its sessions to this one (failoverRoute)"
+        }
         Ok(pick) if pick.probe => {
             "its exclusion is over: this request finds out whether it is back"
         }
-        Ok(pick) if !usable(&pick) => "all are excluded: it is tried rather than nobody",
+        Ok(pick) if !usable(&pick) => "none is usable: it is tried rather than nobody",
         Ok(_) => "it has the least score of the usable ones",
     }
 }

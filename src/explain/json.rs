@@ -37,6 +37,7 @@ pub fn whole(e: &Explanation) -> Value {
         "matched": matched,
         "others": e.others.as_ref().map(|others| others.iter().map(other).collect::<Vec<_>>()),
         "instead": e.instead,
+        "unknown": e.unknown,
         "session": {
             "result": e.session,
             "found": e.findings.iter().map(found).collect::<Vec<_>>(),

@@ -11,8 +11,31 @@ pub const HIDDEN: &str = "***";
 /// Bytes of a text that are shown.
 const LONGEST: usize = 256;
 
+/// Schemes of credentials, which are shown: those of IANA's registry and what else is common. Another
+/// word may be part of a secret.
+const SCHEMES: [&str; 18] = [
+    "apikey",
+    "aws4-hmac-sha256",
+    "basic",
+    "bearer",
+    "concealed",
+    "digest",
+    "dpop",
+    "gnap",
+    "hoba",
+    "mutual",
+    "negotiate",
+    "ntlm",
+    "oauth",
+    "privatetoken",
+    "scram-sha-1",
+    "scram-sha-256",
+    "token",
+    "vapid",
+];
+
 /// Fields whose values are shown.
-const HARMLESS: [&str; 45] = [
+const HARMLESS: [&str; 42] = [
     "accept",
     "accept-charset",
     "accept-encoding",
@@ -31,10 +54,8 @@ const HARMLESS: [&str; 45] = [
     "expect",
     "expires",
     "forwarded",
-    "host",
     "keep-alive",
     "max-forwards",
-    "origin",
     "priority",
     "range",
     "retry-after",
@@ -54,7 +75,6 @@ const HARMLESS: [&str; 45] = [
     "vary",
     "via",
     "x-forwarded-for",
-    "x-forwarded-host",
     "x-forwarded-proto",
     "x-real-ip",
     "x-request-id",
@@ -68,9 +88,13 @@ pub fn field(name: &HeaderName, value: &HeaderValue) -> String {
         header::COOKIE => shortened(&cookies(&text)),
         header::SET_COOKIE => shortened(&set_cookie(&text)),
         header::AUTHORIZATION | header::PROXY_AUTHORIZATION => credentials(&text),
-        header::LOCATION | header::CONTENT_LOCATION | header::REFERER => shortened(&url(&text)),
+        header::LOCATION | header::CONTENT_LOCATION | header::ORIGIN | header::REFERER => {
+            shortened(&url(&text))
+        }
+        header::HOST => authority(&text),
         header::REFRESH => shortened(&refresh(&text)),
         _ if matches!(name.as_str(), "destination" | "uri") => shortened(&url(&text)),
+        _ if name == "x-forwarded-host" => authority(&text),
         _ if HARMLESS.binary_search(&name.as_str()).is_ok() => shortened(&text),
         _ => HIDDEN.to_owned(),
     }
@@ -132,33 +156,28 @@ fn set_cookie(text: &str) -> String {
     attributes.map_or_else(|| cookie.clone(), |attributes| format!("{cookie};{attributes}"))
 }
 
-/// The scheme remains, if there is one: `Bearer ***`.
+/// The scheme remains, if it is a known one: `Bearer ***`.
 fn credentials(text: &str) -> String {
-    let is_scheme = |scheme: &str| {
-        scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-')
-    };
+    let is_scheme = |scheme: &str| SCHEMES.binary_search(&&*scheme.to_ascii_lowercase()).is_ok();
     match text.split_once(' ') {
         Some((scheme, _)) if is_scheme(scheme) => format!("{scheme} {HIDDEN}"),
         _ => HIDDEN.to_owned(),
     }
 }
 
-/// A URL or path without user, fragment and the values of parameters.
+/// A URL or path without users, fragment and the values of parameters. Whatever stands before an `@`
+/// may be a user with a password, to somebody who reads the text less strictly than is right.
 fn url(text: &str) -> String {
-    let is_scheme = |text: &str| {
-        let letters = text.strip_suffix(':').unwrap_or(text);
-        letters.len() < text.len() && letters.bytes().all(|byte| byte.is_ascii_alphabetic())
-    };
-    let (scheme, rest) = match text.split_once("//") {
-        Some((scheme, rest)) if scheme.is_empty() || is_scheme(scheme) => (scheme, rest),
-        _ => return target(text),
-    };
-    let end = rest.find(['/', '?', '#', ';']).unwrap_or(rest.len());
-    let (host, rest) = rest.split_at(end);
-    format!("{scheme}//{}{}", authority(host), target(rest))
+    let end = text.find(['?', '#']).unwrap_or(text.len());
+    let (path, rest) = text.split_at(end);
+    let parts = path.split_inclusive(['/', '\\']).map(|part| match part.rsplit_once('@') {
+        Some((_, host)) => Cow::Owned(format!("{HIDDEN}@{host}")),
+        None => Cow::Borrowed(part),
+    });
+    target(&(parts.collect::<String>() + rest))
 }
 
-/// Host and port without a user.
+/// Host and port, as far as they are not too long, without a user.
 #[must_use]
 pub fn authority(text: &str) -> String {
     match text.rsplit_once('@') {
@@ -188,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn the_list_can_be_searched() {
-        assert!(HARMLESS.is_sorted());
+    fn the_lists_can_be_searched() {
+        assert!(HARMLESS.is_sorted() && SCHEMES.is_sorted());
     }
 
     #[test]
@@ -200,7 +219,15 @@ mod tests {
             ("authorization", "Bearer SECRET", "Bearer ***"),
             ("authorization", "SECRET", "***"),
             ("authorization", "SECRET+with/more SECRET", "***"),
+            ("authorization", "SECRET x", "***"),
+            ("authorization", "hunter SECRET", "***"),
+            ("authorization", "SCRAM-SHA-256 SECRET", "SCRAM-SHA-256 ***"),
             ("proxy-authorization", "Basic SECRET", "Basic ***"),
+            ("origin", "https://u:SECRET@a:8443", "https://***@a:8443"),
+            ("origin", "https://www.site.com", "https://www.site.com"),
+            ("origin", "null", "null"),
+            ("host", "u:SECRET@a:80", "***@a:80"),
+            ("x-forwarded-host", "SECRET@a", "***@a"),
             ("x-api-key", "SECRET", "***"),
             ("sec-websocket-key", "SECRET", "***"),
             ("set-cookie", "s=SECRET; Path=/a; HttpOnly", "s=***; Path=/a; HttpOnly"),
@@ -213,6 +240,14 @@ mod tests {
             ("location", "/b?c=SECRET&d=http://SECRET", "/b?c=***&d=***"),
             ("location", "?SECRET//SECRET", "?***"),
             ("destination", "http://a/b?SECRET", "http://a/b?***"),
+            ("destination", "dav-s://u:SECRET@a/b", "dav-s://***@a/b"),
+            ("referer", "x2y+z.1://u:SECRET@a/b?c", "x2y+z.1://***@a/b?***"),
+            ("referer", "1x://u:SECRET@a/b", "1x://***@a/b"),
+            ("location", "http:/u:SECRET@a/b", "http:/***@a/b"),
+            ("location", "http:\\\\u:SECRET@a/b", "http:\\\\***@a/b"),
+            ("location", "//u:SECRET;x@a;s=SECRET", "//***@a;s=***"),
+            ("location", "mailto:SECRET@a", "***@a"),
+            ("uri", "<ftp://u:SECRET@a/b>", "<ftp://***@a/b>"),
             ("refresh", "5; url=\"/b?c=SECRET\"", "5; url=/b?c=***"),
             ("refresh", "5; http://m/b?c=SECRET", "5; http://m/b?c=***"),
             ("refresh", "5", "5"),

@@ -75,6 +75,8 @@ pub struct Explanation {
     pub others: Option<Vec<Other>>,
     /// What is done without a member: `redirect to https://…`.
     pub instead: Option<String>,
+    /// What it depends on besides, and is not known of a request that is only described.
+    pub unknown: Vec<&'static str>,
     /// What the request says of its session.
     pub findings: Vec<Found>,
     /// How the session fared.

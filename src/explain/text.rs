@@ -76,13 +76,17 @@ fn beginning(text: &mut String, e: &Explanation) {
     if let Some(answer) = &e.answer {
         let status = answer.status.map_or("nothing".to_owned(), |status| status.to_string());
         let from = match (&answer.member, answer.reason) {
-            (_, Some(reason)) => format!(" by Gibbon itself: {reason}"),
-            (Some((name, address)), None) => format!(" by {name} {address}"),
-            (None, None) => String::new(),
+            (_, Some(reason)) if !answer.cut => format!(" by Gibbon itself: {reason}"),
+            (Some((name, address)), _) => format!(" by {name} {address}"),
+            (None, _) => String::new(),
         };
         let grpc = answer.grpc_status.map(|status| format!(" (grpc-status {status})"));
         let grpc = grpc.unwrap_or_default();
-        let cut = if answer.cut { "; it was cut off" } else { "" };
+        let cut = match answer.reason.filter(|_| answer.cut) {
+            Some(reason) => format!("; it was cut off: {reason}"),
+            None if answer.cut => "; it was cut off".to_owned(),
+            None => String::new(),
+        };
         let (took, sent) = (time(answer.duration), answer.sent);
         line!(text, "answered {status}{grpc}{from}, {sent} bytes of body in {took}{cut}");
     }
@@ -125,6 +129,9 @@ fn matching(text: &mut String, e: &Explanation) {
     }
     if let Some(instead) = &e.instead {
         line!(text, "  answered without a member: {instead}");
+    }
+    for what in &e.unknown {
+        line!(text, "  not known here: {what}");
     }
 }
 

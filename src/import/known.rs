@@ -683,7 +683,7 @@ pub const MEMBER_PARAMETERS: &[Known] = &[
         "hcmethod",
         "hcmethod=GET",
         Converted,
-        "`healthCheck`, one for all members: by HTTP/1.1, or `type: Tcp`; CPING is dropped. Only results in a row count, and where all members fail they are tried",
+        "`healthCheck`, one for all members: by what is spoken with each, or `type: Tcp`; CPING is dropped. Only results in a row count, and where all members fail they are tried",
     ),
     known(
         "hcuri",

@@ -1,6 +1,7 @@
 //! The attempts to have a request answered: pick a member, send, book what came of it, and go on to
 //! the next where that is safe.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
 use hyper::body::{Body, Incoming};
+use tokio::time::timeout;
 
 use super::Worker;
 use super::body::{Upload, Watch};
@@ -26,8 +28,11 @@ use crate::table::gate;
 use crate::table::load::Failure;
 use crate::table::path::Prefix;
 use crate::table::tally::Session;
-use crate::table::upstream::Protocol;
 use crate::table::{Member, Route, Wish};
+
+/// How often it is looked whether a request that finds out if its member is back waits for its client:
+/// one that does lets the next one try, and so each gets so long.
+const SLOW_UPLOAD: Duration = Duration::from_millis(500);
 
 /// A request ready for members: what is the same for each of them.
 pub struct Ready<'a> {
@@ -45,7 +50,8 @@ pub struct Ready<'a> {
     pub tunnel: bool,
 }
 
-/// Sends the request to one member after the other until one answers.
+/// Sends the request to one member after the other until one answers. Says which route that member is
+/// of, if the Balancer has got another one while the request waited.
 ///
 /// # Errors
 /// What the client is told when none does.
@@ -54,40 +60,19 @@ pub async fn forward(
     route: &Arc<Route>,
     ready: &Ready<'_>,
     visit: &mut Visit,
-) -> Result<Reply, Error> {
-    let rule = &route.rule;
-    route.budget.earn(rule.failover.retry_percent);
-    let parts = ready.parts;
-    let idempotent = gate::is_idempotent(&parts.method);
-    let mut attempts = Attempts {
-        worker,
-        route,
-        ready,
-        wish: route.wish(parts.uri.path(), parts.uri.query(), &parts.headers),
-        terms: Terms {
-            connect: rule.timeouts.connect,
-            response: match visit.call {
-                Some(_) => rule.timeouts.messages,
-                None => rule.timeouts.response,
-            },
-            deadline: deadline(route, visit),
-            repeatable: idempotent && ready.upload.is_empty(),
-            tunnel: ready.tunnel,
-            system: &worker.shared.system,
-        },
-        over: route.rule.timeouts.request.map(|whole| visit.begun() + whole),
-        idempotent,
-        begun: Some(visit.begun()),
-        tried: Tried::default(),
-        last: Error::NoMember,
-        again: None,
-        refused: None,
-        excluded: None,
-    };
+) -> Result<(Reply, Option<Arc<Route>>), Error> {
+    route.budget.earn(route.rule.failover.retry_percent);
+    let mut newer: Option<Arc<Route>> = None;
+    let mut begun = Some(visit.begun());
+    let mut waiting = Waiting::default();
     loop {
-        if let Some(reply) = attempts.next(visit).await? {
-            return Ok(reply);
+        let on = newer.as_ref().unwrap_or(route);
+        let mut attempts = Attempts::new(worker, on, ready, visit, begun.take(), waiting);
+        if let Some(reply) = attempts.go(visit).await? {
+            return Ok((reply, newer));
         }
+        visit.route.clone_from(&attempts.newer);
+        (newer, waiting) = (attempts.newer, attempts.waiting);
     }
 }
 
@@ -112,13 +97,68 @@ struct Attempts<'a> {
     refused: Option<Pick>,
     /// How long the last failure excludes its member, if that is news.
     excluded: Option<Duration>,
+    /// Its patience where members are full.
+    waiting: Waiting,
+    /// The route that it should have instead.
+    newer: Option<Arc<Route>>,
 }
 
-impl Attempts<'_> {
-    /// One attempt: a reply, or nothing if the next member should be asked.
+impl<'a> Attempts<'a> {
+    fn new(
+        worker: &'a Rc<Worker>,
+        route: &'a Arc<Route>,
+        ready: &'a Ready<'a>,
+        visit: &Visit,
+        begun: Option<Instant>,
+        waiting: Waiting,
+    ) -> Self {
+        let (rule, parts) = (&route.rule, ready.parts);
+        let idempotent = gate::is_idempotent(&parts.method);
+        Self {
+            worker,
+            route,
+            ready,
+            wish: route.wish(parts.uri.path(), parts.uri.query(), &parts.headers),
+            terms: Terms {
+                connect: rule.timeouts.connect,
+                response: match visit.call {
+                    Some(_) => rule.timeouts.messages,
+                    None => rule.timeouts.response,
+                },
+                deadline: deadline(route, visit),
+                repeatable: idempotent && ready.upload.is_empty(),
+                tunnel: ready.tunnel,
+                system: &worker.shared.system,
+            },
+            over: rule.timeouts.request.map(|whole| visit.begun() + whole),
+            idempotent,
+            begun,
+            tried: Tried::default(),
+            last: Error::NoMember,
+            again: None,
+            refused: None,
+            excluded: None,
+            waiting,
+            newer: None,
+        }
+    }
+
+    /// All attempts: a reply, or nothing if there is a newer route before the first.
+    async fn go(&mut self, visit: &mut Visit) -> Result<Option<Reply>, Error> {
+        loop {
+            let reply = self.next(visit).await?;
+            if reply.is_some() || self.newer.is_some() {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// One attempt: a reply, or nothing if the next member should be asked, or those of a newer route.
     async fn next(&mut self, visit: &mut Visit) -> Result<Option<Reply>, Error> {
         let fresh = self.again.is_some();
-        let (pick, in_flight) = self.seize(visit).await?;
+        let Some((pick, mut in_flight)) = self.seize(visit).await? else {
+            return Ok(None);
+        };
         visit.picked(pick, session(pick, self.wish));
         visit.attempts += 1;
         if visit.attempts > 1 {
@@ -126,7 +166,13 @@ impl Attempts<'_> {
         }
         let member = &self.route.members[pick.member];
         let request = self.ready.request(self.route, member);
-        match upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await {
+        let result = if pick.probe {
+            // Apart, as hardly any does.
+            Box::pin(self.probe(member, request, fresh, &mut in_flight)).await
+        } else {
+            upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await
+        };
+        match result {
             Ok(reply) => {
                 visit.in_flight = Some(in_flight);
                 Ok(Some(reply))
@@ -140,9 +186,31 @@ impl Attempts<'_> {
         }
     }
 
-    /// A member that the request counts at from now on; waits for one if they are full.
-    async fn seize(&mut self, visit: &mut Visit) -> Result<(Pick, InFlight), Error> {
-        let mut waiting = Waiting::default();
+    /// Sends a request that is to find out whether its member is back. One whose client is slow to send
+    /// it says nothing of the member for as long: another may find out then.
+    async fn probe(
+        &self,
+        member: &Member,
+        request: Request<Upload>,
+        fresh: bool,
+        in_flight: &mut InFlight,
+    ) -> Result<Reply, Failed> {
+        let sent = upstream::send(&self.worker.pool, member, request, fresh, &self.terms);
+        let mut sent = pin!(sent);
+        loop {
+            match timeout(SLOW_UPLOAD, &mut sent).await {
+                Ok(result) => return result,
+                Err(_) if self.ready.upload.waits_for_client() => break,
+                Err(_) => {}
+            }
+        }
+        in_flight.yield_probe();
+        sent.await
+    }
+
+    /// A member that the request counts at from now on; waits for one if they are full. None if there
+    /// is a newer route by then.
+    async fn seize(&mut self, visit: &mut Visit) -> Result<Option<(Pick, InFlight)>, Error> {
         loop {
             let again = self.again.take();
             let now = self.begun.take().unwrap_or_else(Instant::now);
@@ -152,10 +220,16 @@ impl Attempts<'_> {
                     let in_flight = InFlight::begin(self.route, pick, now);
                     // Else another was quicker.
                     if let Some(in_flight) = in_flight {
-                        return Ok((pick, in_flight));
+                        self.waiting = Waiting::default();
+                        return Ok(Some((pick, in_flight)));
                     }
                 }
-                Err(Error::Busy) if waiting.more(self.route, self.terms.deadline).await => {}
+                Err(Error::Busy) if self.waiting.more(self.route, self.terms.deadline).await => {
+                    self.newer = self.newer();
+                    if self.newer.is_some() {
+                        return Ok(None);
+                    }
+                }
                 Err(error) => {
                     visit.explain(Because::Failed);
                     explain::survey(visit, self.route, &self.ask(now));
@@ -165,10 +239,23 @@ impl Attempts<'_> {
         }
     }
 
+    /// The route that the Balancer has by now, for a request that was sent nowhere yet: if it is another,
+    /// and serves what was prepared for the one before.
+    fn newer(&self) -> Option<Arc<Route>> {
+        let table = self.worker.shared.table.load();
+        let newer = table.route(&self.route.rule.id)?;
+        let (new, old) = (&newer.rule, &self.route.rule);
+        let serves = Arc::ptr_eq(new, old)
+            || (!new.entries.is_empty()
+                && (&new.hosts, &new.prefix, &new.request_headers)
+                    == (&old.hosts, &old.prefix, &old.request_headers));
+        let unsent = self.tried.count() == 0 && self.refused.is_none();
+        (unsent && serves && !Arc::ptr_eq(newer, self.route)).then(|| Arc::clone(newer))
+    }
+
     /// Whether the request leaves HTTP, and the member cannot.
     fn cannot_carry(&self, pick: Pick) -> bool {
-        let protocol = self.route.members[pick.member].protocol;
-        self.ready.tunnel && matches!(protocol, Protocol::H2 | Protocol::H2c)
+        self.ready.tunnel && !self.route.members[pick.member].protocol.can_switch()
     }
 
     /// Leaves a member alone that nothing was sent to.

@@ -27,15 +27,15 @@ use super::tls::Seen;
 use super::upstream::{self, Reply};
 use super::visit::{Call, Visit};
 use super::{Counted, Worker, explain, trace, tunnel};
-use crate::explain::Because;
-use crate::table::gate::{ACME, Gate};
+use crate::explain::{Because, mask};
+use crate::table::gate::Gate;
 use crate::table::load::Failure;
 use crate::table::pages::ErrorPage;
 use crate::table::path::{self, RequestPath};
 use crate::table::reverse::{Address, Public, Said, Scheme};
 use crate::table::tally::Session;
 use crate::table::tls::ClientPolicy;
-use crate::table::{Found, Member, Redirect, Route, Rule};
+use crate::table::{Found, Member, Redirect, Route};
 
 /// Fields that Gibbon adds to a request, so that there is place for them at once.
 const ADDED: usize = 8;
@@ -147,7 +147,7 @@ fn asked(client: IpAddr, request: &Request<Incoming>) -> Asked {
     Asked {
         client,
         method: request.method().to_string(),
-        host: String::from_utf8_lossy(host).into_owned(),
+        host: mask::authority(&String::from_utf8_lossy(host)),
         path: uri.path_and_query().map_or("", PathAndQuery::as_str).to_owned(),
         protocol: match request.version() {
             Version::HTTP_10 => "HTTP/1.0",
@@ -272,7 +272,12 @@ impl Journey<'_> {
         let rest = route.rule.prefix.rest(&path).unwrap_or_default();
         let gate = route.rule.gate(self.client.ip, self.client.https, path.plain());
         if !matches!(gate, Gate::Forbidden | Gate::ToHttps)
-            && !self.may_enter(&route.rule, policy.as_ref(), subject.is_some(), &path)
+            && !route.rule.may_enter(
+                policy.as_ref(),
+                subject.is_some(),
+                self.seen.is_some(),
+                path.plain(),
+            )
         {
             return Err(Error::ClientCertificate);
         }
@@ -299,8 +304,8 @@ impl Journey<'_> {
             authority: &authority,
             rest,
         };
-        let reply = attempts::forward(self.worker, &route, &ready, visit).await?;
-        self.conclude(&route, &ready, reply, on_upgrade, visit)
+        let (reply, newer) = attempts::forward(self.worker, &route, &ready, visit).await?;
+        self.conclude(newer.as_ref().unwrap_or(&route), &ready, reply, on_upgrade, visit)
     }
 
     /// The subject of the client's certificate, if the host of the request wants to know it and it was
@@ -315,29 +320,6 @@ impl Journey<'_> {
             return Err(Error::Misdirected);
         }
         Ok(subject)
-    }
-
-    /// Whether a rule serves a client that has shown a certificate, or none. One whose authorities are
-    /// not those of the host serves nobody; one that names none does as the host does, but that
-    /// certificates are proven without TLS.
-    fn may_enter(
-        &self,
-        rule: &Rule,
-        policy: Option<&ClientPolicy>,
-        shown: bool,
-        path: &RequestPath<'_>,
-    ) -> bool {
-        match (rule.clients(), policy) {
-            (Some(clients), Some(policy)) if policy.secret == clients.ca => {
-                shown || !clients.required
-            }
-            (Some(_), _) => false,
-            (None, Some(policy)) => {
-                let proves = self.seen.is_none() && path.plain().starts_with(ACME);
-                shown || !policy.required || proves
-            }
-            (None, None) => true,
-        }
     }
 
     fn upload(&self, route: &Route, visit: &mut Visit) -> Result<Upload, Error> {

@@ -933,6 +933,12 @@ mod tests {
             ("x-forwarded-for", "1.1.1.1"),
             ("X_Real_IP", "1.1.1.1"),
             ("x-client-cert-subject", "CN=root"),
+            ("x-request-id", "forged"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("tracestate", "a=b"),
+            ("cdn-loop", "x"),
+            ("authorization", "Basic x"),
+            ("proxy-authorization", "Basic x"),
         ]);
         trailers(&mut fields);
         assert_eq!(names(&fields), ["x-checksum"]);

@@ -63,10 +63,7 @@ impl InFlight {
     /// The member answered well.
     pub fn succeeded(&mut self, latency: Duration, now: Instant) {
         self.probe = false;
-        if !self.body {
-            self.body = true;
-            self.load.begin_body();
-        }
+        self.begin_body();
         self.load.succeeded(self.sent, latency, now);
     }
 
@@ -74,16 +71,32 @@ impl InFlight {
     pub fn failed(&mut self, failure: Failure, first: Duration, now: Instant) -> Option<Duration> {
         self.tally.failed(failure);
         let excluded = self.load.failed(failure, self.sent, first, now);
-        if std::mem::take(&mut self.probe) && excluded.is_none() {
+        if excluded.is_none() {
             // It has told nothing: the next may try.
-            self.load.end_probe();
+            self.yield_probe();
         }
+        self.probe = false;
         excluded
     }
 
-    /// The member has begun to answer; whether well, will be known later.
-    pub fn reached(&self) {
+    /// It will be long until it tells whether the member is back: another request may find out.
+    pub fn yield_probe(&mut self) {
+        if std::mem::take(&mut self.probe) {
+            self.load.end_probe();
+        }
+    }
+
+    /// The member has begun to answer; whether well, will be known later. What it has under way weighs
+    /// no more than another response: it may be a stream of hours.
+    pub fn reached(&mut self) {
+        self.begin_body();
         self.load.reached(self.sent);
+    }
+
+    fn begin_body(&mut self) {
+        if !std::mem::replace(&mut self.body, true) {
+            self.load.begin_body();
+        }
     }
 
     /// When the attempt began.
@@ -251,7 +264,7 @@ impl Visit {
     /// The head of an answer of gRPC says nothing of how it is.
     pub fn wait_for_trailers(&mut self, latency: Duration) {
         self.undecided = Some(latency);
-        if let Some(in_flight) = &self.in_flight {
+        if let Some(in_flight) = &mut self.in_flight {
             in_flight.reached();
         }
     }
@@ -438,5 +451,63 @@ impl Drop for Visit {
             let line = self.line(*asked, duration);
             self.worker.shared.log(&line);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::fixture::{route, weighted};
+
+    fn attempt(route: &Route, probe: bool, now: Instant) -> InFlight {
+        let pick = Pick { member: 0, session: Session::New, probe };
+        InFlight::begin(route, pick, now).unwrap()
+    }
+
+    #[test]
+    fn a_probe_gives_its_place_back_however_it_ends() {
+        let begun = Instant::now();
+        let route = route(weighted(&[1.0, 1.0]), begun);
+        let load = &route.members[0].load;
+        let first = Duration::from_secs(5);
+        assert!(load.failed(Failure::Refused, begun, first, begun).is_some());
+        let now = begun + first;
+        let probe = || {
+            assert!(load.begin_probe(now) && !load.begin_probe(now));
+            attempt(&route, true, now)
+        };
+        // A failure that excludes nobody, as so many are out already, or is not the member's.
+        assert_eq!(probe().failed(Failure::Reset, Duration::ZERO, now), None);
+        assert_eq!(probe().failed(Failure::Local, first, now), None);
+        probe().yield_probe();
+        drop(probe());
+        // Who has given it back takes it from nobody else.
+        let mut slow = probe();
+        slow.yield_probe();
+        let other = probe();
+        drop(slow);
+        assert!(!load.begin_probe(now));
+        drop(other);
+        assert!(probe().failed(Failure::Reset, first, now).is_some());
+    }
+
+    #[test]
+    fn a_stream_of_grpc_weighs_as_a_body_once_its_head_has_come() {
+        let route = route(weighted(&[1.0]), Instant::now());
+        let load = &route.members[0].load;
+        let mut stream = attempt(&route, false, Instant::now());
+        assert!((load.busy() - 1.0).abs() < f64::EPSILON);
+        stream.reached();
+        assert!((load.busy() - 0.25).abs() < f64::EPSILON);
+        // Its trailers say that it went well, or did not.
+        stream.succeeded(Duration::ZERO, Instant::now());
+        assert!((load.busy() - 0.25).abs() < f64::EPSILON);
+        drop(stream);
+        assert!(load.busy().abs() < f64::EPSILON && load.in_flight() == 0);
+        let mut stream = attempt(&route, false, Instant::now());
+        stream.reached();
+        stream.failed(Failure::Status, Duration::ZERO, Instant::now());
+        drop(stream);
+        assert!(load.busy().abs() < f64::EPSILON);
     }
 }

@@ -130,30 +130,27 @@ pub struct Ledger {
     given: Cursor,
     /// In requests.
     part: Cursor,
-    /// The group's virtual time up to which the part was reckoned.
+    /// The [clock of the group's parts](Route::clock) up to which the part was reckoned.
     until: Cursor,
 }
 
 impl Ledger {
-    /// Of a member that joins a group.
-    #[must_use]
-    pub fn joining(group: &Cursor) -> Self {
-        let ledger = Self::default();
-        ledger.given.set(group.get());
-        ledger.skip(group);
-        ledger
+    /// The member joins a group of this virtual time, whose parts have this clock.
+    pub fn join(&self, group: &Cursor, clock: &Cursor) {
+        self.given.set(group.get());
+        self.skip(clock);
     }
 
     /// The requests that were its part, as far as they are reckoned: its weight over that of all,
-    /// of each request that the group got.
+    /// of each request that the group got, or should have got by its share.
     #[must_use]
     pub fn part(&self) -> f64 {
         self.part.get()
     }
 
     /// Begins to reckon now: what the group got before was not for this member.
-    pub fn skip(&self, group: &Cursor) {
-        self.until.set(group.get());
+    pub fn skip(&self, clock: &Cursor) {
+        self.until.set(clock.get());
     }
 
     fn reckon(&self, clock: f64, weight: f64) {
@@ -164,9 +161,23 @@ impl Ledger {
     }
 
     /// It got a request that the weights do not deal out.
-    fn gift(&self, group: &Cursor) {
-        self.skip(group);
+    fn gift(&self, clock: &Cursor) {
+        self.skip(clock);
         self.part.advance(1.0);
+    }
+}
+
+impl Route {
+    /// What the parts of a group's members are reckoned by. Alone, it has what it gets: its virtual
+    /// time. Of several, each has what its share is of all, in requests.
+    pub(super) fn clock<'r>(&self, group: &'r Group) -> &'r Cursor {
+        if self.groups.len() == 1 { &group.cursor } else { &group.owed }
+    }
+
+    /// The part that a member of this effective weight has of what the [clock](Self::clock) of its
+    /// group tells.
+    fn rate(&self, weight: f64, pool: &Pool) -> f64 {
+        if self.groups.len() == 1 { weight } else { weight / pool.total.max(weight) }
     }
 }
 
@@ -176,7 +187,7 @@ pub fn reckon(route: &Route, now: Instant) {
     let ask = Ask { wanted: &[], tried: &tried, idempotent: false, tunnel: false, now };
     let Some(stage) = stage(route, &ask) else { return };
     for group in &route.groups {
-        let clock = group.cursor.get();
+        let clock = route.clock(group).get();
         let is_behind = |index: &usize| {
             route.members[*index].ledger.until.get() < clock
                 && takes_part(route, *index, &stage, now)
@@ -185,7 +196,8 @@ pub fn reckon(route: &Route, now: Instant) {
         if members.peek().is_some() {
             let pool = Pool::of(route, group, now, Some(&stage));
             let members = members.map(|index| &route.members[index]);
-            members.for_each(|m| m.ledger.reckon(clock, pool.weight(m, now)));
+            let rate = |member| route.rate(pool.weight(member, now), &pool);
+            members.for_each(|m| m.ledger.reckon(clock, rate(m)));
         }
     }
 }
@@ -193,6 +205,29 @@ pub fn reckon(route: &Route, now: Instant) {
 /// Whether a member gets its part of what comes.
 fn takes_part(route: &Route, index: usize, stage: &Stage, now: Instant) -> bool {
     stage.has(route, index) && route.members[index].admission(now) == Admission::Usable
+}
+
+/// Whether a member that gets a request has a part of what comes. The request counts in what the
+/// groups should get by then, by the shares of those that can; if it stays in its group, in that.
+fn owe(route: &Route, index: usize, ask: &Ask<'_>, stage: Option<&Stage>) -> bool {
+    let Some(stage) = stage.filter(|stage| takes_part(route, index, stage, ask.now)) else {
+        return false;
+    };
+    let own = route.members[index].group;
+    if route.groups[own].share == 0.0 || route.groups.len() == 1 {
+        return route.groups[own].share > 0.0;
+    }
+    if ask.tried.0.last().is_some_and(|last| route.members[*last].group == own) {
+        route.groups[own].owed.advance(1.0);
+        return true;
+    }
+    let can = |group: &&Group| {
+        let any = |index| takes_part(route, index, stage, ask.now);
+        group.share > 0.0 && group.range.clone().any(any)
+    };
+    let all: f64 = route.groups.iter().filter(can).map(|group| group.share).sum();
+    route.groups.iter().filter(can).for_each(|group| group.owed.advance(group.share / all));
+    true
 }
 
 /// Deals shares out exactly: the golden ratio's multiples fill the unit interval evenly, so after
@@ -310,11 +345,44 @@ fn choose(
     }
     let session = match (ask.wanted, &route.rule.sticky) {
         ([], _) => Session::New,
-        (_, Some(sticky)) if !sticky.failover => return Err(NoMember::Session),
+        (_, Some(sticky)) if !sticky.failover => return bound_member(route, ask, dry),
         _ => Session::Failover,
     };
     let (member, probe) = any_member(route, ask, rng, dry)?;
+    let session = if ask.wanted.contains(&member) { Session::Hit } else { session };
     Ok(Pick { member, session, probe })
+}
+
+/// A member for a session that no other may take over: although it is excluded, one of its own, else
+/// one of those that they leave their sessions to. To be asked for nothing would not bring it back.
+fn bound_member(route: &Route, ask: &Ask<'_>, dry: bool) -> Result<Pick, NoMember> {
+    let (mut own, mut session) = (ask.wanted, Session::Hit);
+    // Routes may lead in a circle.
+    for _ in 0..=route.rule.entries.len() {
+        let mut left = own.iter().copied().filter(|member| is_left(route, ask, *member)).peekable();
+        if left.peek().is_some() {
+            let free = left.find(|member| !route.members[*member].is_full());
+            let member = free.ok_or(NoMember::Busy)?;
+            give(route, member, dry);
+            return Ok(Pick { member, session, probe: false });
+        }
+        let Some(next) = route.successors(own) else { break };
+        (own, session) = (next, Session::Failover);
+    }
+    Err(NoMember::Session)
+}
+
+/// Whether a member could be tried, usable or not.
+fn is_left(route: &Route, ask: &Ask<'_>, member: usize) -> bool {
+    route.members[member].state != State::Disabled && !ask.tried.has(member)
+}
+
+/// Books a request that goes to a member out of turn.
+fn give(route: &Route, member: usize, dry: bool) {
+    if !dry {
+        let member = &route.members[member];
+        member.ledger.gift(route.clock(&route.groups[member.group]));
+    }
 }
 
 /// The usable one, least busy, of the members that a session may be on; standbys last. It is waited
@@ -348,11 +416,10 @@ fn own_member(
     let member = free.min_by(least).ok_or(NoMember::Busy)?;
     let m = &route.members[member];
     if !dry {
-        let group = &route.groups[m.group];
         let stage = stage(route, ask);
-        let pool = Pool::recent(route, group, ask.now, stage.as_ref());
-        let part = stage.is_some_and(|stage| takes_part(route, member, &stage, ask.now));
-        book_session(m, &group.cursor, &pool, part, ask.now);
+        let pool = Pool::recent(route, &route.groups[m.group], ask.now, stage.as_ref());
+        let part = owe(route, member, ask, stage.as_ref());
+        book_session(route, m, &pool, part, ask.now);
     }
     let probe = is_due(m, ask) && (dry || m.load.begin_probe(ask.now));
     Ok(Some(Pick { member, session, probe }))
@@ -374,8 +441,11 @@ fn successor(route: &Route, ask: &Ask<'_>, dry: bool) -> Result<Option<Pick>, No
     Ok(None)
 }
 
+/// Whether a member takes requests of its own sessions.
 fn admits(member: &Member, ask: &Ask<'_>) -> bool {
-    member.admission(ask.now) == Admission::Usable || is_due(member, ask)
+    member.admission(ask.now) == Admission::Usable
+        || is_due(member, ask)
+        || member.keeps_sessions(ask.now)
 }
 
 /// Whether this request may find out if the member is back. One that cannot be repeated leaves
@@ -403,10 +473,7 @@ fn any_member(
         return Ok((member, true));
     }
     if let Some(own) = own_without_others(route, ask).filter(|_| now.is_none()) {
-        if !dry {
-            let member = &route.members[own];
-            member.ledger.gift(&route.groups[member.group].cursor);
-        }
+        give(route, own, dry);
         return Ok((own, false));
     }
     let untried = |index: usize| !ask.tried.has(index);
@@ -442,7 +509,7 @@ fn one_of_all(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<usize> {
     let scores = members.iter().map(|m| pool.score(m, clock, ask)).enumerate();
     let (picked, _) = scores.min_by(|a, b| a.1.total_cmp(&b.1))?;
     if !dry {
-        book(&members[picked], &group.cursor, &pool, true, ask.now);
+        book(route, &members[picked], &pool, true, ask.now);
     }
     Some(picked)
 }
@@ -450,11 +517,8 @@ fn one_of_all(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<usize> {
 /// A member of the session, for when nobody is usable: if any is asked then, it is the one that knows
 /// the session.
 fn own_without_others(route: &Route, ask: &Ask<'_>) -> Option<usize> {
-    let fits = |member: &&usize| {
-        let m = &route.members[**member];
-        m.state != State::Disabled && !ask.tried.has(**member) && !m.is_full()
-    };
-    ask.wanted.iter().find(fits).copied()
+    let fits = |member: &usize| is_left(route, ask, *member) && !route.members[*member].is_full();
+    ask.wanted.iter().copied().find(fits)
 }
 
 fn is_usable(route: &Route, ask: &Ask<'_>, index: usize) -> bool {
@@ -492,10 +556,7 @@ fn probe(route: &Route, ask: &Ask<'_>, now: Option<&Stage>, dry: bool) -> Option
     };
     // A first attempt alone probes: a request that has failed already deserves a sure member.
     let found = (ask.tried.count() == 0).then(|| (0..route.members.len()).find(due)).flatten()?;
-    if !dry {
-        let member = &route.members[found];
-        member.ledger.gift(&route.groups[member.group].cursor);
-    }
+    give(route, found, dry);
     Some(found)
 }
 
@@ -548,14 +609,13 @@ fn least(
         least(&mut all.filter(|m| fits(*m)))
     }?;
     if !dry {
-        let part = route.members[picked].admission(ask.now) == Admission::Usable;
-        book(&route.members[picked], &group.cursor, &pool, part, ask.now);
+        let part = owe(route, picked, ask, Some(stage));
+        book(route, &route.members[picked], &pool, part, ask.now);
         if group.range.len() <= SCAN {
             // Who is out of turn is owed nothing when it is back.
             let away = |m: &usize| !fits(*m) && !route.members[*m].is_full();
             for ledger in group.range.clone().filter(away).map(|m| &route.members[m].ledger) {
-                ledger.given.set(group.cursor.get());
-                ledger.skip(&group.cursor);
+                ledger.join(&group.cursor, route.clock(group));
             }
         }
     }
@@ -576,28 +636,30 @@ fn lag(member: &Member, clock: f64, weight: f64, method: Method) -> f64 {
 }
 
 /// Counts a request that a member was picked for.
-fn book(member: &Member, group: &Cursor, pool: &Pool, part: bool, now: Instant) {
+fn book(route: &Route, member: &Member, pool: &Pool, part: bool, now: Instant) {
     let weight = pool.weight(member, now);
-    let clock = group.get();
+    let clock = route.groups[member.group].cursor.get();
     let from = clock + lag(member, clock, weight, pool.method);
-    advance(member, group, pool, from, weight, part);
+    advance(route, member, pool, from, weight, part);
 }
 
 /// Counts a request that a member gets because of its session.
-fn book_session(member: &Member, group: &Cursor, pool: &Pool, part: bool, now: Instant) {
+fn book_session(route: &Route, member: &Member, pool: &Pool, part: bool, now: Instant) {
     let weight = pool.weight(member, now);
-    let (clock, bound) = (group.get(), LAG / weight);
+    let (clock, bound) = (route.groups[member.group].cursor.get(), LAG / weight);
     let from = member.ledger.given.get().clamp(clock - bound, clock + bound);
-    advance(member, group, pool, from, weight, part);
+    advance(route, member, pool, from, weight, part);
 }
 
-fn advance(member: &Member, group: &Cursor, pool: &Pool, from: f64, weight: f64, part: bool) {
+fn advance(route: &Route, member: &Member, pool: &Pool, from: f64, weight: f64, part: bool) {
+    let group = &route.groups[member.group];
     member.ledger.given.set(from + 1.0 / weight);
-    group.advance(1.0 / pool.total.max(weight));
+    group.cursor.advance(1.0 / pool.total.max(weight));
+    let clock = route.clock(group);
     if part {
-        member.ledger.reckon(group.get(), weight);
+        member.ledger.reckon(clock.get(), route.rate(weight, pool));
     } else {
-        member.ledger.gift(group);
+        member.ledger.gift(clock);
     }
 }
 
@@ -723,9 +785,11 @@ mod tests {
 
     use super::super::fixture::{endpoints, entry, route, rule, url, weighted};
     use super::super::load::Failure;
+    use super::super::load::Load;
     use super::super::sticky::{Extract, Sticky};
     use super::super::{Endpoints, Entry, Host, Rule, Table};
     use super::*;
+    use proptest::strategy::Strategy;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -747,8 +811,12 @@ mod tests {
     impl Lab {
         fn new(rule: Rule, latencies: &[Duration]) -> Self {
             let now = Instant::now();
+            Self::on(&route(rule, now), latencies, now)
+        }
+
+        fn on(route: &Arc<Route>, latencies: &[Duration], now: Instant) -> Self {
             Self {
-                route: route(rule, now),
+                route: Arc::clone(route),
                 rng: fastrand::Rng::with_seed(7),
                 now,
                 running: Vec::new(),
@@ -924,6 +992,68 @@ mod tests {
     }
 
     #[test]
+    fn sessions_against_the_shares_show_as_a_share_error() {
+        let now = Instant::now();
+        let shared = |name, number, share| Entry { share: Some(share), ..entry(name, number) };
+        let entries = vec![shared("a", 1, 75.0), shared("b", 2, 25.0), shared("off", 3, 0.0)];
+        let route = route(Rule { entries, ..rule("app", "/") }, now);
+        let none = Tried::default();
+        let parts = || {
+            reckon(&route, now);
+            [0, 1, 2].map(|member: usize| route.members[member].ledger.part())
+        };
+        for _ in 0..100 {
+            pick_of(&route, &[1], &none, now).unwrap();
+        }
+        let [a, b, off] = parts();
+        assert!(near(a, 75.0) && near(b, 25.0) && off == 0.0, "{a} {b} {off}");
+        // Those of what has no share are its own.
+        for _ in 0..10 {
+            pick_of(&route, &[2], &none, now).unwrap();
+        }
+        // Nor is one owed what it cannot take.
+        route.members[0].load.failed(Failure::Refused, now, Duration::from_secs(5), now);
+        for _ in 0..100 {
+            assert_eq!(pick_of(&route, &[], &none, now).unwrap().member, 1);
+        }
+        let [a, b, off] = parts();
+        assert!(near(a, 75.0) && near(b, 125.0) && near(off, 10.0), "{a} {b} {off}");
+    }
+
+    #[test]
+    fn what_is_dealt_by_shares_is_what_was_intended() {
+        let name = |name: &str| url(Host::Name(name.into()));
+        let shared =
+            |host, share| Entry { target: name(host), share: Some(share), ..entry(host, 1) };
+        let rule = Rule { entries: vec![shared("a", 3.0), shared("b", 1.0)], ..rule("app", "/") };
+        let addresses: &[&str] = &["127.0.0.1:1", "127.0.0.1:2"];
+        let endpoints = endpoints(&[("a", 80, addresses), ("b", 80, &["127.0.0.1:3"])]);
+        let (rules, before, now) = ([Arc::new(rule)], Table::default(), Instant::now());
+        let table = Table::build(&rules, &endpoints, None, &before, now);
+        let mut lab = Lab::on(&table.routes[0], &[20 * MS, 60 * MS, 20 * MS], now);
+        lab.run(6, 5000);
+        let error = share_error(&lab);
+        assert!(error < 0.05, "{:?}: {error}", lab.served);
+        // The groups change, and what was in one is in another.
+        let rule = Rule {
+            entries: vec![shared("b", 1.0), shared("c", 3.0), shared("a", 1.0)],
+            ..super::super::fixture::rule("app", "/")
+        };
+        let endpoints = self::endpoints(&[
+            ("a", 80, addresses),
+            ("b", 80, &["127.0.0.1:3"]),
+            ("c", 80, &["127.0.0.1:4"]),
+        ]);
+        let table = Table::build(&[Arc::new(rule)], &endpoints, None, &table, lab.now);
+        let sum = |route: &Route| route.members.iter().map(|m| m.ledger.part()).sum::<f64>();
+        let before = sum(&table.routes[0]);
+        let mut lab = Lab::on(&table.routes[0], &[20 * MS; 4], lab.now);
+        lab.run(6, 1000);
+        reckon(&lab.route, lab.now);
+        assert!(near(sum(&lab.route) - before, 1000.0), "{}", sum(&lab.route) - before);
+    }
+
+    #[test]
     fn more_than_the_permitted_share_is_excluded_only_if_it_cannot_be_reached() {
         let now = Instant::now();
         for (members, may) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)] {
@@ -1007,16 +1137,7 @@ mod tests {
         }
         let grown = Arc::new(weighted(&[1.0, 1.0, 1.0]));
         let table = Table::build(&[grown], &Endpoints::default(), None, &table, now);
-        let lab = Lab {
-            route: Arc::clone(&table.routes[0]),
-            rng: fastrand::Rng::with_seed(7),
-            now,
-            running: Vec::new(),
-            latencies: vec![20 * MS; 3],
-            failing: vec![false; 3],
-            served: vec![0; 3],
-            idle: vec![0; 3],
-        };
+        let lab = Lab::on(&table.routes[0], &[20 * MS; 3], now);
         let shares = lab.closed(8, 400);
         assert!(shares[2] > 0.01 && shares[2] < 0.2, "{shares:?}");
     }
@@ -1123,7 +1244,8 @@ mod tests {
         let none = Tried::default();
         for own in [0, 1] {
             for _ in 0..10 {
-                assert_eq!(pick_of(&route, &[own], &none, now).unwrap().member, own);
+                let picked = pick_of(&route, &[own], &none, now).unwrap();
+                assert_eq!((picked.member, picked.session), (own, Session::Hit));
             }
         }
         let mut tried = Tried::default();
@@ -1195,13 +1317,48 @@ mod tests {
             let rule = Rule { sticky: Some(sticky(failover)), ..weighted(&[1.0, 1.0]) };
             let route = route(rule, now);
             route.members[1].load.failed(Failure::Refused, now, Duration::from_secs(5), now);
-            let picked = pick_of(&route, &[1], &none, now);
-            if failover {
-                assert_eq!(picked.unwrap().session, Session::Failover);
-            } else {
-                assert_eq!(picked, Err(NoMember::Session));
+            let mut tried = Tried::default();
+            for _ in 0..5 {
+                let picked = pick_of(&route, &[1], &none, now).unwrap();
+                let expected = if failover { (0, Session::Failover) } else { (1, Session::Hit) };
+                assert_eq!((picked.member, picked.session), expected);
             }
+            tried.add(1);
+            let after = pick_of(&route, &[1], &tried, now).map(|pick| pick.member);
+            assert_eq!(after, if failover { Ok(0) } else { Err(NoMember::Session) });
         }
+    }
+
+    #[test]
+    fn a_session_that_nobody_may_take_over_is_its_own_members_and_its_heirs_though_they_are_out() {
+        let now = Instant::now();
+        let none = Tried::default();
+        let limited =
+            Entry { failover_route: Some("b".into()), max_in_flight: Some(1), ..entry("a", 1) };
+        let off =
+            Entry { state: State::Disabled, failover_route: Some("b".into()), ..entry("d", 4) };
+        let sticky = Sticky {
+            cookie: Some("sessionid".into()),
+            parameter: None,
+            extract: Extract::regex("!(.*)$").unwrap(),
+            failover: false,
+            issue: None,
+        };
+        let entries = vec![limited, entry("b", 2), entry("c", 3), off];
+        let route = route(Rule { entries, sticky: Some(sticky), ..rule("app", "/") }, now);
+        for member in &route.members[..2] {
+            member.load.failed(Failure::Refused, now, Duration::from_secs(5), now);
+        }
+        let of = |wanted, tried: &Tried| {
+            pick_of(&route, &[wanted], tried, now).map(|pick| (pick.member, pick.session))
+        };
+        assert_eq!(of(0, &none), Ok((0, Session::Hit)));
+        assert_eq!(of(3, &none), Ok((1, Session::Failover)));
+        let mut tried = Tried::default();
+        tried.add(0);
+        assert_eq!(of(0, &tried), Ok((1, Session::Failover)));
+        route.members[0].load.begin();
+        assert_eq!(of(0, &none), Err(NoMember::Busy));
     }
 
     #[test]
@@ -1214,6 +1371,170 @@ mod tests {
         }
         for _ in 0..8 {
             assert_eq!(pick_of(&route, &[], &none, now).unwrap().member, 1);
+        }
+    }
+
+    /// What may happen at any time.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        /// A member takes so many milliseconds from now on.
+        Takes(usize, u64),
+        /// It answers all with an error, breaks all off, or does neither.
+        Fails(usize, Option<Failure>),
+        /// It has another weight.
+        Weighs(usize, u32),
+        /// It leaves, or joins.
+        Moves(usize),
+        /// So many requests are under way at once.
+        Clients(usize),
+    }
+
+    fn events() -> impl Strategy<Value = Event> {
+        let fails = vec![None, Some(Failure::Status), Some(Failure::Reset)];
+        proptest::prop_oneof![
+            3 => (0..STORM, 1u64..1000).prop_map(|(m, ms)| Event::Takes(m, ms)),
+            3 => (0..STORM, proptest::sample::select(fails))
+                .prop_map(|(m, how)| Event::Fails(m, how)),
+            1 => (0..STORM, 1u32..10).prop_map(|(m, weight)| Event::Weighs(m, weight)),
+            2 => (0..STORM).prop_map(Event::Moves),
+            1 => (1usize..16).prop_map(Event::Clients),
+        ]
+    }
+
+    /// The members of a [`Storm`].
+    const STORM: usize = 5;
+
+    /// Members to which anything happens.
+    struct Storm {
+        table: Table,
+        now: Instant,
+        rng: fastrand::Rng,
+        weights: [u32; STORM],
+        here: [bool; STORM],
+        latencies: [Duration; STORM],
+        failing: [Option<Failure>; STORM],
+        clients: usize,
+        /// When each request ends, at which member, which pick it was, and when it was sent.
+        running: Vec<(Instant, usize, Arc<Load>, Pick, Instant)>,
+        /// What each got, and its fair share of what came while it was well and had nothing to do.
+        served: [f64; STORM],
+        due: [f64; STORM],
+    }
+
+    impl Storm {
+        fn new() -> Self {
+            let mut storm = Self {
+                table: Table::default(),
+                now: Instant::now(),
+                rng: fastrand::Rng::with_seed(7),
+                weights: [1; STORM],
+                here: [true; STORM],
+                latencies: [20 * MS; STORM],
+                failing: [None; STORM],
+                clients: 4,
+                running: Vec::new(),
+                served: [0.0; STORM],
+                due: [0.0; STORM],
+            };
+            storm.build();
+            storm
+        }
+
+        fn build(&mut self) {
+            let here = (0..STORM).filter(|m| self.here[*m]);
+            let entries = here.map(|m| Entry {
+                weight: f64::from(self.weights[m]),
+                ..entry(&format!("m{m}"), u8::try_from(m).unwrap())
+            });
+            let rule = Arc::new(Rule { entries: entries.collect(), ..rule("app", "/") });
+            let none = Endpoints::default();
+            self.table = Table::build(&[rule], &none, None, &self.table, self.now);
+        }
+
+        fn happens(&mut self, event: Event) {
+            match event {
+                Event::Takes(member, ms) => self.latencies[member] = Duration::from_millis(ms),
+                Event::Fails(member, how) => self.failing[member] = how,
+                Event::Weighs(member, weight) => self.weights[member] = weight,
+                Event::Moves(member) => self.here[member] = !self.here[member],
+                Event::Clients(clients) => self.clients = clients,
+            }
+            // Somebody is always there.
+            self.here[0] |= self.here == [false; STORM];
+            self.build();
+        }
+
+        /// The number of a member, whatever its place in the route.
+        fn number(member: &Member) -> usize {
+            member.name[1..].parse().unwrap()
+        }
+
+        fn request(&mut self) {
+            let route = Arc::clone(&self.table.routes[0]);
+            let tried = Tried::default();
+            let ask = ask(&[], &tried, self.now);
+            let weights: f64 = route.members.iter().map(|m| m.weight).sum();
+            for member in &route.members {
+                let due = if self.is_well(member) { member.weight / weights } else { 0.0 };
+                self.due[Self::number(member)] += due;
+            }
+            let pick = pick(&route, &ask, &mut self.rng).unwrap();
+            let member = &route.members[pick.member];
+            let at = Self::number(member);
+            member.load.begin();
+            self.served[at] += 1.0;
+            let end = self.now + if self.failing[at].is_some() { MS } else { self.latencies[at] };
+            self.running.push((end, at, Arc::clone(&member.load), pick, self.now));
+            while self.running.len() >= self.clients {
+                self.finish();
+            }
+        }
+
+        /// Idle, in use, and neither new nor known to fail more than all do.
+        fn is_well(&self, member: &Member) -> bool {
+            let load = &member.load;
+            self.failing[Self::number(member)].is_none()
+                && load.in_flight() == 0
+                && member.admission(self.now) == Admission::Usable
+                && load.failure_rate(self.now) <= FAILURES_BORNE
+                && load.ramp(Duration::from_secs(10), self.now) >= 1.0
+        }
+
+        fn finish(&mut self) {
+            let first = (0..self.running.len()).min_by_key(|at| self.running[*at].0).unwrap();
+            let (end, member, load, pick, sent) = self.running.remove(first);
+            self.now = self.now.max(end);
+            load.end();
+            let Some(failure) = self.failing[member] else {
+                return load.succeeded(sent, end - sent, self.now);
+            };
+            let excluded = load.failed(failure, sent, Duration::from_secs(5), self.now);
+            if pick.probe && excluded.is_none() {
+                load.end_probe();
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(100))]
+
+        /// Members fail and are well again, become slow and quick, are weighed otherwise, leave and
+        /// join, under more or less load: who is well keeps a part.
+        #[test]
+        fn no_sequence_of_events_starves_who_is_well(
+            sequence in proptest::collection::vec(events(), 1..40),
+        ) {
+            let mut storm = Storm::new();
+            for number in 0..4000 {
+                if number % 100 == 0 {
+                    storm.happens(sequence[number / 100 % sequence.len()]);
+                }
+                storm.request();
+            }
+            for (served, due) in storm.served.iter().zip(storm.due) {
+                let least = (served + BEHIND) / due;
+                proptest::prop_assert!(least > 0.02, "{:?} of {:?}", storm.served, storm.due);
+            }
         }
     }
 

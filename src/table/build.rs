@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 use super::Lookup;
 use super::access::Barred;
 use super::balance::{Dealer, Gauge, Ledger};
-use super::checks::{Checked, Checkup};
+use super::checks::{Checked, Checkup, Known};
 use super::load::Load;
 use super::owners::Owners;
 use super::path::HostPattern;
@@ -335,14 +335,17 @@ impl<'t> Loads<'t> {
             Arc::clone(self.known.entry(backend).or_insert_with(load))
         };
         let mut route = Route::new(rule, found, before.map(AsRef::as_ref), &mut load);
-        for member in &mut route.members {
-            member.checked = self.checked(rule, member);
+        if rule.health.is_some() {
+            let had = Had::of(before.filter(|_| ramps));
+            for member in &mut route.members {
+                member.checked = self.checked(rule, member, had.known(member));
+            }
         }
         Arc::new(route)
     }
 
     /// What has come of the checks of a member, which others may share.
-    fn checked(&mut self, rule: &Rule, member: &Member) -> Option<Arc<Checked>> {
+    fn checked(&mut self, rule: &Rule, member: &Member, known: Known<'_>) -> Option<Arc<Checked>> {
         let check = Arc::clone(rule.health.as_ref().filter(|_| member.state != State::Disabled)?);
         let checkup = Checkup {
             address: member.address,
@@ -352,8 +355,36 @@ impl<'t> Loads<'t> {
             path: member.site.path.as_str().into(),
             check,
         };
-        let new = || Arc::new(Checked::new(checkup.clone()));
+        let new = || Arc::new(Checked::new(checkup.clone(), known));
         Some(Arc::clone(self.checked.entry(checkup.clone()).or_insert_with(new)))
+    }
+}
+
+/// The members in use that a rule had, by address and protocol, and by their path where several are
+/// at one address. An edit of the rule makes them no others.
+struct Had<'r>(Option<HashMap<Place<'r>, &'r Member>>);
+
+type Place<'r> = (SocketAddr, Protocol, Option<&'r str>);
+
+impl<'r> Had<'r> {
+    fn of(route: Option<&'r Arc<Route>>) -> Self {
+        let members = |route: &'r Arc<Route>| {
+            let used = route.members.iter().filter(|m| m.state != State::Disabled);
+            let keys = used.flat_map(|m| {
+                [Some(&*m.site.path), None].map(|path| ((m.address, m.protocol, path), m))
+            });
+            keys.collect()
+        };
+        Self(route.map(members))
+    }
+
+    fn known(&self, member: &Member) -> Known<'r> {
+        let Some(members) = &self.0 else { return Known::Begins };
+        let find = |path| members.get(&(member.address, member.protocol, path));
+        match find(Some(&*member.site.path)).or_else(|| find(None)) {
+            None => Known::Joins,
+            Some(had) => had.checked.as_deref().map_or(Known::Serves, Known::Checked),
+        }
     }
 }
 
@@ -550,10 +581,13 @@ impl Route {
         let crowded = found.crowded(rule);
         let is_crowded = |entry: usize| crowded.binary_search(&entry).is_ok();
         let kept = before.map_or_else(Keeper::default, Keeper::of);
-        for (share, entries) in shares(&rule.entries) {
+        let shares = shares(&rule.entries);
+        let several = shares.len() > 1;
+        for (share, entries) in shares {
             let from = members.len();
             let old = before.and_then(|b| b.groups.get(groups.len()));
             let cursor = old.map_or_else(Arc::default, |group| Arc::clone(&group.cursor));
+            let owed = old.map_or_else(Arc::default, |group| Arc::clone(&group.owed));
             for entry in entries {
                 let endpoints =
                     if is_crowded(entry) { Vec::new() } else { found.endpoints(rule, entry) };
@@ -565,7 +599,9 @@ impl Route {
                 for endpoint in endpoints {
                     let load = load(entry, endpoint.address, protocol);
                     let own = kept.get(&load, &rule.entries[entry]).unwrap_or_else(|| {
-                        (Arc::new(Ledger::joining(&cursor)), Arc::<MemberTally>::default())
+                        let ledger = Ledger::default();
+                        ledger.join(&cursor, if several { &owed } else { &cursor });
+                        (Arc::new(ledger), Arc::<MemberTally>::default())
                     });
                     let way = (protocol, tls.clone());
                     members.push(member(rule, entry, groups.len(), &endpoint, way, load, own));
@@ -573,14 +609,14 @@ impl Route {
             }
             let sums = running_sums(&members[from..]);
             let (range, gauge) = (from..members.len(), Gauge::default());
-            groups.push(Group { range, share, cursor, gauge, sums });
+            groups.push(Group { range, share, cursor, owed, gauge, sums });
         }
         last_resort(rule, &mut members);
         let is_limited = members.iter().any(|m| m.max_in_flight.is_some());
         let mut named = index(&members, |m| m.route.clone());
         leave(rule, &unresolved, &mut named);
         let issued = index(&members, |m| m.token.clone());
-        Self {
+        let route = Self {
             rule: Arc::clone(rule),
             groups,
             unresolved,
@@ -598,7 +634,20 @@ impl Route {
             named,
             issued,
             members,
+        };
+        if before.is_some_and(|before| before.is_grouped_otherwise(&route)) {
+            for member in &route.members {
+                let group = &route.groups[member.group];
+                member.ledger.join(&group.cursor, route.clock(group));
+            }
         }
+        route
+    }
+
+    /// Whether a group of one may be another of the other, as far as is easy to see.
+    fn is_grouped_otherwise(&self, other: &Self) -> bool {
+        let several = self.groups.len() > 1 || other.groups.len() > 1;
+        several && !Arc::ptr_eq(&self.rule, &other.rule)
     }
 
     /// How many addresses were found behind an entry's name or Service, barred ones included.
@@ -634,7 +683,7 @@ impl<'r> Keeper<'r> {
             kept.entry((Arc::as_ptr(&member.load), &*member.name, &*member.site.path))
                 .or_insert_with(|| {
                     if member.state != State::Active {
-                        member.ledger.skip(&route.groups[member.group].cursor);
+                        member.ledger.skip(route.clock(&route.groups[member.group]));
                     }
                     (Arc::clone(&member.ledger), Arc::clone(&member.tally))
                 });
@@ -796,10 +845,17 @@ fn index<K: Eq + std::hash::Hash>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::header::HeaderValue;
+
     use super::super::access::Networks;
-    use super::super::fixture::{endpoints, entry, rule, url, weighted};
+    use super::super::balance::{self, Ask, Tried};
+    use super::super::checks::{HealthCheck, Question};
+    use super::super::fixture::{endpoints, entry, route, rule, url, weighted};
     use super::super::owners::Claim;
     use super::super::path::RequestPath;
+    use super::super::tally::Session;
     use super::super::{Found as Answer, PortRef};
     use super::*;
 
@@ -870,6 +926,85 @@ mod tests {
             let scheme = if expected.is_tls() { Scheme::Https } else { Scheme::Http };
             assert_eq!(member.site.origin.scheme, scheme);
         }
+    }
+
+    fn check(path: &'static str, pass_first: bool) -> Arc<HealthCheck> {
+        let question = Question {
+            method: http::Method::GET,
+            path: Some(http::Uri::from_static(path)),
+            host: None,
+            statuses: vec![200..=299],
+        };
+        Arc::new(HealthCheck {
+            ask: Some(question),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            successes: 1,
+            failures: 1,
+            pass_first,
+        })
+    }
+
+    #[test]
+    fn an_edit_makes_no_member_new_and_forgets_no_check() {
+        let now = Instant::now();
+        let with = |numbers: &[u8], host, health| {
+            let entries = numbers.iter().map(|number| Entry {
+                host: HeaderValue::from_static(host),
+                ..entry(&format!("m{number}"), *number)
+            });
+            Rule { entries: entries.collect(), health, ..rule("app", "/") }
+        };
+        let failing = |table: &Table| -> Vec<bool> {
+            table.routes[0].members.iter().map(Member::is_failing).collect()
+        };
+        let checked = |table: &Table, at: usize| {
+            Arc::clone(table.routes[0].members[at].checked.as_ref().unwrap())
+        };
+        let build = |rule: Rule, before: &Table| {
+            Table::build(&[Arc::new(rule)], &Endpoints::default(), None, before, now)
+        };
+        let table = build(with(&[1, 2], "a", None), &Table::default());
+        // Who serves goes on, who joins has to pass.
+        let table = build(with(&[1, 2, 3], "a", Some(check("/x", true))), &table);
+        assert_eq!(failing(&table), [false, false, true]);
+        assert!(checked(&table, 1).record(false) && checked(&table, 2).record(true));
+        for (host, health) in
+            [("b", check("/x", true)), ("b", check("/y", true)), ("c", check("/z", false))]
+        {
+            let edited = build(with(&[1, 2, 3], host, Some(health)), &table);
+            assert!(!Arc::ptr_eq(&checked(&edited, 0), &checked(&table, 0)));
+            assert_eq!(failing(&edited), [false, true, false]);
+        }
+        // A member that comes back is new again.
+        let table = build(with(&[1, 2], "a", Some(check("/x", true))), &table);
+        let table = build(with(&[1, 2, 3], "a", Some(check("/x", true))), &table);
+        assert_eq!(failing(&table), [false, true, true]);
+        assert!(!checked(&table, 2).keeps_sessions());
+    }
+
+    #[test]
+    fn where_nobody_has_passed_yet_all_serve_and_sessions_stay() {
+        let now = Instant::now();
+        let entries = vec![entry("a", 1), entry("b", 2)];
+        let health = Some(check("/x", true));
+        let route = route(Rule { entries, health, ..rule("app", "/") }, now);
+        let none = Tried::default();
+        let pick = |wanted: &[usize]| {
+            let ask = Ask { wanted, tried: &none, idempotent: true, tunnel: false, now };
+            let pick = balance::pick(&route, &ask, &mut fastrand::Rng::with_seed(1)).unwrap();
+            (pick.member, pick.session)
+        };
+        let served: BTreeSet<_> = (0..8).map(|_| pick(&[]).0).collect();
+        assert_eq!(served, [0, 1].into());
+        let [a, b] = [0, 1].map(|at: usize| route.members[at].checked.as_ref().unwrap());
+        assert_eq!(pick(&[1]), (1, Session::Hit));
+        assert!(a.record(true));
+        assert_eq!([pick(&[]).0, pick(&[]).0, pick(&[]).0], [0; 3]);
+        assert_eq!(pick(&[1]), (1, Session::Hit));
+        // Now there is something better.
+        b.record(false);
+        assert_eq!(pick(&[1]), (0, Session::Failover));
     }
 
     #[test]

@@ -68,8 +68,25 @@ pub struct Checked {
     /// Checks that were not.
     pub failed: Counter,
     failing: AtomicBool,
+    /// No check has failed: it is `failing`, if it is, because it has not passed yet.
+    fresh: AtomicBool,
+    /// It may have begun sessions before this process did.
+    began: bool,
     /// Results in a row that speak against what is believed.
     against: AtomicU32,
+}
+
+/// What is known of a member when its checks begin.
+#[derive(Clone, Copy, Debug)]
+pub enum Known<'c> {
+    /// Nothing: it joins others.
+    Joins,
+    /// Nothing, nor of the others: the process has just begun, or the rule is new.
+    Begins,
+    /// It serves without having been checked.
+    Serves,
+    /// What has come of the checks that it had.
+    Checked(&'c Checked),
 }
 
 impl Checkup {
@@ -94,17 +111,39 @@ impl Question {
 }
 
 impl Checked {
-    /// Of one that was not checked yet.
+    /// Of one that was not checked so yet. Who has served goes on serving, and who was failing goes on
+    /// failing, until the checks say otherwise.
     #[must_use]
-    pub fn new(checkup: Checkup) -> Self {
-        let failing = AtomicBool::new(checkup.check.pass_first);
-        Self {
+    pub fn new(checkup: Checkup, known: Known<'_>) -> Self {
+        let first = checkup.check.pass_first;
+        let (failing, fresh) = match known {
+            Known::Joins | Known::Begins => (first, true),
+            Known::Serves => (false, true),
+            Known::Checked(old) => (old.is_failing() && (first || !old.is_fresh()), old.is_fresh()),
+        };
+        let checked = Self {
             checkup,
-            failing,
+            failing: failing.into(),
+            fresh: fresh.into(),
+            began: matches!(known, Known::Begins),
             passed: Counter::default(),
             failed: Counter::default(),
             against: AtomicU32::new(0),
+        };
+        match known {
+            Known::Checked(old) => checked.after(old),
+            _ => checked,
         }
+    }
+
+    fn after(mut self, old: &Self) -> Self {
+        self.began = old.began;
+        self.passed.add(old.passed.get());
+        self.failed.add(old.failed.get());
+        if self.checkup.check.ask == old.checkup.check.ask {
+            self.against = old.against.load(Relaxed).into();
+        }
+        self
     }
 
     /// Whether the member is not to be used.
@@ -113,9 +152,23 @@ impl Checked {
         self.failing.load(Relaxed)
     }
 
+    /// Whether its own sessions are its all the same: nothing speaks against it but that this process
+    /// has not seen it pass yet.
+    #[must_use]
+    pub fn keeps_sessions(&self) -> bool {
+        self.began && self.is_fresh()
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.fresh.load(Relaxed)
+    }
+
     /// Takes a result in. True if the member is usable from now on and was not, or the other way round.
     pub fn record(&self, passes: bool) -> bool {
         if passes { &self.passed } else { &self.failed }.inc();
+        if !passes {
+            self.fresh.store(false, Relaxed);
+        }
         let failing = self.is_failing();
         if passes != failing {
             self.against.store(0, Relaxed);
@@ -136,7 +189,7 @@ impl Checked {
 mod tests {
     use super::*;
 
-    fn checked(successes: u32, failures: u32, pass_first: bool) -> Checked {
+    fn checkup(successes: u32, failures: u32, pass_first: bool) -> Checkup {
         let check = HealthCheck {
             ask: None,
             interval: Duration::from_secs(1),
@@ -145,14 +198,18 @@ mod tests {
             failures,
             pass_first,
         };
-        Checked::new(Checkup {
+        Checkup {
             address: ([127, 0, 0, 1], 80).into(),
             protocol: Protocol::Http1,
             tls: None,
             host: HeaderValue::from_static("a"),
             path: "/media/".into(),
             check: Arc::new(check),
-        })
+        }
+    }
+
+    fn checked(successes: u32, failures: u32, pass_first: bool) -> Checked {
+        Checked::new(checkup(successes, failures, pass_first), Known::Joins)
     }
 
     #[test]
@@ -188,6 +245,40 @@ mod tests {
         let checked = checked(2, 3, true);
         assert!(checked.is_failing() && !checked.record(true));
         assert!(checked.is_failing() && checked.record(true) && !checked.is_failing());
+    }
+
+    #[test]
+    fn another_check_goes_on_from_what_the_last_one_has_found() {
+        let again = |old: &Checked, first| {
+            Checked::new(checkup(2, 3, first), Known::Checked(old)).is_failing()
+        };
+        let old = checked(1, 3, false);
+        assert!(!old.record(false) && !old.record(false));
+        for first in [false, true] {
+            assert!(!again(&old, first));
+        }
+        // Two have failed already.
+        let new = Checked::new(checkup(2, 3, false), Known::Checked(&old));
+        assert!(new.record(false) && new.is_failing());
+        assert_eq!((new.passed.get(), new.failed.get()), (0, 3));
+        for first in [false, true] {
+            assert!(again(&new, first));
+        }
+        // One that was to pass first, and has not yet, need not any more.
+        let waits = checked(2, 3, true);
+        assert!(again(&waits, true) && !again(&waits, false));
+        assert!(!Checked::new(checkup(2, 3, true), Known::Serves).is_failing());
+    }
+
+    #[test]
+    fn who_has_not_passed_yet_keeps_its_sessions_until_a_check_fails() {
+        let begins = || Checked::new(checkup(2, 3, true), Known::Begins);
+        let (one, joins) = (begins(), checked(2, 3, true));
+        assert!(one.is_failing() && one.keeps_sessions() && !joins.keeps_sessions());
+        assert!(!one.record(true) && one.keeps_sessions());
+        let edited = Checked::new(checkup(2, 2, true), Known::Checked(&one));
+        assert!(edited.keeps_sessions());
+        assert!(!one.record(false) && !one.keeps_sessions());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::{Method, StatusCode};
 
+use super::tls::ClientPolicy;
 use super::{Redirect, Rule};
 
 /// Where certificates are proven; without TLS, for that is how they begin (RFC 8555, section 8.3).
@@ -40,6 +41,30 @@ impl Rule {
             (Some(redirect), _) => Gate::Redirect(redirect),
             (None, Some(status)) => Gate::Refused(status),
             (None, None) => Gate::Open,
+        }
+    }
+
+    /// Whether it serves a client that has shown a certificate, or none, by TLS or without, for a path
+    /// as in [`gate`](Self::gate). A rule whose authorities are not those of the host serves nobody; one
+    /// that names none does as the host does, but that certificates are proven without TLS.
+    #[must_use]
+    pub fn may_enter(
+        &self,
+        policy: Option<&ClientPolicy>,
+        shown: bool,
+        tls: bool,
+        plain: &str,
+    ) -> bool {
+        match (self.clients(), policy) {
+            (Some(clients), Some(policy)) if policy.secret == clients.ca => {
+                shown || !clients.required
+            }
+            (Some(_), _) => false,
+            (None, Some(policy)) => {
+                let proves = !tls && plain.starts_with(ACME);
+                shown || !policy.required || proves
+            }
+            (None, None) => true,
         }
     }
 }

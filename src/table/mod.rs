@@ -391,6 +391,14 @@ impl Member {
         }
     }
 
+    /// Whether it takes requests of its own sessions at `now` although its first health checks are not
+    /// over: who was there when this process began may well have begun them.
+    #[must_use]
+    pub fn keeps_sessions(&self, now: Instant) -> bool {
+        self.checked.as_ref().is_some_and(|checked| checked.keeps_sessions())
+            && self.load.admission(now) == Admission::Usable
+    }
+
     /// Whether it fails its health checks.
     #[must_use]
     pub fn is_failing(&self) -> bool {
@@ -407,6 +415,8 @@ pub struct Group {
     pub share: f64,
     /// Its virtual time.
     pub cursor: Arc<Cursor>,
+    /// The requests that it should have got by its share, where there are several.
+    pub owed: Arc<Cursor>,
     /// What it was last found to be.
     gauge: balance::Gauge,
     /// Running sums of the members' weights, for draws by weight.
@@ -500,6 +510,15 @@ impl Route {
             self.named.get(entry.failover_route.as_ref()?).map(Vec::as_slice)
         };
         members.iter().find_map(heir)
+    }
+
+    /// Whether the sessions of members are left to this one while none of them can serve.
+    #[must_use]
+    pub fn is_heir(&self, members: &[usize], member: usize) -> bool {
+        let next = |members: &&[usize]| self.successors(members);
+        let heirs = std::iter::successors(Some(members), next).skip(1);
+        // Routes may lead in a circle.
+        heirs.take(self.rule.entries.len()).any(|heirs| heirs.contains(&member))
     }
 
     /// How long a failure excludes a member for the first time; zero if it must not.

@@ -45,6 +45,12 @@ impl Protocol {
         matches!(self, Self::Https1 | Self::Https | Self::H2)
     }
 
+    /// Whether a connection can be handed over to another protocol (`Upgrade`), as HTTP/2 never is.
+    #[must_use]
+    pub const fn can_switch(self) -> bool {
+        !matches!(self, Self::H2 | Self::H2c)
+    }
+
     /// What the `appProtocol` of a Service's port stands for; nothing if it is another's.
     #[must_use]
     pub fn of_port(app_protocol: &str) -> Option<Self> {

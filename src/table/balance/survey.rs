@@ -123,9 +123,10 @@ fn standing(route: &Route, index: usize, ask: &Ask<'_>, turn: Option<&Stage>) ->
     match member.state {
         State::Disabled => Standing::Disabled,
         _ if ask.tried.has(index) => Standing::Tried,
-        _ if member.is_failing() => Standing::Failing,
+        _ if member.is_failing() && !member.keeps_sessions(ask.now) => Standing::Failing,
         State::Active if member.is_full() => Standing::Full,
         _ if ask.wanted.contains(&index) && admits(member, ask) => Standing::Session,
+        _ if member.is_failing() => Standing::Failing,
         _ if matches!(admission, Admission::Excluded(_)) => Standing::Excluded,
         State::Draining => Standing::Draining,
         _ if matches!(admission, Admission::Probe(_)) && admits(member, ask) => Standing::Probe,
