@@ -36,22 +36,32 @@ pub struct Inside {
     kept_logs: PathBuf,
 }
 
-/// Runs this program again, inside, and returns its exit code.
+/// Runs this program again, inside, and returns its exit code. Builds the control plane if it is not
+/// there.
 pub fn enter() -> ExitCode {
-    match run_inside() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(control_plane().and_then(|tools| run_inside(&tools)))
 }
 
-fn run_inside() -> Result<ExitCode> {
+/// Like `enter`, for those that need no control plane.
+pub fn enter_alone() -> ExitCode {
+    exit_code(run_inside(""))
+}
+
+fn exit_code(ran: Result<ExitCode>) -> ExitCode {
+    ran.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn control_plane() -> Result<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane");
     let built = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     ensure!(built.status.success(), "tests/control-plane has failed");
-    let tools = String::from_utf8(built.stdout)?;
+    Ok(String::from_utf8(built.stdout)?)
+}
+
+fn run_inside(tools: &str) -> Result<ExitCode> {
     let logs = temporary().join(format!("cluster-logs-{}", std::process::id()));
     let flags = [ROOT.to_vec(), [ROOT, USER].concat()];
     let flags = flags.iter().find(|flags| allowed(flags)).context(NEEDED)?;
