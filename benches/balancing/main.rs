@@ -5,6 +5,7 @@
 
 mod live;
 mod model;
+#[path = "../peers/proxies.rs"]
 #[allow(dead_code)]
 mod peers;
 mod report;
