@@ -475,7 +475,7 @@ fn connect(to: &Target) -> Result<TcpStream> {
     if let Some(receive) = to.receive {
         socket.set_recv_buffer_size(receive)?;
     }
-    socket.connect(&to.address.into())?;
+    socket.connect_timeout(&to.address.into(), PATIENCE)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     Ok(TcpStream::from_std(socket.into()))

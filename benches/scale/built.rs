@@ -28,7 +28,7 @@ const PASSES: usize = 15;
 
 /// Objects as the API server's answers are read.
 pub struct Objects {
-    balancers: Vec<Box<Object>>,
+    balancers: Vec<Object>,
     services: Vec<(Key, endpoints::Service)>,
     slices: Vec<(Key, SliceOf)>,
 }
@@ -41,7 +41,7 @@ impl Objects {
             object.meta.generation = Some(1);
         }
         Ok(Self {
-            balancers: balancers.into_iter().map(Box::new).collect(),
+            balancers,
             services: read(services)?.into_iter().map(store::service).collect(),
             slices: read(slices)?.into_iter().map(store::slice).collect(),
         })
@@ -56,7 +56,9 @@ fn read<T: DeserializeOwned>(objects: &[Value]) -> Result<Vec<T>> {
 pub struct Built {
     /// Objects to checked rules with compiled expressions.
     pub rules: Duration,
-    /// Rules and slices to the table in use.
+    /// Slices to the addresses behind the rules.
+    pub addresses: Duration,
+    /// All that to the table in use.
     pub table: Duration,
     /// One slice that changed to the next table.
     pub change: Duration,
@@ -64,10 +66,11 @@ pub struct Built {
 
 /// What a cluster's source does when all is known, and when a slice changes.
 pub fn build(objects: &Objects, changed: &Value) -> Result<Built> {
-    let (mut rules, mut table, mut change) = (Vec::new(), Vec::new(), Vec::new());
+    let [mut rules, mut addresses, mut table, mut change] = [const { Vec::new() }; 4];
     let slice = || -> Result<_> { Ok(store::slice(serde_json::from_value(changed.clone())?)) };
     for _ in 0..TIMES {
-        let (balancers, services) = (objects.balancers.clone(), objects.services.clone());
+        let balancers = objects.balancers.iter().cloned().map(Box::new).collect();
+        let services = objects.services.clone();
         let (slices, slice) = (objects.slices.clone(), slice()?);
         let mut source = Source::new()?;
         let began = Instant::now();
@@ -76,7 +79,10 @@ pub fn build(objects: &Objects, changed: &Value) -> Result<Built> {
         source.store.take(Change::Balancers(Update::All(None, balancers)));
         rules.push(began.elapsed());
         let began = Instant::now();
-        source.publish_all();
+        source.find_addresses();
+        addresses.push(began.elapsed());
+        let began = Instant::now();
+        source.decide();
         table.push(began.elapsed());
         let count = source.table.load().routes.len();
         ensure!(count == objects.balancers.len(), "only {count} are served");
@@ -88,7 +94,12 @@ pub fn build(objects: &Objects, changed: &Value) -> Result<Built> {
         times.sort_unstable();
         times[TIMES / 2]
     };
-    Ok(Built { rules: median(rules), table: median(table), change: median(change) })
+    Ok(Built {
+        rules: median(rules),
+        addresses: median(addresses),
+        table: median(table),
+        change: median(change),
+    })
 }
 
 /// The parts of the cluster's source that are not waiting.
@@ -115,7 +126,7 @@ impl Source {
         })
     }
 
-    fn publish_all(&mut self) {
+    fn find_addresses(&mut self) {
         let held = self.store.balancers().values();
         self.rules = held.filter_map(|held| held.outcome.clone().ok()).collect();
         let entries = self.rules.iter().flat_map(|rule| &rule.entries);
@@ -126,6 +137,9 @@ impl Source {
         for port in ports.collect::<Vec<_>>() {
             self.resolve(port);
         }
+    }
+
+    fn decide(&mut self) {
         self.owners = Some(Arc::new(Owners::of(&self.store.claims())));
         self.store.take_dirty();
         self.publish();
