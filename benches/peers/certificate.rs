@@ -32,7 +32,7 @@ impl Site {
         };
         let (pem, key) = (certificate.pem(), key.serialize_pem());
         let files = Certificate {
-            certificate: file("certificate.pem", &pem)?,
+            chain: file("certificate.pem", &pem)?,
             key: file("key.pem", &key)?,
             both: file("both.pem", &format!("{pem}{key}"))?,
         };

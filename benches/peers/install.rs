@@ -1,5 +1,5 @@
 //! Brings the proxies to this machine: nginx from its source, as the one of distributions is years old,
-//! HAProxy and Apache as Debian has them, and for `cargo bench --bench peers` a proxy of Pingora's, and
+//! `HAProxy` and Apache as Debian has them, and for `cargo bench --bench peers` a proxy of Pingora's, and
 //! Envoy and Caddy from Python's package index, where they can be had. All but Debian's are below
 //! `${GIBBON_TOOLS:-target/tools}`.
 
@@ -28,7 +28,7 @@ const WHEELS: [(&str, &str); 2] =
 /// A proxy's name and version, or why it is not there.
 pub type Installed = (&'static str, Result<String>);
 
-/// nginx, HAProxy and Apache; what is not there is installed.
+/// nginx, `HAProxy` and Apache; what is not there is installed.
 ///
 /// # Errors
 /// When one cannot be.

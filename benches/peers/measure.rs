@@ -171,9 +171,9 @@ pub fn compare(
         .collect();
     let mut samples = vec![nginx.sample(&mut load, rate)?];
     let count = tested.len();
-    for slot in (0..rounds).flat_map(|_| 0..count) {
-        let (peer, place) = &mut tested[slot];
-        let Some((one, ratios)) = place else { continue };
+    for at in (0..rounds).flat_map(|_| 0..count) {
+        let (peer, slot) = &mut tested[at];
+        let Some((one, ratios)) = slot else { continue };
         match one.sample(&mut load, rate) {
             Ok(own) => {
                 let after = nginx.sample(&mut load, rate)?;
@@ -185,7 +185,7 @@ pub fn compare(
             }
             Err(error) => {
                 told(*peer, error);
-                *place = None;
+                *slot = None;
             }
         }
     }

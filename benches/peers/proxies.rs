@@ -58,7 +58,7 @@ impl Setup<'_> {
 #[derive(Clone, Debug)]
 pub struct Certificate {
     /// The certificate.
-    pub certificate: PathBuf,
+    pub chain: PathBuf,
     /// Its key.
     pub key: PathBuf,
     /// Both.
@@ -172,13 +172,9 @@ fn nginx(rule: &str, more: &str, place: &Place<'_>) -> Result<Command> {
     let (at, file) = (folder.display(), folder.join("nginx.conf"));
     let (ssl, certificate) = match setup.tls {
         None => ("", String::new()),
-        Some(Certificate { certificate, key, .. }) => (
+        Some(Certificate { chain, key, .. }) => (
             " ssl",
-            format!(
-                "ssl_certificate {}; ssl_certificate_key {};",
-                certificate.display(),
-                key.display()
-            ),
+            format!("ssl_certificate {}; ssl_certificate_key {};", chain.display(), key.display()),
         ),
     };
     let log = if setup.logs { format!("{at}/access.log combined") } else { "off".to_owned() };
@@ -238,11 +234,11 @@ fn apache(place: &Place<'_>) -> Result<Command> {
             writeln!(text, "LoadModule {module}_module /usr/lib/apache2/modules/mod_{module}.so");
     }
     let (at, address) = (place.folder.display(), place.address);
-    if let Some(Certificate { certificate, key, .. }) = place.setup.tls {
+    if let Some(Certificate { chain, key, .. }) = place.setup.tls {
         let _ = writeln!(
             text,
             "SSLEngine on\nSSLCertificateFile {}\nSSLCertificateKeyFile {}\nSSLSessionCache none",
-            certificate.display(),
+            chain.display(),
             key.display()
         );
     }
@@ -276,13 +272,13 @@ fn envoy(place: &Place<'_>) -> Result<Command> {
     let address = |address: &SocketAddr| {
         format!("{{socket_address: {{address: {}, port_value: {}}}}}", address.ip(), address.port())
     };
-    let tls = place.setup.tls.map_or(String::new(), |Certificate { certificate, key, .. }| {
+    let tls = place.setup.tls.map_or(String::new(), |Certificate { chain, key, .. }| {
         format!(
             "      transport_socket:\n        name: envoy.transport_sockets.tls\n        typed_config:\n          \
              \"@type\": {TYPES}.transport_sockets.tls.v3.DownstreamTlsContext\n          \
              common_tls_context:\n            tls_certificates:\n            \
              - {{certificate_chain: {{filename: {}}}, private_key: {{filename: {}}}}}\n",
-            certificate.display(),
+            chain.display(),
             key.display()
         )
     });
@@ -315,7 +311,7 @@ fn caddy(place: &Place<'_>) -> Result<Command> {
     let members = members.collect::<Vec<_>>().join(" ");
     let (scheme, tls) = match place.setup.tls {
         None => ("http", String::new()),
-        Some(c) => ("https", format!("tls {} {}", c.certificate.display(), c.key.display())),
+        Some(c) => ("https", format!("tls {} {}", c.chain.display(), c.key.display())),
     };
     let (ip, port) = (place.address.ip(), place.address.port());
     let text = format!(
@@ -357,7 +353,7 @@ fn gibbon(place: &Place<'_>) -> Result<Command> {
              spec:\n{host}  path: /static/\n  members:\n{entries}"
         );
     }
-    if let Some(Certificate { certificate, key, .. }) = setup.tls {
+    if let Some(Certificate { chain, key, .. }) = setup.tls {
         let pem = |file: &Path| -> Result<String> {
             Ok(fs::read_to_string(file)?.trim_end().replace('\n', "\n    "))
         };
@@ -365,7 +361,7 @@ fn gibbon(place: &Place<'_>) -> Result<Command> {
             text,
             "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: certificate, namespace: site}}\n\
              type: kubernetes.io/tls\nstringData:\n  tls.crt: |\n    {}\n  tls.key: |\n    {}\n",
-            pem(certificate)?,
+            pem(chain)?,
             pem(key)?
         );
     }

@@ -86,6 +86,9 @@ fn introduction(versions: &[String], missing: &[&str], rounds: usize) -> Result<
     Ok(text)
 }
 
+/// One of a proxy's figures.
+type Figure = fn(&Ratios) -> &Vec<f64>;
+
 /// Of one proxy at one shape.
 fn ratios<'r>(all: &'r [Compared], shape: &Shape, peer: Peer) -> Option<&'r Ratios> {
     let compared = all.iter().find(|compared| compared.shape.name == shape.name)?;
@@ -153,7 +156,7 @@ fn goals(text: &mut String, results: &Results) {
 }
 
 fn tables(text: &mut String, name: &str, all: &[Compared]) {
-    let titles: [(&str, fn(&Ratios) -> &Vec<f64>); 3] = [
+    let titles: [(&str, Figure); 3] = [
         ("CPU a request", |ratios| &ratios.cpu),
         ("Latency, median", |ratios| &ratios.p50),
         ("Latency, 99th percentile", |ratios| &ratios.p99),
