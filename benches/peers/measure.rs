@@ -150,7 +150,8 @@ pub fn compare(
         let mut tested = Tested::start(*contender, &members, cores, client)?;
         tested.clients = load.connect(&tested.target, CONNECTIONS)?;
         let began = Instant::now();
-        let answers = load.run(&tested.clients, WARM_UP)?.len();
+        let answers = load.run(&tested.clients, WARM_UP);
+        let answers = answers.inspect_err(|_| load.close(&tested.clients))?.len();
         Ok((tested, answers as f64 / began.elapsed().as_secs_f64()))
     };
     let (nginx, capacity) = start(&base)?;
@@ -185,6 +186,7 @@ pub fn compare(
             }
             Err(error) => {
                 told(*peer, error);
+                load.close(&one.clients);
                 *slot = None;
             }
         }

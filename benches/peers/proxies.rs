@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -68,6 +69,8 @@ pub struct Certificate {
 /// Where one serves, in front of whom, and where its files are.
 struct Place<'p> {
     address: SocketAddr,
+    /// Gibbon's admin pages.
+    admin: SocketAddr,
     members: &'p [SocketAddr],
     folder: &'p Path,
     setup: Setup<'p>,
@@ -92,7 +95,7 @@ impl Peer {
 
     /// Starts it before these members.
     pub fn start(self, members: &[SocketAddr], folder: &Path, setup: Setup<'_>) -> Result<Running> {
-        let place = Place { address: free(), members, folder, setup };
+        let place = Place { address: free(), admin: free(), members, folder, setup };
         let mut command = match self {
             Self::NginxLeastConn => nginx("least_conn", "", &place)?,
             Self::NginxRandomTwo => nginx("random two least_conn", "", &place)?,
@@ -111,7 +114,9 @@ impl Peer {
         let child = command.spawn().map_err(|error| anyhow::anyhow!("{command:?}: {error}"))?;
         let mut running = Running { child, address: place.address };
         let began = Instant::now();
-        while TcpStream::connect(place.address).is_err() {
+        while TcpStream::connect(place.address).is_err()
+            || (self == Self::Gibbon && !is_ready(place.admin))
+        {
             let ended = running.child.try_wait()?;
             if ended.is_some() || began.elapsed() > Duration::from_secs(10) {
                 bail!(
@@ -154,6 +159,18 @@ impl Drop for Running {
     }
 }
 
+/// Gibbon listens before it knows its rules.
+fn is_ready(admin: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(admin)?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text.starts_with("HTTP/1.1 200"))
+    };
+    ask().unwrap_or(false)
+}
+
 fn command(program: &str) -> Result<Command> {
     Ok(Command::new(find(program)?))
 }
@@ -167,7 +184,7 @@ fn each(members: &[SocketAddr], line: impl Fn(usize, &SocketAddr) -> String) -> 
 }
 
 fn nginx(rule: &str, more: &str, place: &Place<'_>) -> Result<Command> {
-    let Place { address, members, folder, setup } = place;
+    let Place { address, members, folder, setup, .. } = place;
     let servers = each(members, |_, member| format!("server {member};"));
     let (at, file) = (folder.display(), folder.join("nginx.conf"));
     let (ssl, certificate) = match setup.tls {
@@ -330,7 +347,7 @@ fn caddy(place: &Place<'_>) -> Result<Command> {
 }
 
 fn gibbon(place: &Place<'_>) -> Result<Command> {
-    let Place { address, members, folder, setup } = place;
+    let Place { address, admin, members, folder, setup } = place;
     let entries = each(members, |number, member| {
         format!("  - {{name: m{number}, url: 'http://{member}/', route: app{number}}}")
     });
@@ -367,7 +384,8 @@ fn gibbon(place: &Place<'_>) -> Result<Command> {
     }
     fs::write(rules.join("site.yaml"), text)?;
     let mut gibbon = Command::new(env!("CARGO_BIN_EXE_gibbon"));
-    gibbon.args(["serve", "--workers", &setup.threads.to_string(), "--admin", "127.0.0.1:0"]);
+    gibbon.args(["serve", "--workers", &setup.threads.to_string()]);
+    gibbon.args(["--admin", &admin.to_string()]);
     gibbon.args(["--access-log", if setup.logs { "text" } else { "off" }]);
     match setup.tls {
         None => gibbon.args(["--listen", &address.to_string()]),
