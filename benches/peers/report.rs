@@ -69,7 +69,7 @@ fn introduction(versions: &[String], missing: &[&str], rounds: usize) -> Result<
         text,
         "\nThe proxies have one core and one worker, and one thread on another core is all clients and both \
          members; it\nspins, so that nobody pays for waking it. {CONNECTIONS} connections with HTTP/1.1 keep-alive, \
-         no access logs, on loopback. Gibbon has\nthe rules of a site with static files and an application \
+         no access logs, in a network of its own with TCP Reno, as BBR paces what it sends. Gibbon has\nthe rules of a site with static files and an application \
          with sessions, and everything that is on by default: metrics,\nestimates, reversal, timeouts. Each of \
          {rounds} windows of {} ms of a proxy stands between two of nginx, and the figures are\nthe median of the \
          ratios to those two (nginx is 1; lower is better), with the quarters in brackets. CPU is user and\n\

@@ -27,6 +27,9 @@ const ADDRESSES: &str = "203.0.113.1/24";
 /// One of IPv6 (RFC 3849).
 const ADDRESS_6: &str = "2001:db8::6/128";
 
+/// The congestion control of the network namespace.
+const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
 /// What is known inside.
 pub struct Inside {
     /// etcd, kube-apiserver, kube-controller-manager, kubectl, helm.
@@ -114,6 +117,11 @@ impl Inside {
         run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
         run(Command::new("ip").args(["address", "add", ADDRESSES, "dev", "lo"]))?;
         run(Command::new("ip").args(["-6", "address", "add", ADDRESS_6, "dev", "lo", "nodad"]))
+    }
+
+    /// Has TCP send what it can at once: a host's BBR paces even what stays on the machine.
+    pub fn without_pacing(&self) -> Result<()> {
+        std::fs::write(CONGESTION, "reno").context(CONGESTION)
     }
 
     /// A log for each process.
