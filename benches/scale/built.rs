@@ -1,6 +1,7 @@
 //! In memory, on one core: the objects of a cluster become a table, and requests look into it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -107,6 +108,8 @@ struct Source {
     store: Store,
     rules: Vec<Arc<Rule>>,
     endpoints: Endpoints,
+    /// The ports of each Service that rules name.
+    ports: HashMap<Key, Vec<ServicePort>>,
     owners: Option<Arc<Owners>>,
     publisher: Publisher,
     table: Arc<ArcSwap<Table>>,
@@ -120,6 +123,7 @@ impl Source {
             store: Store::new(None, Policy::default()),
             rules: Vec::new(),
             endpoints: Endpoints::default(),
+            ports: HashMap::new(),
             owners: None,
             publisher: Publisher::new(Arc::clone(&table), metrics),
             table,
@@ -135,6 +139,8 @@ impl Source {
             Target::Url(_) => None,
         });
         for port in ports.collect::<Vec<_>>() {
+            let key = (Arc::clone(&port.namespace), Arc::clone(&port.name));
+            self.ports.entry(key).or_default().push(port.clone());
             self.resolve(port);
         }
     }
@@ -153,13 +159,10 @@ impl Source {
 
     fn change(&mut self, slice: (Key, SliceOf)) {
         self.store.take(Change::Slices(Update::One(slice)));
-        let changed = self.store.take_dirty().services;
-        let ports = self.endpoints.services.keys();
-        let is_changed = |port: &&ServicePort| {
-            changed.contains(&(Arc::clone(&port.namespace), Arc::clone(&port.name)))
-        };
-        for port in ports.filter(is_changed).cloned().collect::<Vec<_>>() {
-            self.resolve(port);
+        for service in self.store.take_dirty().services {
+            for port in self.ports.get(&service).cloned().unwrap_or_default() {
+                self.resolve(port);
+            }
         }
         self.publish();
     }
