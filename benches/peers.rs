@@ -150,7 +150,7 @@ fn run(inside: &Inside, options: &Options) -> Result<()> {
     }
     rlimit::increase_nofile_limit(u64::MAX)?;
     inside.prepare()?;
-    inside.without_pacing()?;
+    isolation::without_pacing()?;
     let (versions, missing) = installed()?;
     let results = measure_all(options, &missing)?;
     let text = report::text(&versions, &missing, &results, options.rounds)?;

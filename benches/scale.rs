@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     } else if let Some(inside) = Inside::from_environment() {
         inside
             .prepare()
-            .and_then(|()| inside.without_pacing())
+            .and_then(|()| isolation::without_pacing())
             .and_then(|()| measure(&inside, sizes))
     } else {
         return isolation::enter_alone();

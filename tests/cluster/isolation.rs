@@ -119,11 +119,6 @@ impl Inside {
         run(Command::new("ip").args(["-6", "address", "add", ADDRESS_6, "dev", "lo", "nodad"]))
     }
 
-    /// Has TCP send what it can at once: a host's BBR paces even what stays on the machine.
-    pub fn without_pacing(&self) -> Result<()> {
-        std::fs::write(CONGESTION, "reno").context(CONGESTION)
-    }
-
     /// A log for each process.
     pub fn logs(&self) -> PathBuf {
         self.state.join("logs")
@@ -136,6 +131,12 @@ impl Inside {
             eprintln!("The control plane's logs are in {}", self.kept_logs.display());
         }
     }
+}
+
+/// Has TCP send what it can at once: a host's BBR paces even what stays on the machine. For this
+/// program's own network only: call it inside.
+pub fn without_pacing() -> Result<()> {
+    std::fs::write(CONGESTION, "reno").context(CONGESTION)
 }
 
 fn run(command: &mut Command) -> Result<()> {
