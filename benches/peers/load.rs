@@ -135,6 +135,9 @@ enum Progress {
 /// All connections, and what is sent on them.
 pub struct Load {
     poll: Poll,
+    events: Events,
+    /// Whom the events were of, and whether it can be read from and written to.
+    ready: Vec<(usize, bool, bool)>,
     listeners: Vec<TcpListener>,
     /// By their numbers; the first places are the listeners'.
     sides: Vec<Option<Side>>,
@@ -172,6 +175,8 @@ impl Load {
         let sides = listeners.iter().map(|_| None).collect();
         Ok(Self {
             poll,
+            events: Events::with_capacity(1024),
+            ready: Vec::new(),
             listeners,
             sides,
             buffer: vec![0; CHUNK],
@@ -340,23 +345,25 @@ impl Load {
         answered: &mut Vec<(usize, Duration)>,
         with_clients: bool,
     ) -> Result<()> {
-        let mut events = Events::with_capacity(1024);
-        if let Err(error) = self.poll.poll(&mut events, Some(sleep))
+        if let Err(error) = self.poll.poll(&mut self.events, Some(sleep))
             && error.kind() != ErrorKind::Interrupted
         {
             return Err(error.into());
         }
-        for event in &events {
-            let number = event.token().0;
+        self.ready.clear();
+        let ready = self.events.iter().map(|e| (e.token().0, e.is_readable(), e.is_writable()));
+        self.ready.extend(ready);
+        for at in 0..self.ready.len() {
+            let (number, is_readable, is_writable) = self.ready[at];
             if number < self.listeners.len() {
                 self.accept(number)?;
                 continue;
             }
-            if event.is_writable() {
+            if is_writable {
                 self.write(number)?;
             }
             let is_client = self.sides[number].as_ref().is_some_and(|side| side.asks.is_some());
-            if event.is_readable()
+            if is_readable
                 && (with_clients || !is_client)
                 && let Some(latency) = self.read(number)?
             {
