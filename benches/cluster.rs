@@ -12,7 +12,10 @@ mod control_plane;
 #[allow(dead_code)]
 mod gibbon;
 #[path = "../tests/cluster/isolation.rs"]
+#[allow(dead_code)]
 mod isolation;
+#[path = "cluster/made.rs"]
+mod made;
 #[path = "cluster/objects.rs"]
 mod objects;
 #[path = "../tests/cluster/pods.rs"]
@@ -22,7 +25,8 @@ mod pods;
 mod probe;
 #[path = "../tests/support/mod.rs"]
 mod support;
-#[path = "cluster/usage.rs"]
+#[path = "peers/usage.rs"]
+#[allow(dead_code)]
 mod usage;
 
 use std::process::ExitCode;
@@ -112,12 +116,12 @@ fn measure(control_plane: &ControlPlane, sizes: Sizes) -> Result<()> {
     let probe = Probe::new(&objects, &gibbon)?;
     changes(&probe, "endpoint change", sizes.changes)?;
     balancers(&probe, &objects)?;
-    pages(&gibbon);
+    pages(&gibbon)?;
     let scraped = while_scraped(&gibbon, &probe)?;
     say("  endpoint change", probe::summary(&scraped));
 
-    let load = Load::start(gibbon.address, &objects::host(0));
-    let before = Usage::of(&gibbon);
+    let load = Load::start(gibbon.address, &made::host(0));
+    let before = Usage::of(gibbon.pid())?;
     let statuses = objects.statuses()?;
     objects.give_lease()?;
     let first = statuses.first(LIMIT)?;
@@ -126,15 +130,15 @@ fn measure(control_plane: &ControlPlane, sizes: Sizes) -> Result<()> {
         meanwhile.push(probe.change(meanwhile.len())?);
         std::thread::sleep(PAUSE);
     }
-    let usage = Usage::of(&gibbon);
+    let usage = Usage::of(gibbon.pid())?;
     say(
         "statuses",
         format!(
             "{:.1} s for {}, with {:.1} s of processor; resident {:.0} MB",
             (statuses.last() - first).as_secs_f64(),
             statuses.count(),
-            usage.processor.saturating_sub(before.processor).as_secs_f64(),
-            mega(usage.resident),
+            usage.cpu.saturating_sub(before.cpu).as_secs_f64(),
+            mega(usage.memory),
         ),
     );
     say("  endpoint change", probe::summary(&meanwhile));
@@ -146,13 +150,13 @@ fn measure(control_plane: &ControlPlane, sizes: Sizes) -> Result<()> {
     objects.hold_lease()?;
     let (gibbon, first) = start(control_plane, "start again", sizes)?;
     std::thread::sleep(Duration::from_secs(5));
-    let usage = Usage::of(&gibbon);
-    let idle = usage.processor.saturating_sub(first.processor);
+    let usage = Usage::of(gibbon.pid())?;
+    let idle = usage.cpu.saturating_sub(first.cpu);
     say(
         "5 s later",
         format!(
             "resident {:.0} MB; {:.2} s of processor meanwhile",
-            mega(usage.resident),
+            mega(usage.memory),
             idle.as_secs_f64()
         ),
     );
@@ -169,18 +173,18 @@ fn start(control_plane: &ControlPlane, name: &str, sizes: Sizes) -> Result<(Gibb
         std::thread::sleep(LOOK);
     }
     let time = began.elapsed();
-    let usage = Usage::of(&gibbon);
+    let usage = Usage::of(gibbon.pid())?;
     say(
         name,
         format!(
             "first table after {:.2} s, {:.3} s of them after the last list; processor {:.2} s; \
              resident {:.0} MB, at most {:.0} MB, {:.1} kB a Balancer",
             time.as_secs_f64(),
-            usage::between(&gibbon.log(), "all objects were heard of", "first table in use"),
-            usage.processor.as_secs_f64(),
-            mega(usage.resident),
+            between(&gibbon.log(), "all objects were heard of", "first table in use"),
+            usage.cpu.as_secs_f64(),
+            mega(usage.memory),
             mega(usage.peak),
-            usage.resident as f64 / 1e3 / sizes.balancers as f64,
+            usage.memory as f64 / 1e3 / sizes.balancers as f64,
         ),
     );
     Ok((gibbon, usage))
@@ -199,14 +203,15 @@ fn balancers(probe: &Probe, objects: &Objects) -> Result<()> {
 }
 
 /// The admin pages.
-fn pages(gibbon: &Gibbon) {
+fn pages(gibbon: &Gibbon) -> Result<()> {
     for path in ["/metrics", "/table"] {
         let began = Instant::now();
         let size = gibbon.page(path).map_or(0, |page| page.body.len());
         let time = began.elapsed().as_secs_f64();
         say(path, format!("{:.1} MB in {time:.2} s", mega(size as u64)));
     }
-    say("  resident", format!("{:.0} MB", mega(Usage::of(gibbon).resident)));
+    say("  resident", format!("{:.0} MB", mega(Usage::of(gibbon.pid())?.memory)));
+    Ok(())
 }
 
 /// Changes of endpoints while somebody reads the metrics, one page after the other.
@@ -227,6 +232,16 @@ fn while_scraped(gibbon: &Gibbon, probe: &Probe) -> Result<Vec<Change>> {
 
 fn say(what: &str, figures: impl std::fmt::Display) {
     println!("{what:<18} {figures}");
+}
+
+/// Seconds between two lines of a log.
+fn between(log: &str, from: &str, to: &str) -> f64 {
+    let at = |text: &str| {
+        let line = log.lines().find(|line| line.contains(text)).unwrap_or_default();
+        let time = line.split_whitespace().next().unwrap_or_default();
+        time.parse::<jiff::Timestamp>().unwrap_or_default()
+    };
+    at(from).duration_until(at(to)).as_secs_f64()
 }
 
 fn mega(bytes: u64) -> f64 {

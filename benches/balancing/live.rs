@@ -19,9 +19,18 @@ use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::model::{Member, World, draw};
-use super::peers::{PEERS, Peer};
+use super::peers::{Peer, Setup};
 use super::scenarios::{Look, Scenario, all};
 
+/// Which proxies, in the order of the table.
+const PEERS: [Peer; 6] = [
+    Peer::NginxLeastConn,
+    Peer::NginxRandomTwo,
+    Peer::HaproxyLeastConn,
+    Peer::HaproxyRandomTwo,
+    Peer::ApacheByBusyness,
+    Peer::Gibbon,
+];
 /// Which scenarios.
 const CHOSEN: [&str; 6] = ["alike-70", "slow", "fails-3", "half", "down", "heavy"];
 /// How many times longer everything takes than in the laboratory, so that two processors are enough
@@ -58,7 +67,7 @@ impl Outcome {
 /// # Errors
 /// When a proxy cannot be installed or started.
 pub fn play(chosen: impl Fn(&str) -> bool, rounds: u64) -> Result<String> {
-    let versions = super::peers::versions()?;
+    let versions = super::peers::install::ordinary()?;
     let mut text = format!(
         "## The same with real processes\n\n\
          `cargo bench --bench balancing -- live` runs six of the scenarios with real proxies in turn, each a process of one worker \
@@ -132,7 +141,7 @@ fn run(world: &World, peer: Peer, seed: u64) -> Result<Outcome> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("balancing");
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
-        let proxy = peer.start(&addresses, &folder)?;
+        let proxy = peer.start(&addresses, &folder, Setup::ORDINARY)?;
         *began.borrow_mut() = Instant::now();
         let mut outcome = ask(world, proxy.address, seed).await;
         outcome.served = members.iter().map(|member| *member.served.borrow()).collect();

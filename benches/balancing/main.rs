@@ -6,6 +6,7 @@
 
 mod live;
 mod model;
+#[path = "../peers/proxies.rs"]
 #[allow(dead_code)]
 mod peers;
 mod report;

@@ -1,8 +1,6 @@
-//! The objects of a large cluster, made so that no controller has anything to do: Services without
-//! selectors, and their `EndpointSlices` written by hand.
+//! The objects of a large cluster at its API server, made so that no controller has anything to do.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -18,16 +16,12 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::control_plane::ControlPlane;
+use crate::made::{self, NAMESPACES, host, name, namespace};
 
-const NAMESPACES: usize = 10;
 /// Requests under way at once.
 const AT_ONCE: usize = 32;
 /// Objects in one answer of a list, as Gibbon asks for them.
 const PAGE: usize = 500;
-/// The last number of the first address of each set; all of them are local.
-const SETS: [u8; 2] = [10, 110];
-/// Addresses of a set that differ.
-const DISTINCT: usize = 100;
 /// What members listen on.
 pub const MEMBER_PORT: u16 = 8080;
 
@@ -42,24 +36,6 @@ pub struct Objects {
     runtime: Runtime,
     count: usize,
     endpoints: usize,
-}
-
-/// The host of a Balancer.
-pub fn host(at: usize) -> String {
-    format!("app-{at}.example.org")
-}
-
-fn name(at: usize) -> String {
-    format!("app-{at}")
-}
-
-fn namespace(at: usize) -> String {
-    format!("site-{}", at % NAMESPACES)
-}
-
-/// Which of the two sets of addresses an address belongs to.
-pub fn set_of(address: Ipv4Addr) -> usize {
-    usize::from(address.octets()[3] >= SETS[1])
 }
 
 impl Objects {
@@ -77,7 +53,11 @@ impl Objects {
         });
         self.post(namespaces)?;
         let all = (0..self.count).flat_map(|at| {
-            [Self::service(at), self.slice(at, 0), balancer(at, &name(at), &host(at))]
+            [
+                (format!("/api/v1/namespaces/{}/services", namespace(at)), made::service(at)),
+                (slices(at), made::slice(at, 0, self.endpoints, MEMBER_PORT)),
+                (balancers(at), made::balancer(at, &name(at), &host(at))),
+            ]
         });
         self.post(all)
     }
@@ -97,60 +77,18 @@ impl Objects {
         answer.with_context(|| format!("{method} {path}"))
     }
 
-    fn service(at: usize) -> (String, Value) {
-        // Headless, so that no address has to be found for it.
-        let spec = json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]});
-        let path = format!("/api/v1/namespaces/{}/services", namespace(at));
-        (path, json!({"metadata": {"name": name(at)}, "spec": spec}))
-    }
-
-    fn slice(&self, at: usize, set: usize) -> (String, Value) {
-        let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", namespace(at));
-        let slice = json!({
-            "metadata": {
-                "name": name(at),
-                "labels": {
-                    "kubernetes.io/service-name": name(at),
-                    "endpointslice.kubernetes.io/managed-by": "bench",
-                },
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "http", "port": MEMBER_PORT, "protocol": "TCP"}],
-            "endpoints": self.addresses(at, set),
-        });
-        (path, slice)
-    }
-
-    fn addresses(&self, at: usize, set: usize) -> Value {
-        let endpoint = |number: usize| {
-            // Any address will do for those that are never asked.
-            let low = u8::try_from((at + number) % DISTINCT).unwrap_or_default();
-            json!({
-                "addresses": [Ipv4Addr::new(203, 0, 113, SETS[set] + low)],
-                "conditions": {"ready": true, "serving": true, "terminating": false},
-                "nodeName": "node",
-                "targetRef": {
-                    "kind": "Pod",
-                    "namespace": namespace(at),
-                    "name": format!("{}-6d5f9c7b8d-{number}", name(at)),
-                },
-            })
-        };
-        (0..self.endpoints).map(endpoint).collect()
-    }
-
     /// Replaces all endpoints of a Service by those of another set; returns the version written.
     pub fn change(&self, at: usize, set: usize) -> Result<String> {
-        let path = format!("{}/{}", self.slice(at, set).0, name(at));
-        let change = json!({"endpoints": self.addresses(at, set)});
+        let path = format!("{}/{}", slices(at), name(at));
+        let change = json!({"endpoints": made::addresses(at, set, self.endpoints)});
         let written = self.runtime.block_on(self.ask("PATCH", path, change))?;
         Ok(written["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Creates another Balancer, for the Service of one that is there.
     pub fn create_balancer(&self, at: usize, host: &str) -> Result<()> {
-        let (path, object) = balancer(at, host, host);
-        self.runtime.block_on(self.ask("POST", path, object)).map(drop)
+        let object = made::balancer(at, host, host);
+        self.runtime.block_on(self.ask("POST", balancers(at), object)).map(drop)
     }
 
     /// Reads what Gibbon reads at its start, and does nothing with it.
@@ -241,6 +179,14 @@ impl Objects {
     }
 }
 
+fn slices(at: usize) -> String {
+    format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", namespace(at))
+}
+
+fn balancers(at: usize) -> String {
+    format!("/apis/gibbon.dev/v1alpha1/namespaces/{}/balancers", namespace(at))
+}
+
 /// A list of one object, for what is said of all.
 fn first_of(path: &str) -> String {
     format!("{path}?limit=1")
@@ -285,21 +231,4 @@ async fn client(kubeconfig: &Path) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
-}
-
-fn balancer(at: usize, name: &str, host: &str) -> (String, Value) {
-    let path = format!("/apis/gibbon.dev/v1alpha1/namespaces/{}/balancers", namespace(at));
-    let member =
-        json!({"service": {"name": self::name(at), "port": "http"}, "routeFrom": "PodName"});
-    let spec = json!({
-        "hosts": [host],
-        "members": [member],
-        // The same in all of them, as a template would write it.
-        "sticky": {"cookie": "JSESSIONID", "routeRegex": r"\.(?P<route>[a-z0-9-]+)$"},
-    });
-    let object = json!({
-        "apiVersion": "gibbon.dev/v1alpha1", "kind": "Balancer",
-        "metadata": {"name": name}, "spec": spec,
-    });
-    (path, object)
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::gibbon::Gibbon;
-use crate::objects::{MEMBER_PORT, Objects, SLICES, host, set_of};
+use crate::made::{host, set_of};
+use crate::objects::{MEMBER_PORT, Objects, SLICES};
 use crate::support::Client;
 
 /// Between two requests that look whether a change is effective.

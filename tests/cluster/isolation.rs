@@ -27,6 +27,9 @@ const ADDRESSES: &str = "203.0.113.1/24";
 /// One of IPv6 (RFC 3849).
 const ADDRESS_6: &str = "2001:db8::6/128";
 
+/// The congestion control of the network namespace.
+const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
 /// What is known inside.
 pub struct Inside {
     /// etcd, kube-apiserver, kube-controller-manager, kubectl, helm.
@@ -36,22 +39,32 @@ pub struct Inside {
     kept_logs: PathBuf,
 }
 
-/// Runs this program again, inside, and returns its exit code.
+/// Runs this program again, inside, and returns its exit code. Builds the control plane if it is not
+/// there.
 pub fn enter() -> ExitCode {
-    match run_inside() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(control_plane().and_then(|tools| run_inside(&tools)))
 }
 
-fn run_inside() -> Result<ExitCode> {
+/// Like `enter`, for those that need no control plane.
+pub fn enter_alone() -> ExitCode {
+    exit_code(run_inside(""))
+}
+
+fn exit_code(ran: Result<ExitCode>) -> ExitCode {
+    ran.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn control_plane() -> Result<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane");
     let built = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     ensure!(built.status.success(), "tests/control-plane has failed");
-    let tools = String::from_utf8(built.stdout)?;
+    Ok(String::from_utf8(built.stdout)?)
+}
+
+fn run_inside(tools: &str) -> Result<ExitCode> {
     let logs = temporary().join(format!("cluster-logs-{}", std::process::id()));
     let flags = [ROOT.to_vec(), [ROOT, USER].concat()];
     let flags = flags.iter().find(|flags| allowed(flags)).context(NEEDED)?;
@@ -118,6 +131,12 @@ impl Inside {
             eprintln!("The control plane's logs are in {}", self.kept_logs.display());
         }
     }
+}
+
+/// Has TCP send what it can at once: a host's BBR paces even what stays on the machine. For this
+/// program's own network only: call it inside.
+pub fn without_pacing() -> Result<()> {
+    std::fs::write(CONGESTION, "reno").context(CONGESTION)
 }
 
 fn run(command: &mut Command) -> Result<()> {

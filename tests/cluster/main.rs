@@ -9,6 +9,7 @@ mod control_plane;
 mod endpoints;
 mod examples;
 mod gibbon;
+#[allow(dead_code)]
 mod isolation;
 mod life;
 mod outage;

@@ -1,0 +1,1 @@
+//! Nothing: it is here for the source that it depends on.
