@@ -4,7 +4,8 @@
 //! fails:
 //!
 //! ```text
-//! speed  = 1 / max(1, latency / (1.35 × latency of the fastest))⁴, at least 1/40 of the mean speed
+//! alike  = 1.35, or exp(5 × standard deviation of the latencies' logarithms) if that is more, at most 2
+//! speed  = 1 / max(1, latency / (alike × latency of the fastest))⁴, at least 1/40 of the mean speed
 //! weight = configured weight × slow start × speed / (1 + 25 × (failure rate − 2 %))²
 //! score  = (in flight + 1) / weight − ¼ × how far it is behind its part, at most one request's worth
 //! ```
@@ -34,6 +35,12 @@ const FLOOR: f64 = 0.025;
 /// Members that are slower than the fastest by less than this factor count as equally fast: that much
 /// is chance, and would otherwise be amplified.
 const ALIKE: f64 = 1.35;
+/// Where estimates are less certain, more than that is chance: so many times their standard deviation,
+/// as the fastest of several is so by chance too, and answers that wait for the same heavy request are
+/// slow together.
+const CHANCE: f64 = 5.0;
+/// No more than this is chance.
+const ALIKE_MOST: f64 = 2.0;
 /// Seconds that make no difference to anybody, and that are mostly the noise of the measurement.
 const UNFELT: f64 = 0.001;
 /// How much slower a member that always fails is taken to be; its weight goes with the square of that.
@@ -103,6 +110,7 @@ pub struct Gauge {
     key: AtomicU64,
     mean: Cursor,
     fastest: Cursor,
+    alike: Cursor,
     floor: Cursor,
     total: Cursor,
 }
@@ -116,6 +124,7 @@ impl Gauge {
     fn keep(&self, at: u64, key: u64, pool: &Pool) {
         self.mean.set(pool.mean);
         self.fastest.set(pool.fastest);
+        self.alike.set(pool.alike);
         self.floor.set(pool.floor);
         self.total.set(pool.total);
         self.key.store(key, Relaxed);
@@ -670,6 +679,8 @@ struct Pool {
     slow_start: Duration,
     mean: f64,
     fastest: f64,
+    /// Members that are slower than the fastest by less than this factor count as equally fast.
+    alike: f64,
     /// The least speed that a member is taken to have.
     floor: f64,
     total: f64,
@@ -684,6 +695,7 @@ impl Pool {
             slow_start: route.rule.slow_start,
             mean: 0.0,
             fastest: f64::INFINITY,
+            alike: ALIKE,
             floor: 0.0,
             total: 0.0,
         };
@@ -696,6 +708,7 @@ impl Pool {
             pool.mean = mean(members());
             let latencies = members().map(|m| m.load.latency(pool.mean, now));
             pool.fastest = latencies.fold(f64::INFINITY, f64::min);
+            pool.alike = alike(members());
             let speeds = members().map(|m| (m.weight, m.weight * pool.speed(m, now)));
             let (weights, speeds) = speeds.fold((0.0, 0.0), |(w, s), m| (w + m.0, s + m.1));
             pool.floor = FLOOR * speeds / weights;
@@ -726,6 +739,7 @@ impl Pool {
                 slow_start: route.rule.slow_start,
                 mean: gauge.mean.get(),
                 fastest: gauge.fastest.get(),
+                alike: gauge.alike.get(),
                 floor: gauge.floor.get(),
                 total: gauge.total.get(),
             };
@@ -766,9 +780,19 @@ impl Pool {
     /// the fast ones, all must send less than 1 % to a slow one.
     fn speed(&self, member: &Member, now: Instant) -> f64 {
         let latency = member.load.latency(self.mean, now);
-        let slower = ((latency + UNFELT) / (self.fastest + UNFELT) / ALIKE).max(1.0);
+        let slower = ((latency + UNFELT) / (self.fastest + UNFELT) / self.alike).max(1.0);
         1.0 / (slower * slower * slower * slower)
     }
+}
+
+/// How much slower than the fastest a member may seem by chance, from the harmonic mean of the
+/// variances: a member that is uneven where others are not is not excused by that.
+fn alike<'m>(members: impl Iterator<Item = &'m Member>) -> f64 {
+    let doubts = members.filter_map(|member| member.load.doubt());
+    let (count, sum) =
+        doubts.fold((0.0, 0.0), |(n, sum), doubt| (n + 1.0, sum + 1.0 / doubt.max(1e-6)));
+    let variance: f64 = if count > 0.0 { count / sum } else { 0.0 };
+    (CHANCE * variance.sqrt()).exp().clamp(ALIKE, ALIKE_MOST)
 }
 
 /// The members' mean latency by weight, of those that have an estimate; zero if none has.
@@ -1086,6 +1110,28 @@ mod tests {
         let shares = Lab::new(weighted(&[1.0, 1.0]), &[10 * MS, 200 * MS]).closed(4, 5000);
         assert!(shares[0] > 0.9, "{shares:?}");
         assert!(shares[1] > 0.002, "{shares:?}");
+    }
+
+    #[test]
+    fn what_may_be_chance_makes_nobody_slow() {
+        let now = Instant::now();
+        let alike_of = |latency: fn(u32, u32) -> f64| {
+            let route = route(weighted(&[1.0; 3]), now);
+            for n in 1..=400 {
+                let at = now + n * 100 * MS;
+                for (index, member) in (0..).zip(&route.members) {
+                    let latency = Duration::from_secs_f64(latency(index, n));
+                    member.load.succeeded(at, latency, at);
+                }
+            }
+            alike(route.members.iter())
+        };
+        assert_eq!(alike_of(|_, _| 0.02).to_bits(), ALIKE.to_bits());
+        let mixed = alike_of(|_, n| if n % 25 == 0 { 1.0 } else { 0.02 });
+        assert!(mixed > 1.4 && mixed <= ALIKE_MOST, "{mixed}");
+        // A member that is uneven by itself is not excused by that.
+        let one = alike_of(|index, n| if index == 0 && n % 25 == 0 { 1.0 } else { 0.02 });
+        assert_eq!(one.to_bits(), ALIKE.to_bits());
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What is known of one backend: latency, failures, requests in flight, exclusion.
 //! It stands behind the table and survives every swap; time is always an argument.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time constant of the latency estimate, in seconds: how long a sample keeps 1/e of its say.
 const LATENCY_TAU: f64 = 5.0;
+/// Fewer samples than this do not tell how far their mean may be off.
+const ENOUGH: f64 = 10.0;
 /// What a response under way weighs against a request that waits for its head: a download or an
 /// event stream costs a member less than an answer that it still has to make, but not nothing.
 const BODY: f64 = 0.25;
@@ -135,6 +138,8 @@ pub struct Load {
     born: Instant,
     ramps: bool,
     latency: Decaying,
+    /// How far the estimate of the latency may be off: the variance of its logarithm.
+    doubt: Doubt,
     failures: Decaying,
     /// The share of the last attempts that got no answer.
     broken: Decaying,
@@ -163,6 +168,7 @@ impl Load {
             born: now,
             ramps,
             latency: Decaying::default(),
+            doubt: Doubt::default(),
             failures: Decaying::default(),
             broken: Decaying::default(),
             in_flight: AtomicU32::new(0),
@@ -240,7 +246,9 @@ impl Load {
     /// The member answered well, `latency` after it was asked at `sent`.
     pub fn succeeded(&self, sent: Instant, latency: Duration, now: Instant) {
         let tick = self.tick(now);
-        self.latency.log_mean(latency.as_secs_f64().max(SHORTEST), tick, LATENCY_TAU);
+        let seconds = latency.as_secs_f64().max(SHORTEST);
+        let (off, gain) = self.latency.log_mean(seconds, tick, LATENCY_TAU);
+        self.doubt.sample(off, gain);
         if self.failures.get().is_some_and(|(rate, _)| rate > 0.0) {
             self.failures.rate(0.0, tick, FAILURE_TAU, 0.0);
         }
@@ -306,6 +314,13 @@ impl Load {
     #[must_use]
     pub fn recorded(&self) -> Option<f64> {
         self.latency.get().map(|(value, _)| value)
+    }
+
+    /// The variance of the estimate's logarithm, as far as the samples are independent; none if they
+    /// are too few.
+    #[must_use]
+    pub fn doubt(&self) -> Option<f64> {
+        self.doubt.get()
     }
 
     /// The share of attempts that failed lately, 0 to 1; fades while nothing is tried.
@@ -442,16 +457,22 @@ impl Decaying {
 
     /// A sample of a geometric mean that begins with its first sample: one answer that takes 50
     /// times as long as usual, for which the request is to blame or a pause, moves it no more than
-    /// one that takes a fiftieth.
-    fn log_mean(&self, sample: f64, tick: u32, tau: f64) {
+    /// one that takes a fiftieth. Returns by how much the sample's logarithm was above that of the
+    /// mean, and its gain.
+    fn log_mean(&self, sample: f64, tick: u32, tau: f64) -> (f64, f64) {
         let before = self.samples.fetch_add(1, Relaxed);
         if before == u32::MAX {
             self.samples.store(u32::MAX / 2, Relaxed);
         }
+        let news = Cell::new((0.0, 1.0));
         let mean = |value: Option<f64>, gain: f64| {
-            value.map_or(sample, |value| value * (sample / value).powf(gain))
+            let Some(value) = value else { return sample };
+            let off = (sample / value).ln();
+            news.set((off, gain));
+            value * (off * gain).exp()
         };
         self.update(tick, tau, 1.0 / (f64::from(before) + 1.0), mean);
+        news.get()
     }
 
     /// A sample of a rate that begins with nothing, with this gain at least.
@@ -486,6 +507,40 @@ impl Decaying {
         };
         // The closure always answers, so the update cannot fail.
         let _ = self.word.fetch_update(Relaxed, Relaxed, update);
+    }
+}
+
+/// The variance of an exponentially weighted mean, from the samples that it is of: each has the square
+/// of its part in the mean. The sum of these is one over the number of samples that are as good as
+/// them all (Kish's effective sample size), and stands in the same word.
+#[derive(Debug)]
+struct Doubt(AtomicU64);
+
+impl Default for Doubt {
+    fn default() -> Self {
+        Self(AtomicU64::new(pack(0.0, 1f32.to_bits())))
+    }
+}
+
+impl Doubt {
+    #[allow(clippy::cast_possible_truncation)] // Seven digits are plenty for an estimate.
+    fn sample(&self, off: f64, gain: f64) {
+        let (variance, parts) = self.both();
+        let kept = (1.0 - gain) * (1.0 - gain);
+        let variance = kept * variance + gain * off * gain * off;
+        let parts = kept * parts + gain * gain;
+        // Of two at once, one may be lost.
+        self.0.store(pack(variance as f32, (parts as f32).to_bits()), Relaxed);
+    }
+
+    fn get(&self) -> Option<f64> {
+        let (variance, parts) = self.both();
+        (parts < 1.0 / ENOUGH).then_some(variance)
+    }
+
+    fn both(&self) -> (f64, f64) {
+        let (variance, parts) = unpack(self.0.load(Relaxed));
+        (f64::from(variance), f64::from(f32::from_bits(parts)))
     }
 }
 
