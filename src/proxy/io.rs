@@ -421,7 +421,9 @@ impl Write for Client {
             Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
         } else {
             let mut one = Vec::with_capacity(whole);
-            bufs.iter().for_each(|part| one.extend_from_slice(part));
+            for part in bufs {
+                one.extend_from_slice(part);
+            }
             Pin::new(&mut self.stream).poll_write(cx, &one)
         };
         self.written(result, cx)
