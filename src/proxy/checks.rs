@@ -48,7 +48,8 @@ pub async fn follow(shared: Arc<Shared>, mut phases: watch::Receiver<Phase>) {
 }
 
 fn checks(table: &Table) -> impl Iterator<Item = &Arc<Checked>> {
-    let members = table.routes.iter().flat_map(|route: &Arc<Route>| &route.members);
+    let checked = table.routes.iter().filter(|route| route.rule.health.is_some());
+    let members = checked.flat_map(|route: &Arc<Route>| &route.members);
     members.filter_map(|member: &Member| member.checked.as_ref())
 }
 

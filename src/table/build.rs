@@ -42,7 +42,7 @@ pub struct Endpoints {
     /// What is behind a name in lower case and a port; none or nothing if it does not resolve.
     pub names: HashMap<(Arc<str>, u16), Arc<Backends>>,
     /// What is behind the ports of Services.
-    pub services: HashMap<ServicePort, Arc<Backends>>,
+    pub services: Lookup<ServicePort, Arc<Backends>>,
     /// Addresses that nobody may have as a member, however they were found.
     pub barred: Arc<Barred>,
     /// Certificates by the Secrets that they come from; those that cannot be used are left out.
@@ -166,8 +166,12 @@ impl Table {
         let mut changed = Vec::new();
         let mut routes = Vec::with_capacity(rules.len());
         for rule in rules {
-            while before.next_if(|route| route.rule.id < rule.id).is_some() {}
-            let before = before.peek().copied().filter(|route| route.rule.id == rule.id);
+            // Most rules are those of before, and names take long to compare.
+            let is_it = |route: &Arc<Route>| Arc::ptr_eq(&route.rule, rule);
+            let comes_before = |route: &Arc<Route>| !is_it(route) && route.rule.id < rule.id;
+            while before.next_if(|route| comes_before(route)).is_some() {}
+            let before = before.peek().copied();
+            let before = before.filter(|route| is_it(route) || route.rule.id == rule.id);
             let same = before.filter(|route| {
                 Arc::ptr_eq(&route.rule, rule) && route.found.is_still(rule, endpoints)
             });
@@ -292,17 +296,17 @@ impl<'t> Backend<'t> {
 
 /// The loads that routes which changed may take over, and those that they share.
 struct Loads<'t> {
-    known: HashMap<Backend<'t>, Arc<Load>>,
-    checked: HashMap<Checkup, Arc<Checked>>,
+    known: Lookup<Backend<'t>, Arc<Load>>,
+    checked: Lookup<Checkup, Arc<Checked>>,
     now: Instant,
 }
 
 impl<'t> Loads<'t> {
     /// Of the previous members of everything that these rules name.
     fn of(previous: &'t Table, rules: impl Iterator<Item = &'t Arc<Rule>>, now: Instant) -> Self {
-        let named: HashSet<&Target> =
+        let named: HashSet<&Target, foldhash::fast::RandomState> =
             rules.flat_map(|rule| &rule.entries).map(|entry| &entry.target).collect();
-        let mut known = HashMap::new();
+        let mut known = Lookup::default();
         for route in previous.routes.iter().filter(|_| !named.is_empty()) {
             let entries = &route.rule.entries;
             if !entries.iter().any(|entry| named.contains(&entry.target)) {
@@ -362,7 +366,7 @@ impl<'t> Loads<'t> {
 
 /// The members in use that a rule had, by address and protocol, and by their path where several are
 /// at one address. An edit of the rule makes them no others.
-struct Had<'r>(Option<HashMap<Place<'r>, &'r Member>>);
+struct Had<'r>(Option<Lookup<Place<'r>, &'r Member>>);
 
 type Place<'r> = (SocketAddr, Protocol, Option<&'r str>);
 
@@ -674,11 +678,12 @@ type Kept = (Arc<Ledger>, Arc<MemberTally>);
 /// What a rule knows of its backends besides their loads: two entries may share one. The key is
 /// that load with the entry's name and path.
 #[derive(Default)]
-struct Keeper<'r>(HashMap<(*const Load, &'r str, &'r str), Kept>);
+struct Keeper<'r>(Lookup<(*const Load, &'r str, &'r str), Kept>);
 
 impl<'r> Keeper<'r> {
     fn of(route: &'r Route) -> Self {
-        let mut kept = HashMap::with_capacity(route.members.len());
+        let mut kept = Lookup::default();
+        kept.reserve(route.members.len());
         for member in &route.members {
             kept.entry((Arc::as_ptr(&member.load), &*member.name, &*member.site.path))
                 .or_insert_with(|| {
@@ -893,7 +898,7 @@ mod tests {
         };
         let ready = |trust: &Trust| (trust.clone(), Arc::new(ClientConfigs::new(&config())));
         let endpoints = Endpoints {
-            services: [(port.clone(), Arc::new(backends))].into(),
+            services: Lookup::from_iter([(port.clone(), Arc::new(backends))]),
             trusts: trusts.iter().map(ready).collect(),
             ..Endpoints::default()
         };
@@ -1265,7 +1270,7 @@ mod tests {
         });
         let (port, protocol) = (Some(80), None);
         let backends = Backends { port, protocol, endpoints: endpoints.collect() };
-        let services = HashMap::from([(service.clone(), Arc::new(backends))]);
+        let services = Lookup::from_iter([(service.clone(), Arc::new(backends))]);
         Endpoints { services, ..Endpoints::default() }
     }
 
