@@ -4,7 +4,7 @@
 //! fails:
 //!
 //! ```text
-//! alike  = 1.35, or exp(5 × standard deviation of the latencies' logarithms) if that is more, at most 2
+//! alike  = 1.35, or exp(6 × standard deviation of the latencies' logarithms) if that is more, at most 2
 //! speed  = 1 / max(1, latency / (alike × latency of the fastest))⁴, at least 1/40 of the mean speed
 //! weight = configured weight × slow start × speed / (1 + 25 × (failure rate − 2 %))²
 //! score  = (in flight + 1) / weight − ¼ × how far it is behind its part, at most one request's worth
@@ -38,7 +38,7 @@ const ALIKE: f64 = 1.35;
 /// Where estimates are less certain, more than that is chance: so many times their standard deviation,
 /// as the fastest of several is so by chance too, and answers that wait for the same heavy request are
 /// slow together.
-const CHANCE: f64 = 5.0;
+const CHANCE: f64 = 6.0;
 /// No more than this is chance.
 const ALIKE_MOST: f64 = 2.0;
 /// Seconds that make no difference to anybody, and that are mostly the noise of the measurement.
