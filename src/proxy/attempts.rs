@@ -225,7 +225,7 @@ impl<'a> Attempts<'a> {
                     }
                 }
                 Err(Error::Busy) if self.waiting.more(self.route, self.terms.deadline).await => {
-                    self.newer = self.newer();
+                    self.newer = self.newer().filter(|_| visit.attempts == 0);
                     if self.newer.is_some() {
                         return Ok(None);
                     }
@@ -249,8 +249,8 @@ impl<'a> Attempts<'a> {
             || (!new.entries.is_empty()
                 && (&new.hosts, &new.prefix, &new.request_headers)
                     == (&old.hosts, &old.prefix, &old.request_headers));
-        let unsent = self.tried.count() == 0 && self.refused.is_none();
-        (unsent && serves && !Arc::ptr_eq(newer, self.route)).then(|| Arc::clone(newer))
+        (self.tried.count() == 0 && serves && !Arc::ptr_eq(newer, self.route))
+            .then(|| Arc::clone(newer))
     }
 
     /// Whether the request leaves HTTP, and the member cannot.

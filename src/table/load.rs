@@ -387,9 +387,9 @@ impl Load {
         let mut exclusion = self.exclusion.lock().unwrap_or_else(PoisonError::into_inner);
         let until = self.excluded_until.load(Relaxed);
         let now = self.micros(now);
-        // Neither what was under way when it began nor what was tried because everybody is excluded
-        // tells anything new: only a failed probe makes the next interval longer.
-        if until > now || self.micros(sent) < exclusion.since {
+        // Neither what was under way when it began nor what was tried while it lasted, because nobody
+        // else was there, tells anything new: only a failed probe makes the next interval longer.
+        if self.micros(sent) < until.max(exclusion.since) {
             return None;
         }
         let growth = 1u32.checked_shl(exclusion.level).unwrap_or(EXCLUDE_GROWTH);
@@ -406,7 +406,7 @@ impl Load {
     fn readmit(&self, sent: u64) {
         let mut exclusion = self.exclusion.lock().unwrap_or_else(PoisonError::into_inner);
         if sent >= exclusion.since {
-            *exclusion = Exclusion::default();
+            *exclusion = Exclusion { level: 0, since: sent };
             self.excluded_until.store(0, Relaxed);
             self.probing_until.store(0, Relaxed);
         }
@@ -563,6 +563,22 @@ mod tests {
     fn load() -> (Load, Instant) {
         let now = Instant::now();
         (Load::new(now, false), now)
+    }
+
+    #[test]
+    fn what_was_tried_during_an_exclusion_makes_no_other() {
+        let (load, now) = load();
+        assert!(load.failed(Failure::Refused, now, FIRST, now).is_some());
+        // Sent within, failed after it.
+        assert_eq!(load.failed(Failure::Timeout, now + SECOND, FIRST, now + 7 * SECOND), None);
+        let probe = now + 6 * SECOND;
+        load.succeeded(probe, SECOND, now + 8 * SECOND);
+        assert_eq!(load.admission(now + 8 * SECOND), Admission::Usable);
+        // An old one tells nothing of a member that was well later.
+        let old = load.failed(Failure::Refused, now + SECOND, FIRST, now + 9 * SECOND);
+        assert_eq!(old, None);
+        let new = now + 10 * SECOND;
+        assert_eq!(load.failed(Failure::Refused, new, FIRST, new), Some(FIRST));
     }
 
     #[test]
