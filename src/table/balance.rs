@@ -17,6 +17,7 @@
 
 mod survey;
 
+use std::cmp::Ordering;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -516,7 +517,7 @@ fn one_of_all(route: &Route, ask: &Ask<'_>, dry: bool) -> Option<usize> {
     let pool = Pool::found(route, group, ask.now, &stage, members.len());
     let clock = group.cursor.get();
     let scores = members.iter().map(|m| pool.score(m, clock, ask)).enumerate();
-    let (picked, _) = scores.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (picked, _) = scores.min_by(|a, b| a.1.cmp(&b.1))?;
     if !dry {
         book(route, &members[picked], &pool, true, ask.now);
     }
@@ -608,7 +609,7 @@ fn least(
     let clock = group.cursor.get();
     let score = |index: &usize| pool.score(&route.members[*index], clock, ask);
     let least = |members: &mut dyn Iterator<Item = usize>| {
-        members.map(|m| (score(&m), m)).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, m)| m)
+        members.map(|m| (score(&m), m)).min_by(|a, b| a.0.cmp(&b.0)).map(|(_, m)| m)
     };
     let all = group.range.clone();
     let picked = if all.len() > SCAN {
@@ -629,6 +630,21 @@ fn least(
         }
     }
     Some(picked)
+}
+
+/// What a member is picked by: the least is best.
+#[derive(Clone, Copy, Debug)]
+struct Score {
+    value: f64,
+    /// Requests that it is behind, however many. Where many go to one member by sessions, all others
+    /// are behind by more than counts, and none would be before another.
+    waits: f64,
+}
+
+impl Score {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.value.total_cmp(&other.value).then(other.waits.total_cmp(&self.waits))
+    }
 }
 
 /// How far ahead of its part a member is, in virtual time, as far as it counts. Where latency
@@ -750,15 +766,16 @@ impl Pool {
     }
 
     /// What a member is picked by, where `clock` is its group's: the least is best.
-    fn score(&self, member: &Member, clock: f64, ask: &Ask<'_>) -> f64 {
+    fn score(&self, member: &Member, clock: f64, ask: &Ask<'_>) -> Score {
         let weight = self.weight(member, ask.now);
         let ahead = lag(member, clock, weight, self.method);
-        match self.method {
+        let value = match self.method {
             Method::RoundRobin => ahead + 1.0 / weight,
             Method::Latency | Method::LeastRequests => {
                 (ask.at(member, self.method) + 1.0) / weight + FAIRNESS * ahead
             }
-        }
+        };
+        Score { value, waits: (clock - member.ledger.given.get()) * weight }
     }
 
     /// A member's effective weight.
@@ -1433,6 +1450,8 @@ mod tests {
         Moves(usize),
         /// So many requests are under way at once.
         Clients(usize),
+        /// Every third request is of a session at this member, if at any.
+        Sessions(Option<usize>),
     }
 
     fn events() -> impl Strategy<Value = Event> {
@@ -1444,6 +1463,7 @@ mod tests {
             1 => (0..STORM, 1u32..10).prop_map(|(m, weight)| Event::Weighs(m, weight)),
             2 => (0..STORM).prop_map(Event::Moves),
             1 => (1usize..16).prop_map(Event::Clients),
+            1 => proptest::option::of(0..STORM).prop_map(Event::Sessions),
         ]
     }
 
@@ -1460,6 +1480,8 @@ mod tests {
         latencies: [Duration; STORM],
         failing: [Option<Failure>; STORM],
         clients: usize,
+        sessions: Option<usize>,
+        asked: u32,
         /// When each request ends, at which member, which pick it was, and when it was sent.
         running: Vec<(Instant, usize, Arc<Load>, Pick, Instant)>,
         /// What each got, and its fair share of what came while it was well and had nothing to do.
@@ -1478,6 +1500,8 @@ mod tests {
                 latencies: [20 * MS; STORM],
                 failing: [None; STORM],
                 clients: 4,
+                sessions: None,
+                asked: 0,
                 running: Vec::new(),
                 served: [0.0; STORM],
                 due: [0.0; STORM],
@@ -1504,6 +1528,7 @@ mod tests {
                 Event::Weighs(member, weight) => self.weights[member] = weight,
                 Event::Moves(member) => self.here[member] = !self.here[member],
                 Event::Clients(clients) => self.clients = clients,
+                Event::Sessions(member) => self.sessions = member,
             }
             // Somebody is always there.
             self.here[0] |= self.here == [false; STORM];
@@ -1518,9 +1543,13 @@ mod tests {
         fn request(&mut self) {
             let route = Arc::clone(&self.table.routes[0]);
             let tried = Tried::default();
-            let ask = ask(&[], &tried, self.now);
+            self.asked += 1;
+            let sessions = self.sessions.filter(|_| self.asked.is_multiple_of(3));
+            let its = |m: &usize| Some(Self::number(&route.members[*m])) == sessions;
+            let own: Vec<_> = (0..route.members.len()).filter(its).collect();
+            let ask = ask(&own, &tried, self.now);
             let weights: f64 = route.members.iter().map(|m| m.weight).sum();
-            for member in &route.members {
+            for member in route.members.iter().filter(|_| own.is_empty()) {
                 let due = if self.is_well(member) { member.weight / weights } else { 0.0 };
                 self.due[Self::number(member)] += due;
             }

@@ -110,7 +110,7 @@ pub fn survey(route: &Route, ask: &Ask<'_>) -> Vec<Candidate> {
                 failure_rate: member.load.failure_rate(ask.now),
                 effective,
                 part: if fits(index) { share * effective / weights } else { 0.0 },
-                score: pool.score(member, clock, ask),
+                score: pool.score(member, clock, ask).value,
             });
         }
     }
