@@ -14,7 +14,7 @@ use gibbon::args::Cli;
 use gibbon::import::known::{self, Known};
 use gibbon::import::report::Verdict;
 use gibbon::metrics::Metrics;
-use gibbon::proxy::log::{AccessLog, Asked, Format, Line};
+use gibbon::proxy::log::{AccessLog, Asked, Format, Served};
 use gibbon::source::status::Reason;
 use gibbon::table::access::{Networks, parse_network};
 use kube::CustomResourceExt;
@@ -347,32 +347,31 @@ fn access_log(text: &mut String) {
 fn logged() -> String {
     let asked = Asked {
         client: [192, 0, 2, 7].into(),
-        method: "GET".to_owned(),
-        host: "www.site.com".to_owned(),
-        path: "/".to_owned(),
+        method: &http::Method::GET,
+        host: "www.site.com".into(),
+        path: "/",
         protocol: "HTTP/1.1",
         trace: None,
     };
-    let line = Line {
-        asked,
-        id: "a".to_owned(),
+    let served = Served {
+        status: Some(404),
+        grpc_status: None,
+        received: 0,
+        sent: 0,
+        duration: Duration::ZERO,
         balancer: None,
         member: None,
         address: None,
         attempts: 0,
         session: None,
-        status: Some(404),
-        grpc_status: None,
-        reason: None,
-        received: 0,
-        sent: 0,
         latency: None,
-        duration: Duration::ZERO,
+        reason: None,
         cut: false,
+        id: "a",
     };
     let (read, write) = std::os::unix::net::UnixStream::pair().unwrap();
     let (log, thread) = AccessLog::start(Format::Json, write).unwrap();
-    assert!(log.write(&line));
+    assert!(log.end(log.begin(&asked), &served));
     drop(log);
     thread.join().unwrap();
     std::io::read_to_string(read).unwrap()

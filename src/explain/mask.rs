@@ -91,10 +91,10 @@ pub fn field(name: &HeaderName, value: &HeaderValue) -> String {
         header::LOCATION | header::CONTENT_LOCATION | header::ORIGIN | header::REFERER => {
             shortened(&url(&text))
         }
-        header::HOST => authority(&text),
+        header::HOST => authority(&text).into_owned(),
         header::REFRESH => shortened(&refresh(&text)),
         _ if matches!(name.as_str(), "destination" | "uri") => shortened(&url(&text)),
-        _ if name == "x-forwarded-host" => authority(&text),
+        _ if name == "x-forwarded-host" => authority(&text).into_owned(),
         _ if HARMLESS.binary_search(&name.as_str()).is_ok() => shortened(&text),
         _ => HIDDEN.to_owned(),
     }
@@ -179,10 +179,11 @@ fn url(text: &str) -> String {
 
 /// Host and port, as far as they are not too long, without a user.
 #[must_use]
-pub fn authority(text: &str) -> String {
+pub fn authority(text: &str) -> Cow<'_, str> {
     match text.rsplit_once('@') {
-        Some((_, host)) => shortened(&format!("{HIDDEN}@{host}")),
-        None => shortened(text),
+        Some((_, host)) => shortened(&format!("{HIDDEN}@{host}")).into(),
+        None if text.len() <= LONGEST => text.into(),
+        None => shortened(text).into(),
     }
 }
 

@@ -130,7 +130,7 @@ impl Head {
             client,
             method: method.clone(),
             https,
-            authority: mask::authority(authority),
+            authority: mask::authority(authority).into_owned(),
             target: mask::target(target),
             fields: fields.collect(),
         }
@@ -380,7 +380,12 @@ impl Explanation {
         self.rewrite("request", "path", Some(mask::target(asked)), Some(mask::target(&target)));
         if !entry.preserve_host {
             let host = String::from_utf8_lossy(entry.host.as_bytes()).into_owned();
-            self.rewrite("request", "host", Some(mask::authority(authority)), Some(host));
+            self.rewrite(
+                "request",
+                "host",
+                Some(mask::authority(authority).into_owned()),
+                Some(host),
+            );
         }
         let edits = &route.rule.request_headers;
         for name in &edits.remove {

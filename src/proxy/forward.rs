@@ -22,7 +22,7 @@ use super::grpc;
 use super::headers::{self, Hop, Peer};
 use super::identity::Elsewhere;
 use super::io::Activity;
-use super::log::Asked;
+use super::log::{AccessLog, Asked, Begun};
 use super::tls::Seen;
 use super::upstream::{self, Reply};
 use super::visit::{Call, Visit};
@@ -73,8 +73,8 @@ pub async fn serve(
     let fields = Fields::of(request.headers());
     let new_traces = settings.new_traces;
     let id = trace::name(request.headers_mut(), fields, new_traces, &mut worker.rng.borrow_mut());
-    let asked = worker.shared.access_log.is_some().then(|| Box::new(asked(client.ip, &request)));
-    let mut visit = Visit::begin(Rc::clone(&worker), id, asked, connection.activity.request());
+    let line = worker.shared.access_log.as_ref().map(|log| begin(log, client.ip, &request));
+    let mut visit = Visit::begin(Rc::clone(&worker), id, line, connection.activity.request());
     let accept = request.headers().get(header::ACCEPT).cloned();
     let call = grpc::call(request.method(), request.headers()).cloned();
     if call.is_some() {
@@ -140,22 +140,24 @@ pub async fn serve(
     }
 }
 
-fn asked(client: IpAddr, request: &Request<Incoming>) -> Asked {
+/// Begins the request's line in the log.
+fn begin(log: &AccessLog, client: IpAddr, request: &Request<Incoming>) -> Begun {
     let uri = request.uri();
     let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
     let host = uri.authority().map_or(host.unwrap_or_default(), |a| a.as_str().as_bytes());
-    Asked {
+    let host = String::from_utf8_lossy(host);
+    log.begin(&Asked {
         client,
-        method: request.method().to_string(),
-        host: mask::authority(&String::from_utf8_lossy(host)),
-        path: uri.path_and_query().map_or("", PathAndQuery::as_str).to_owned(),
+        method: request.method(),
+        host: mask::authority(&host),
+        path: uri.path_and_query().map_or("", PathAndQuery::as_str),
         protocol: match request.version() {
             Version::HTTP_10 => "HTTP/1.0",
             Version::HTTP_2 => "HTTP/2.0",
             _ => "HTTP/1.1",
         },
-        trace: trace::trace_id(request.headers()).map(Into::into),
-    }
+        trace: trace::trace_id(request.headers()),
+    })
 }
 
 fn own(

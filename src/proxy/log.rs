@@ -1,18 +1,35 @@
 //! The access log: one line a request, written by a thread of its own.
+//!
+//! A request's line is made where the request is served, its first part when the head is still there.
+//! Lines wait together, and the thread takes all of them at once, a few times a second: to be woken for
+//! each, and to write each by itself, would cost more than half of what a small request does.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use http::Method;
 use jiff::Timestamp;
-use serde_json::json;
+use serde::{Serialize, Serializer};
 
-/// Lines that may wait for a slow reader of the log before some are dropped and counted.
-const WAITING: usize = 16_384;
+use crate::table::RuleId;
+
+/// Bytes that may wait for a slow reader of the log before lines are dropped and counted.
+const WAITING: usize = 4 << 20;
+
+/// How long the first line waits for others,
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// if there are not so many bytes of them before: what is written is then still in the processor's cache.
+const ENOUGH: usize = 32 << 10;
+
+/// What most lines take.
+const LINE: usize = 320;
 
 /// How a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,141 +41,275 @@ pub enum Format {
 }
 
 /// What is known of a request before it is served.
-#[derive(Clone, Debug)]
-pub struct Asked {
+#[derive(Clone, Debug, Serialize)]
+pub struct Asked<'a> {
     /// The client's address.
     pub client: IpAddr,
     /// The method.
-    pub method: String,
+    #[serde(serialize_with = "method")]
+    pub method: &'a Method,
     /// Host and port as the client wrote them.
-    pub host: String,
+    pub host: Cow<'a, str>,
     /// Path and query as the client wrote them.
-    pub path: String,
+    pub path: &'a str,
     /// `HTTP/1.1` and the like.
     pub protocol: &'static str,
     /// The trace that the request belongs to.
-    pub trace: Option<Box<str>>,
+    #[serde(skip)]
+    pub trace: Option<&'a str>,
 }
 
-/// One request, served.
+/// What came of it.
 #[derive(Clone, Debug)]
-pub struct Line {
-    /// What was asked.
-    pub asked: Asked,
-    /// What the request is called.
-    pub id: String,
+pub struct Served<'a> {
+    /// The status sent; none if the client went away first.
+    pub status: Option<u16>,
+    /// The status of gRPC, if it was a call.
+    pub grpc_status: Option<u8>,
+    /// Body bytes from the client.
+    pub received: u64,
+    /// Body bytes to the client.
+    pub sent: u64,
+    /// From the request's head to the end of the response.
+    pub duration: Duration,
     /// The rule that served it, `namespace/name`.
-    pub balancer: Option<String>,
+    pub balancer: Option<&'a RuleId>,
     /// The member that served it, or was asked last.
-    pub member: Option<Arc<str>>,
+    pub member: Option<&'a str>,
     /// That member's address.
     pub address: Option<SocketAddr>,
     /// Attempts at members.
     pub attempts: usize,
     /// How the session fared.
     pub session: Option<&'static str>,
-    /// The status sent; none if the client went away first.
-    pub status: Option<u16>,
-    /// The status of gRPC, if it was a call.
-    pub grpc_status: Option<u8>,
-    /// Why Gibbon answered itself.
-    pub reason: Option<&'static str>,
-    /// Body bytes from the client.
-    pub received: u64,
-    /// Body bytes to the client.
-    pub sent: u64,
     /// From the member's being asked to its response head.
     pub latency: Option<Duration>,
-    /// From the request's head to the end of the response.
-    pub duration: Duration,
+    /// Why Gibbon answered itself.
+    pub reason: Option<&'static str>,
     /// The response was cut off.
     pub cut: bool,
+    /// What the request is called.
+    pub id: &'a str,
 }
 
-impl Line {
-    fn text(&self, at: Timestamp) -> String {
-        let mut line = format!(
-            "{at:.3} {} \"{} {}{} {}\" {} {} {}",
-            self.asked.client,
-            self.asked.method,
-            quoted(&self.asked.host),
-            quoted(&self.asked.path),
-            self.asked.protocol,
-            self.status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
-            self.sent,
-            millis(self.duration),
-        );
-        let dash = || "-".to_owned();
-        // Writing to a String cannot fail.
-        let _ = write!(
-            line,
-            " {} {} {} attempts={} session={} latency={} id={}",
-            self.balancer.as_deref().unwrap_or("-"),
-            self.member.as_deref().unwrap_or("-"),
-            self.address.map_or_else(dash, |address| address.to_string()),
-            self.attempts,
-            self.session.unwrap_or("-"),
-            self.latency.map_or_else(dash, millis),
-            self.id,
-        );
-        if let Some(trace) = &self.asked.trace {
-            let _ = write!(line, " trace={trace}");
+fn method<S: Serializer>(method: &Method, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(method.as_str())
+}
+
+/// The first part of a line.
+#[derive(Debug)]
+pub struct Begun {
+    text: String,
+    trace: Option<Box<str>>,
+}
+
+// Writing to a String cannot fail.
+impl Begun {
+    fn text(asked: &Asked<'_>) -> Self {
+        let mut text = String::with_capacity(LINE);
+        let _ = write!(text, "{} \"{} ", asked.client, asked.method);
+        quoted(&mut text, &asked.host);
+        quoted(&mut text, asked.path);
+        text.extend([" ", asked.protocol, "\""]);
+        Self { text, trace: asked.trace.map(Into::into) }
+    }
+
+    fn json(asked: &Asked<'_>) -> Self {
+        let text = object(Vec::with_capacity(LINE), asked);
+        Self { text, trace: asked.trace.map(Into::into) }
+    }
+
+    fn end_text(self, served: &Served<'_>) -> String {
+        let mut line = self.text;
+        match served.status {
+            Some(status) => number(&mut line, " ", status),
+            None => line.push_str(" -"),
         }
-        if let Some(status) = self.grpc_status {
-            let _ = write!(line, " grpc-status={status}");
+        number(&mut line, " ", served.sent);
+        millis(&mut line, " ", served.duration);
+        match served.balancer {
+            Some(rule) => line.extend([" ", &rule.namespace, "/", &rule.name]),
+            None => line.push_str(" -"),
         }
-        if let Some(reason) = self.reason {
-            let _ = write!(line, " reason={reason}");
+        line.extend([" ", served.member.unwrap_or("-")]);
+        match served.address {
+            Some(address) => _ = write!(line, " {address}"),
+            None => line.push_str(" -"),
         }
-        if self.cut {
+        number(&mut line, " attempts=", served.attempts);
+        line.extend([" session=", served.session.unwrap_or("-")]);
+        match served.latency {
+            Some(latency) => millis(&mut line, " latency=", latency),
+            None => line.push_str(" latency=-"),
+        }
+        line.extend([" id=", served.id]);
+        if let Some(trace) = &self.trace {
+            line.extend([" trace=", trace]);
+        }
+        if let Some(status) = served.grpc_status {
+            number(&mut line, " grpc-status=", status);
+        }
+        if let Some(reason) = served.reason {
+            line.extend([" reason=", reason]);
+        }
+        if served.cut {
             line.push_str(" cut");
         }
         line.push('\n');
         line
     }
 
-    fn json(&self, at: Timestamp) -> String {
-        let line = json!({
-            "time": format!("{at:.3}"),
-            "client": self.asked.client.to_string(),
-            "method": self.asked.method,
-            "host": self.asked.host,
-            "path": self.asked.path,
-            "protocol": self.asked.protocol,
-            "status": self.status,
-            "grpcStatus": self.grpc_status,
-            "received": self.received,
-            "sent": self.sent,
-            "duration": self.duration.as_secs_f64(),
-            "balancer": self.balancer,
-            "member": self.member.as_deref(),
-            "address": self.address,
-            "attempts": self.attempts,
-            "session": self.session,
-            "latency": self.latency.map(|latency| latency.as_secs_f64()),
-            "reason": self.reason,
-            "cut": self.cut,
-            "id": self.id,
-            "trace": self.asked.trace.as_deref(),
-        });
-        format!("{line}\n")
+    fn end_json(self, served: &Served<'_>) -> String {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Rest<'a> {
+            status: Option<u16>,
+            grpc_status: Option<u8>,
+            received: u64,
+            sent: u64,
+            duration: f64,
+            balancer: Option<Rule<'a>>,
+            member: Option<&'a str>,
+            address: Option<SocketAddr>,
+            attempts: usize,
+            session: Option<&'static str>,
+            latency: Option<f64>,
+            reason: Option<&'static str>,
+            cut: bool,
+            id: &'a str,
+            trace: Option<&'a str>,
+        }
+        let rest = Rest {
+            status: served.status,
+            grpc_status: served.grpc_status,
+            received: served.received,
+            sent: served.sent,
+            duration: served.duration.as_secs_f64(),
+            balancer: served.balancer.map(Rule),
+            member: served.member,
+            address: served.address,
+            attempts: served.attempts,
+            session: served.session,
+            latency: served.latency.map(|latency| latency.as_secs_f64()),
+            reason: served.reason,
+            cut: served.cut,
+            id: served.id,
+            trace: self.trace.as_deref(),
+        };
+        let mut line = self.text;
+        // Two objects become one.
+        line.pop();
+        line.push(',');
+        let begins = line.len();
+        let mut line = object(line.into_bytes(), &rest);
+        line.remove(begins);
+        line.push('\n');
+        line
     }
 }
 
-fn millis(duration: Duration) -> String {
-    format!("{:.3}ms", duration.as_secs_f64() * 1e3)
+struct Rule<'a>(&'a RuleId);
+
+impl Serialize for Rule<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self.0)
+    }
+}
+
+/// Appends a JSON object.
+fn object(mut to: Vec<u8>, value: &impl Serialize) -> String {
+    serde_json::to_writer(&mut to, value).expect("strings and numbers, written to memory");
+    String::from_utf8(to).expect("JSON is UTF-8")
+}
+
+/// Milliseconds with three places, the last of which is not rounded.
+fn millis(line: &mut String, before: &str, duration: Duration) {
+    let micros = duration.as_micros();
+    number(line, before, micros / 1000);
+    // The first digit keeps the zeros of the others.
+    let places = line.len();
+    number(line, "", 1000 + micros % 1000);
+    line.replace_range(places..=places, ".");
+    line.push_str("ms");
+}
+
+fn number(line: &mut String, before: &str, number: impl itoa::Integer) {
+    line.extend([before, itoa::Buffer::new().format(number)]);
 }
 
 /// Leaves nothing that could end the quoted part of a line, or look like another field.
-fn quoted(text: &str) -> String {
-    text.replace('"', "%22").replace(|c: char| c.is_whitespace() || c.is_control(), "%20")
+fn quoted(line: &mut String, text: &str) {
+    if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
+        return line.push_str(text);
+    }
+    for char in text.chars() {
+        match char {
+            '"' => line.push_str("%22"),
+            char if char.is_whitespace() || char.is_control() => line.push_str("%20"),
+            char => line.push(char),
+        }
+    }
+}
+
+thread_local! {
+    /// The second that was written last, as text without its fraction.
+    static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+}
+
+/// Writes a time to the millisecond, in RFC 3339.
+fn time(to: &mut Vec<u8>, at: Timestamp) {
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != at.as_second() {
+            *second = at.as_second();
+            text.clear();
+            let _ = write!(text, "{at:.0}");
+            text.pop();
+        }
+        to.extend_from_slice(text.as_bytes());
+    });
+    let places = to.len();
+    // The first digit keeps the zeros of the others.
+    let millis = 1000 + at.subsec_millisecond();
+    to.extend_from_slice(itoa::Buffer::new().format(millis).as_bytes());
+    to[places] = b'.';
+    to.push(b'Z');
 }
 
 /// Where lines go.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     format: Format,
-    lines: SyncSender<String>,
+    sender: Arc<Sender>,
+}
+
+/// Ends the thread when it is dropped.
+#[derive(Debug)]
+struct Sender(Arc<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// The first line has come, or enough of them, or the end.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    ended: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_one();
+    }
 }
 
 impl AccessLog {
@@ -169,103 +320,217 @@ impl AccessLog {
     pub fn start(
         format: Format,
         out: impl Write + Send + 'static,
-    ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (lines, waiting) = sync_channel(WAITING);
+    ) -> io::Result<(Self, JoinHandle<()>)> {
+        let queue = Arc::<Queue>::default();
+        let sender = Arc::new(Sender(Arc::clone(&queue)));
         let thread = std::thread::Builder::new().name("access-log".into());
-        let thread = thread.spawn(move || write_all(&waiting, out))?;
-        Ok((Self { format, lines }, thread))
+        let thread = thread.spawn(move || write_all(&queue, out))?;
+        Ok((Self { format, sender }, thread))
+    }
+
+    /// Begins a line, while what was asked is still there.
+    #[must_use]
+    pub fn begin(&self, asked: &Asked<'_>) -> Begun {
+        match self.format {
+            Format::Text => Begun::text(asked),
+            Format::Json => Begun::json(asked),
+        }
     }
 
     /// Writes a line; false if it had to be dropped.
     #[must_use]
-    pub fn write(&self, line: &Line) -> bool {
-        let now = Timestamp::now();
-        let text = match self.format {
-            Format::Text => line.text(now),
-            Format::Json => line.json(now),
+    pub fn end(&self, begun: Begun, served: &Served<'_>) -> bool {
+        let line = match self.format {
+            Format::Text => begun.end_text(served),
+            Format::Json => begun.end_json(served),
         };
-        self.lines.try_send(text).is_ok()
+        let queue = &self.sender.0;
+        let mut waiting = queue.lock();
+        if waiting.lines.len() + line.len() > WAITING {
+            return false;
+        }
+        let before = waiting.lines.len();
+        // Taken under the lock, so that lines are in order.
+        let now = Timestamp::now();
+        match self.format {
+            Format::Text => {
+                time(&mut waiting.lines, now);
+                waiting.lines.push(b' ');
+                waiting.lines.extend_from_slice(line.as_bytes());
+            }
+            Format::Json => {
+                waiting.lines.extend_from_slice(b"{\"time\":\"");
+                time(&mut waiting.lines, now);
+                waiting.lines.extend_from_slice(b"\",");
+                waiting.lines.extend_from_slice(&line.as_bytes()[1..]);
+            }
+        }
+        let after = waiting.lines.len();
+        drop(waiting);
+        if before == 0 || (before < ENOUGH && after >= ENOUGH) {
+            queue.changed.notify_one();
+        }
+        true
     }
 }
 
-/// Writes what waits, and flushes when nothing does.
-fn write_all(waiting: &Receiver<String>, out: impl Write) {
-    let mut out = std::io::BufWriter::with_capacity(1 << 16, out);
-    while let Ok(line) = waiting.recv() {
-        // A log that cannot be written must not stop the service.
-        let _ = out.write_all(line.as_bytes());
-        while let Ok(line) = waiting.try_recv() {
-            let _ = out.write_all(line.as_bytes());
+/// Writes what waits, until the end.
+fn write_all(queue: &Queue, mut out: impl Write) {
+    let mut lines = Vec::new();
+    loop {
+        let waiting = queue.lock();
+        let nothing = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.ended;
+        let waiting = queue.changed.wait_while(waiting, nothing);
+        let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        let goes_on = |waiting: &mut Waiting| waiting.lines.len() < ENOUGH && !waiting.ended;
+        let paused = queue.changed.wait_timeout_while(waiting, PAUSE, goes_on);
+        let (mut waiting, _) = paused.unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut lines, &mut waiting.lines);
+        let ended = waiting.ended && lines.is_empty();
+        drop(waiting);
+        if ended {
+            return;
         }
-        let _ = out.flush();
+        // A log that cannot be written must not stop the service.
+        let _ = out.write_all(&lines).and_then(|()| out.flush());
+        lines.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
-    fn line() -> Line {
-        Line {
-            asked: Asked {
-                client: IpAddr::from([203, 0, 113, 9]),
-                method: "GET".into(),
-                host: "www.site.com".into(),
-                path: "/a\"b".into(),
-                protocol: "HTTP/1.1",
-                trace: Some("0af7".into()),
-            },
-            id: "4bf9".into(),
-            balancer: Some("site/app".into()),
-            member: Some("app1".into()),
+    use serde_json::json;
+
+    const ASKED: Asked<'_> = Asked {
+        client: IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9)),
+        method: &Method::GET,
+        host: Cow::Borrowed("www.site.com"),
+        path: "/a\"b\u{a0}\u{e9}",
+        protocol: "HTTP/1.1",
+        trace: Some("0af7"),
+    };
+
+    fn served(balancer: &RuleId) -> Served<'_> {
+        Served {
+            status: Some(200),
+            grpc_status: Some(14),
+            received: 0,
+            sent: 12,
+            duration: Duration::from_micros(1_007_050),
+            balancer: Some(balancer),
+            member: Some("app1"),
             address: Some(SocketAddr::from(([127, 0, 0, 1], 8081))),
             attempts: 2,
             session: Some("failover"),
-            status: Some(200),
-            grpc_status: Some(14),
-            reason: None,
-            received: 0,
-            sent: 12,
             latency: Some(Duration::from_millis(5)),
-            duration: Duration::from_millis(7),
+            reason: None,
             cut: false,
+            id: "4bf9",
         }
+    }
+
+    fn rule() -> RuleId {
+        RuleId { namespace: "site".into(), name: "app".into() }
+    }
+
+    /// What is written of a line.
+    fn written(format: Format, served: &Served<'_>) -> String {
+        let (read, write) = UnixStream::pair().unwrap();
+        let (log, thread) = AccessLog::start(format, write).unwrap();
+        assert!(log.end(log.begin(&ASKED), served));
+        drop(log);
+        thread.join().unwrap();
+        io::read_to_string(read).unwrap()
     }
 
     #[test]
     fn a_text_line_cannot_be_forged_by_a_quote_in_the_path() {
-        let text = line().text(Timestamp::UNIX_EPOCH);
-        assert!(text.contains("\"GET www.site.com/a%22b HTTP/1.1\" 200 12 7.000ms"), "{text}");
-        assert!(
-            text.contains("site/app app1 127.0.0.1:8081 attempts=2 session=failover"),
-            "{text}"
+        let text = written(Format::Text, &served(&rule()));
+        let (at, text) = text.split_once(' ').unwrap();
+        assert!(Timestamp::now().duration_since(at.parse().unwrap()).as_secs() < 60, "{at}");
+        assert_eq!(
+            text,
+            "203.0.113.9 \"GET www.site.com/a%22b%20\u{e9} HTTP/1.1\" 200 12 1007.050ms \
+             site/app app1 127.0.0.1:8081 attempts=2 session=failover latency=5.000ms \
+             id=4bf9 trace=0af7 grpc-status=14\n"
         );
-        assert!(text.ends_with(" latency=5.000ms id=4bf9 trace=0af7 grpc-status=14\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_known_is_a_dash() {
+        let rule = rule();
+        let own = Served {
+            status: None,
+            grpc_status: None,
+            balancer: None,
+            member: None,
+            address: None,
+            session: None,
+            latency: None,
+            reason: Some("deadline"),
+            cut: true,
+            ..served(&rule)
+        };
+        let text = written(Format::Text, &own);
+        let (_, text) = text.split_once("HTTP/1.1\" ").unwrap();
+        assert_eq!(
+            text,
+            "- 12 1007.050ms - - - attempts=2 session=- latency=- id=4bf9 trace=0af7 \
+             reason=deadline cut\n"
+        );
     }
 
     #[test]
     fn a_json_line_has_the_member_and_the_times() {
-        let text = line().json(Timestamp::UNIX_EPOCH);
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let text = written(Format::Json, &served(&rule()));
+        let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let time = value["time"].take();
+        assert!(time.as_str().unwrap().parse::<Timestamp>().is_ok(), "{time}");
         assert_eq!(
-            (&value["member"], &value["address"]),
-            (&json!("app1"), &json!("127.0.0.1:8081"))
+            value,
+            json!({
+                "time": null, "client": "203.0.113.9", "method": "GET", "host": "www.site.com",
+                "path": "/a\"b\u{a0}\u{e9}", "protocol": "HTTP/1.1", "status": 200,
+                "grpcStatus": 14, "received": 0, "sent": 12, "duration": 1.00705,
+                "balancer": "site/app", "member": "app1", "address": "127.0.0.1:8081",
+                "attempts": 2, "session": "failover", "latency": 0.005, "reason": null,
+                "cut": false, "id": "4bf9", "trace": "0af7",
+            })
         );
-        assert_eq!(value["latency"], 0.005);
-        assert_eq!((&value["attempts"], &value["grpcStatus"]), (&json!(2), &json!(14)));
-        assert_eq!((&value["id"], &value["trace"]), (&json!("4bf9"), &json!("0af7")));
     }
 
     #[test]
-    fn lines_reach_the_writer_in_order() {
-        let (read, write) = std::os::unix::net::UnixStream::pair().unwrap();
+    fn times_are_told_to_the_millisecond() {
+        for (at, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1, "1970-01-01T00:00:00.001Z"),
+            (999, "1970-01-01T00:00:00.999Z"),
+            (1_795_000_000_050, "2026-11-18T11:06:40.050Z"),
+            (1_795_000_000_007, "2026-11-18T11:06:40.007Z"),
+        ] {
+            let mut written = Vec::new();
+            time(&mut written, Timestamp::from_millisecond(at).unwrap());
+            assert_eq!(String::from_utf8(written).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn lines_reach_the_writer_in_order_and_whole_and_some_are_dropped_where_nobody_reads() {
+        let (read, write) = UnixStream::pair().unwrap();
         let (log, thread) = AccessLog::start(Format::Text, write).unwrap();
-        assert!(log.write(&line()));
-        assert!(log.write(&Line { status: None, ..line() }));
+        let rule = rule();
+        let mut kept = 0;
+        while log.end(log.begin(&ASKED), &Served { received: 0, sent: kept, ..served(&rule) }) {
+            kept += 1;
+        }
         drop(log);
+        let text = io::read_to_string(read).unwrap();
         thread.join().unwrap();
-        let text = std::io::read_to_string(read).unwrap();
-        assert_eq!(text.lines().count(), 2);
-        assert!(text.lines().nth(1).unwrap().contains("\" - 12"), "{text}");
+        let sent: Vec<u64> =
+            text.lines().map(|line| line.split(' ').nth(6).unwrap().parse().unwrap()).collect();
+        assert!(kept > 1000 && sent.iter().copied().eq(0..kept), "{kept} {}", sent.len());
     }
 }

@@ -56,7 +56,7 @@ use forward::Connection;
 use handshakes::Handshakes;
 use headers::Peer;
 use io::{Activity, Client, ClientStream, Patience};
-use log::{AccessLog, Line};
+use log::{AccessLog, Begun, Served};
 use trace::NewTraces;
 use upstream::Pool;
 
@@ -168,9 +168,9 @@ impl Shared {
         self.began.elapsed().as_secs()
     }
 
-    fn log(&self, line: &Line) {
+    fn log(&self, line: Begun, served: &Served<'_>) {
         if let Some(log) = &self.access_log
-            && !log.write(line)
+            && !log.end(line, served)
         {
             self.metrics.log_dropped.inc();
         }

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use super::Worker;
 use super::body::{DownloadError, Upload, Watch};
 use super::io;
-use super::log::{Asked, Line};
+use super::log::{Begun, Served};
 use super::upstream::Connection;
 use super::{explain, grpc};
 use crate::explain::{Answer, Because, Explanation};
@@ -146,7 +146,8 @@ pub struct Call {
 pub struct Visit {
     pub(super) worker: Rc<Worker>,
     begun: Instant,
-    asked: Option<Box<Asked>>,
+    /// The first part of its line in the log, if there is one.
+    line: Option<Begun>,
     /// What the request is called.
     pub id: HeaderValue,
     /// The rule that serves it.
@@ -188,18 +189,18 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Begins now; `asked` only if there is a log.
+    /// Begins now; `line` only if there is a log.
     #[must_use]
     pub fn begin(
         worker: Rc<Worker>,
         id: HeaderValue,
-        asked: Option<Box<Asked>>,
+        line: Option<Begun>,
         busy: io::Request,
     ) -> Box<Self> {
         Box::new(Self {
             worker,
             begun: Instant::now(),
-            asked,
+            line,
             id,
             route: None,
             pick: None,
@@ -362,24 +363,23 @@ impl Visit {
         }
     }
 
-    fn line(&mut self, asked: Asked, duration: Duration) -> Line {
+    fn served(&self, duration: Duration) -> Served<'_> {
         let member = self.member();
-        Line {
-            asked,
-            id: self.id.to_str().unwrap_or_default().to_owned(),
-            balancer: self.route.as_ref().map(|route| route.rule.id.to_string()),
-            member: member.map(|member| Arc::clone(&member.name)),
+        Served {
+            status: self.status.map(|status| status.as_u16()),
+            grpc_status: self.grpc_status,
+            received: self.upload.as_ref().map_or(0, Upload::bytes),
+            sent: self.sent,
+            duration,
+            balancer: self.route.as_ref().map(|route| &route.rule.id),
+            member: member.map(|member| &*member.name),
             address: member.map(|member| member.address),
             attempts: self.attempts,
             session: self.session.map(Session::label),
-            status: self.status.map(|status| status.as_u16()),
-            grpc_status: self.grpc_status,
-            reason: self.reason,
-            received: self.upload.as_ref().map_or(0, Upload::bytes),
-            sent: self.sent,
             latency: self.latency,
-            duration,
+            reason: self.reason,
             cut: !self.complete && self.status.is_some(),
+            id: self.id.to_str().unwrap_or_default(),
         }
     }
 }
@@ -447,9 +447,8 @@ impl Drop for Visit {
         if let Some(explanation) = self.explanation.take() {
             explain::keep(self, *explanation, duration);
         }
-        if let Some(asked) = self.asked.take() {
-            let line = self.line(*asked, duration);
-            self.worker.shared.log(&line);
+        if let Some(line) = self.line.take() {
+            self.worker.shared.log(line, &self.served(duration));
         }
     }
 }
