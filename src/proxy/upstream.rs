@@ -40,8 +40,9 @@ const IDLE_MOST: Duration = Duration::from_secs(60);
 /// How much earlier than a member says Gibbon stops using a connection.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
 /// A connection that was in use just now is used again without a look at what has come of it, if the
-/// request can be sent again should the member have closed it: what has come of it before the worker's
-/// last turn is known anyway, and no member closes or reminds so soon.
+/// request can be sent again should the member have closed it. What came up to the worker's last turn is
+/// known anyway; stale bytes or an end that come after that race with the look as well, and no member
+/// closes or reminds so soon after its answer.
 const JUST_NOW: Duration = Duration::from_millis(500);
 /// Idle connections kept to one member by one worker.
 const IDLE_PER_MEMBER: usize = 64;
