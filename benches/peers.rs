@@ -3,7 +3,8 @@
 //! `cargo bench --bench peers` installs the proxies and writes its section of `docs/benchmarks.md`;
 //! `-- --rounds 3 --dry` is quicker and vaguer. It needs two cores: one is the proxies', one has all
 //! clients and members. Each window of a proxy stands between two of nginx, and only its ratio to those
-//! two counts, as the machine's speed changes.
+//! two counts, as the machine's speed changes. `GIBBON_BESIDE=PROGRAM` compares another build of Gibbon
+//! too, to tell what a change costs: `-- --only gibbon --part closed`.
 
 #[path = "peers/certificate.rs"]
 mod certificate;
@@ -37,7 +38,7 @@ use isolation::Inside;
 use load::Shape;
 use measure::{Compared, Contender, Cores, Pace, compare};
 use memory::Memory;
-use proxies::{Peer, Setup, install};
+use proxies::{BESIDE, Peer, Setup, install};
 
 const SMALL: Shape = Shape { name: "128 B", upload: 0, download: 128 };
 const USUAL: Shape = Shape { name: "1 KiB", upload: 0, download: 1024 };
@@ -47,8 +48,9 @@ const LARGE: Shape = Shape { name: "1 MiB", upload: 0, download: 1024 * 1024 };
 const TLS: Shape = Shape { name: "TLS, 1 KiB", upload: 0, download: 1024 };
 
 /// Compared with nginx, which comes in between.
-const PEERS: [Peer; 7] = [
+const PEERS: [Peer; 8] = [
     Peer::Gibbon,
+    Peer::GibbonBeside,
     Peer::HaproxyLeastConn,
     Peer::ApacheByBusyness,
     Peer::Pingora,
@@ -85,9 +87,11 @@ impl Options {
 
     /// The proxies that are there and wanted, but for nginx itself.
     fn peers(&self, missing: &[&str]) -> Vec<Peer> {
+        let beside = std::env::var_os(BESIDE).is_some();
         let is_named = |peer: &Peer, name: &str| peer.label().to_lowercase().starts_with(name);
         let wanted = |peer: &Peer| {
             !missing.iter().any(|name| is_named(peer, name))
+                && (*peer != Peer::GibbonBeside || beside)
                 && (self.only.is_empty() || self.only.iter().any(|name| is_named(peer, name)))
         };
         PEERS.into_iter().filter(wanted).collect()
@@ -155,7 +159,8 @@ fn run(inside: &Inside, options: &Options) -> Result<()> {
     let results = measure_all(options, &missing)?;
     let text = report::text(&versions, &missing, &results, options.rounds)?;
     println!("{text}");
-    let all = options.part.is_empty() && options.only.is_empty();
+    let beside = std::env::var_os(BESIDE).is_some();
+    let all = options.part.is_empty() && options.only.is_empty() && !beside;
     if all && !options.dry { document::write("peers", &text) } else { Ok(()) }
 }
 

@@ -245,9 +245,11 @@ fn taken_by(clients: u32, streams: u32, of: &str) -> f64 {
     raise_file_limit();
     let authority = Authority::new();
     let app = Member::new(ok("x"));
+    // Thousands of connections to one member take their time where others want the processor too.
+    let patience = "timeouts: {connect: 20s, response: 20s}";
     let yaml = join(&[
         site(&authority, app.address),
-        support::named("big", "/", &[of.to_owned()], "").replace(HOST, "big.site.com"),
+        support::named("big", "/", &[of.to_owned()], patience).replace(HOST, "big.site.com"),
     ]);
     let gibbon = Process::start(&format!("slow-{clients}-{streams}"), &yaml);
     gibbon.latency(&authority);

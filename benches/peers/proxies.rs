@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use install::find;
 use port::free;
 
@@ -18,6 +18,8 @@ pub mod install;
 #[path = "../../tests/support/port.rs"]
 mod port;
 
+/// The variable that names another build of Gibbon, to be compared too.
+pub const BESIDE: &str = "GIBBON_BESIDE";
 /// How long one may take to end when it is asked to.
 const END: Duration = Duration::from_secs(5);
 
@@ -35,6 +37,8 @@ pub enum Peer {
     Envoy,
     Caddy,
     Gibbon,
+    /// Another build of it: the program that [`BESIDE`] names.
+    GibbonBeside,
 }
 
 /// How one is set up beside what is ordinary.
@@ -90,7 +94,12 @@ impl Peer {
             Self::Envoy => "Envoy",
             Self::Caddy => "Caddy",
             Self::Gibbon => "Gibbon",
+            Self::GibbonBeside => "Gibbon beside",
         }
+    }
+
+    const fn is_gibbon(self) -> bool {
+        matches!(self, Self::Gibbon | Self::GibbonBeside)
     }
 
     /// Starts it before these members.
@@ -106,7 +115,11 @@ impl Peer {
             Self::Pingora => pingora(&place)?,
             Self::Envoy => envoy(&place)?,
             Self::Caddy => caddy(&place)?,
-            Self::Gibbon => gibbon(&place)?,
+            Self::Gibbon => gibbon(env!("CARGO_BIN_EXE_gibbon").as_ref(), &place)?,
+            Self::GibbonBeside => {
+                let program = std::env::var_os(BESIDE).with_context(|| format!("no {BESIDE}"))?;
+                gibbon(program.as_ref(), &place)?
+            }
         };
         let log = fs::File::create(folder.join("log"))?;
         let output = fs::File::create(folder.join("access"))?;
@@ -115,7 +128,7 @@ impl Peer {
         let mut running = Running { child, address: place.address };
         let began = Instant::now();
         while TcpStream::connect(place.address).is_err()
-            || (self == Self::Gibbon && !is_ready(place.admin))
+            || (self.is_gibbon() && !is_ready(place.admin))
         {
             let ended = running.child.try_wait()?;
             if ended.is_some() || began.elapsed() > Duration::from_secs(10) {
@@ -346,7 +359,7 @@ fn caddy(place: &Place<'_>) -> Result<Command> {
     Ok(caddy)
 }
 
-fn gibbon(place: &Place<'_>) -> Result<Command> {
+fn gibbon(program: &Path, place: &Place<'_>) -> Result<Command> {
     let Place { address, admin, members, folder, setup } = place;
     let entries = each(members, |number, member| {
         format!("  - {{name: m{number}, url: 'http://{member}/', route: app{number}}}")
@@ -383,8 +396,11 @@ fn gibbon(place: &Place<'_>) -> Result<Command> {
         );
     }
     fs::write(rules.join("site.yaml"), text)?;
-    let mut gibbon = Command::new(env!("CARGO_BIN_EXE_gibbon"));
-    gibbon.args(["serve", "--workers", &setup.threads.to_string()]);
+    let mut gibbon = Command::new(program);
+    gibbon.args(["serve", "--workers", &setup.threads.to_string(), "--shutdown-delay", "0s"]);
+    if let Some(file) = std::env::var_os("GIBBON_PROFILE") {
+        gibbon.env("LLVM_PROFILE_FILE", file);
+    }
     gibbon.args(["--admin", &admin.to_string()]);
     gibbon.args(["--access-log", if setup.logs { "text" } else { "off" }]);
     match setup.tls {
