@@ -5,22 +5,11 @@
 # That of rust-toolchain.toml; the build fails where they differ.
 ARG RUST=1.95.0
 
-# What the program does most, as an instrumented build of the builder's own architecture has counted it: the optimised build goes by that for
-# each architecture. (15 % less CPU a request.)
-FROM --platform=$BUILDPLATFORM docker.io/library/rust:${RUST}-slim-trixie AS profile
-ARG RUST
-# The components that rust-toolchain.toml asks for are for developers. This keeps rustup from fetching them.
-ENV RUSTUP_TOOLCHAIN=${RUST} CARGO_TERM_COLOR=never
-WORKDIR /src
-COPY . .
-RUN grep -qx "channel = \"$RUST\"" rust-toolchain.toml || { echo "ARG RUST=$RUST is not the channel of rust-toolchain.toml" >&2; exit 1; }
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,id=profile,target=/src/target \
-  cp "$(benches/profile-guided)" /gibbon.profdata
-
 # The compiler runs on the builder's own architecture: emulated, the optimised build would take hours.
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:${RUST}-slim-trixie AS build
 ARG RUST
 ARG TARGETARCH
+# The components that rust-toolchain.toml asks for are for developers. This keeps rustup from fetching them.
 ENV RUSTUP_TOOLCHAIN=${RUST} CARGO_TERM_COLOR=never
 WORKDIR /src
 
@@ -45,12 +34,19 @@ fi
 END
 
 COPY . .
-COPY --from=profile /gibbon.profdata /
+RUN grep -qx "channel = \"$RUST\"" rust-toolchain.toml || { echo "ARG RUST=$RUST is not the channel of rust-toolchain.toml" >&2; exit 1; }
+# For the builder's own architecture, the program is built for what an instrumented build of it has done most. For others no such build can
+# run here.
 RUN --mount=type=cache,target=/usr/local/cargo/registry <<'END'
 set -eu
 . /env
-RUSTFLAGS=-Cprofile-use=/gibbon.profdata cargo build --release --locked --bin gibbon
-install -D -m 0755 "target/$CARGO_BUILD_TARGET/release/gibbon" /out/gibbon
+if [ "$(dpkg --print-architecture)" = "$TARGETARCH" ]; then
+  program=$(env -u CARGO_BUILD_TARGET benches/profile-guided)
+else
+  cargo build --release --locked --bin gibbon
+  program=target/$CARGO_BUILD_TARGET/release/gibbon
+fi
+install -D -m 0755 "$program" /out/gibbon
 install -D -m 0644 LICENSE /out/usr/share/doc/gibbon/LICENSE
 END
 

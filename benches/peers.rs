@@ -72,6 +72,9 @@ struct Options {
     /// Only these proxies beside nginx, printed, by their names in lower case
     #[arg(long)]
     only: Vec<String>,
+    /// Only these shapes in a closed loop, printed, such as "1 KiB" or TLS
+    #[arg(long)]
+    shape: Vec<String>,
     /// Prints, and leaves the document as it is
     #[arg(long)]
     dry: bool,
@@ -83,6 +86,10 @@ struct Options {
 impl Options {
     fn wants(&self, part: &str) -> bool {
         self.part.is_empty() || self.part.iter().any(|wanted| wanted == part)
+    }
+
+    fn has(&self, shape: &Shape) -> bool {
+        self.shape.is_empty() || self.shape.iter().any(|wanted| shape.name.starts_with(wanted))
     }
 
     /// The proxies that are there and wanted, but for nginx itself.
@@ -160,7 +167,8 @@ fn run(inside: &Inside, options: &Options) -> Result<()> {
     let text = report::text(&versions, &missing, &results, options.rounds)?;
     println!("{text}");
     let beside = std::env::var_os(BESIDE).is_some();
-    let all = options.part.is_empty() && options.only.is_empty() && !beside;
+    let all =
+        options.part.is_empty() && options.only.is_empty() && options.shape.is_empty() && !beside;
     if all && !options.dry { document::write("peers", &text) } else { Ok(()) }
 }
 
@@ -176,12 +184,14 @@ fn measure_all(options: &Options, missing: &[&str]) -> Result<Results> {
     };
     let nginx = with(Peer::NginxLeastConn, SITE);
     if options.wants("closed") {
-        for shape in [SMALL, USUAL, MEDIUM, POST, LARGE] {
+        for shape in [SMALL, USUAL, MEDIUM, POST, LARGE].into_iter().filter(|s| options.has(s)) {
             let large = shape.download > USUAL.download;
             let others = all(large);
             let pace = Pace::Closed;
             results.closed.push(compare(&shape, nginx, &others, pace, Cores::Apart, rounds, None)?);
         }
+    }
+    if options.wants("closed") && options.has(&TLS) {
         let others: Vec<_> = peers
             .iter()
             .filter(|peer| !matches!(peer, Peer::Pingora | Peer::NginxLarge))

@@ -1,6 +1,6 @@
 //! What a profile-guided build learns from: the ordinary traffic of a site, on HTTP/1.1 and HTTP/2, with
-//! TLS and without, served by the program as `benches/profile-guided` builds it first. It measures
-//! nothing.
+//! TLS and without, served by the program that `benches/profile-guided` builds first and names in
+//! `GIBBON_BESIDE`. It measures nothing.
 
 #[path = "peers/certificate.rs"]
 #[allow(dead_code)]
@@ -41,7 +41,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-/// Clients at once, as many of HTTP/2 as of HTTP/1.1.
+/// Clients at once; with TLS, half of them speak HTTP/2.
 const CLIENTS: usize = 16;
 /// Requests of each on one connection, and connections of each.
 const REQUESTS: usize = 150;
@@ -253,7 +253,7 @@ fn start(members: &[SocketAddr], site: Option<&Site>, logs: bool) -> Result<Runn
     let folder = std::env::temp_dir().join(format!("gibbon-training-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let tls = site.map(|site| &site.files);
-    Peer::Gibbon.start(members, &folder, Setup { tls, logs, site: true, ..Setup::ORDINARY })
+    Peer::GibbonBeside.start(members, &folder, Setup { tls, logs, site: true, ..Setup::ORDINARY })
 }
 
 async fn train() -> Result<()> {

@@ -147,7 +147,7 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
         tracing::info!(%address, "serving clients");
     }
     tracing::info!(address = %app.admin, "serving admin pages");
-    app.run(stop(serve.shutdown_delay)).await?;
+    let ran = app.run(stop(serve.shutdown_delay)).await;
     if let Some(writer) = writer {
         // The last lines are written when the last worker has ended, if anybody reads them.
         let until = tokio::time::Instant::now() + LAST_LINES;
@@ -155,6 +155,7 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+    ran?;
     tracing::info!("ended");
     Ok(())
 }

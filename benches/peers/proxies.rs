@@ -162,7 +162,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         // The masters of nginx and Apache end their workers when they are asked to, not when they are
         // killed.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        // (The shell's own kill: not every system has a program of that name.)
+        let _ = Command::new("sh").arg("-c").arg(format!("kill {}", self.child.id())).status();
         let asked = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < END {
             std::thread::sleep(Duration::from_millis(10));
@@ -398,9 +399,6 @@ fn gibbon(program: &Path, place: &Place<'_>) -> Result<Command> {
     fs::write(rules.join("site.yaml"), text)?;
     let mut gibbon = Command::new(program);
     gibbon.args(["serve", "--workers", &setup.threads.to_string(), "--shutdown-delay", "0s"]);
-    if let Some(file) = std::env::var_os("GIBBON_PROFILE") {
-        gibbon.env("LLVM_PROFILE_FILE", file);
-    }
     gibbon.args(["--admin", &admin.to_string()]);
     gibbon.args(["--access-log", if setup.logs { "text" } else { "off" }]);
     match setup.tls {

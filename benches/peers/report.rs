@@ -79,6 +79,13 @@ fn introduction(versions: &[String], missing: &[&str], rounds: usize) -> Result<
         WINDOW.as_millis(),
         SHARE * 100.0
     );
+    let profiled = option_env!("RUSTFLAGS").is_some_and(|flags| flags.contains("profile-use"));
+    let gibbon = if profiled {
+        "as its image, by the profile that `benches/profile-guided` makes"
+    } else {
+        "without the profile that its image is built by; `benches/profile-guided cargo bench --bench peers` is with it"
+    };
+    let _ = writeln!(text, "* Gibbon: built {gibbon}.");
     for (name, configuration) in CONFIGURATIONS {
         let _ = writeln!(text, "* {name}: {configuration}.");
     }

@@ -1,13 +1,13 @@
 //! The access log: one line a request, written by a thread of its own.
 //!
 //! A request's line is made where the request is served, its first part when the head is still there.
-//! Lines wait together, and the thread takes all of them at once, a few times a second: to be woken for
-//! each, and to write each by itself, would cost more than half of what a small request does.
+//! Lines wait together, and the thread takes all of them at once: to be woken for each, and to write each
+//! by itself, would cost more than half of what a small request does.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -22,7 +22,7 @@ use crate::table::RuleId;
 /// Bytes that may wait for a slow reader of the log before lines are dropped and counted.
 const WAITING: usize = 4 << 20;
 
-/// How long the first line waits for others,
+/// How long the first line waits for others, and what could not be written until it is tried again,
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// if there are not so many bytes of them before: what is written is then still in the processor's cache.
@@ -391,16 +391,41 @@ fn write_all(queue: &Queue, mut out: impl Write) {
         if ended {
             return;
         }
-        // A log that cannot be written must not stop the service.
-        let _ = out.write_all(&lines).and_then(|()| out.flush());
+        write_lines(queue, &mut out, &lines);
         lines.clear();
+        // What waited while nobody read is not kept for good.
+        lines.shrink_to(2 * ENOUGH);
     }
+}
+
+/// Writes all of it, however long that takes: what cannot be written, as where a disk is full, is tried again
+/// from where it stopped, so that no line is torn. Meanwhile others wait, and then are dropped and counted.
+/// At the end there is one try only.
+fn write_lines(queue: &Queue, out: &mut impl Write, lines: &[u8]) {
+    let mut rest = lines;
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(written @ 1..) => rest = &rest[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => {
+                let waiting = queue.lock();
+                let goes_on = |waiting: &mut Waiting| !waiting.ended;
+                let waited = queue.changed.wait_timeout_while(waiting, PAUSE, goes_on);
+                if waited.unwrap_or_else(PoisonError::into_inner).0.ended {
+                    break;
+                }
+            }
+        }
+    }
+    // Who cannot be written to now can be at the next try.
+    let _ = out.flush();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     use serde_json::json;
 
@@ -532,5 +557,64 @@ mod tests {
         let sent: Vec<u64> =
             text.lines().map(|line| line.split(' ').nth(6).unwrap().parse().unwrap()).collect();
         assert!(kept > 1000 && sent.iter().copied().eq(0..kept), "{kept} {}", sent.len());
+    }
+
+    /// Takes a few bytes at a time, and nothing while it is full.
+    #[derive(Clone, Default)]
+    struct Disk {
+        written: Arc<Mutex<Vec<u8>>>,
+        is_full: Arc<AtomicBool>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.is_full.load(SeqCst) {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let some = &bytes[..bytes.len().min(100)];
+            self.written.lock().unwrap().extend_from_slice(some);
+            self.is_full.store(self.written.lock().unwrap().len() == 100, SeqCst);
+            Ok(some.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_does_not_take_is_written_when_there_is_room_again_and_no_line_is_torn() {
+        let disk = Disk::default();
+        let (log, thread) = AccessLog::start(Format::Json, disk.clone()).unwrap();
+        let rule = rule();
+        for sent in 0..20 {
+            assert!(log.end(log.begin(&ASKED), &Served { sent, ..served(&rule) }));
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        while !disk.is_full.load(SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        disk.is_full.store(false, SeqCst);
+        let text = || String::from_utf8(disk.written.lock().unwrap().clone()).unwrap();
+        while text().lines().count() < 20 || !text().ends_with('\n') {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(log);
+        thread.join().unwrap();
+        let text = text();
+        let line = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let sent = text.lines().map(|text| line(text)["sent"].as_u64().unwrap());
+        assert!(sent.eq(0..20), "{text}");
+    }
+
+    #[test]
+    fn a_log_that_is_never_written_does_not_hold_up_the_end() {
+        let disk = Disk::default();
+        disk.is_full.store(true, SeqCst);
+        let (log, thread) = AccessLog::start(Format::Text, disk).unwrap();
+        assert!(log.end(log.begin(&ASKED), &served(&rule())));
+        std::thread::sleep(2 * PAUSE);
+        drop(log);
+        thread.join().unwrap();
     }
 }
