@@ -29,6 +29,7 @@ mod report;
 #[allow(dead_code)]
 mod usage;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -58,7 +59,6 @@ const PEERS: [Peer; 8] = [
     Peer::Caddy,
     Peer::NginxLarge,
 ];
-const SITE: Setup<'_> = Setup { site: true, ..Setup::ORDINARY };
 
 /// How long it goes on.
 #[derive(Debug, Parser)]
@@ -75,6 +75,9 @@ struct Options {
     /// Only these shapes in a closed loop, printed, such as "1 KiB" or TLS
     #[arg(long)]
     shape: Vec<String>,
+    /// This build of Gibbon rather than its image's, which is built by a profile; printed
+    #[arg(long)]
+    plain: bool,
     /// Prints, and leaves the document as it is
     #[arg(long)]
     dry: bool,
@@ -86,6 +89,11 @@ struct Options {
 impl Options {
     fn wants(&self, part: &str) -> bool {
         self.part.is_empty() || self.part.iter().any(|wanted| wanted == part)
+    }
+
+    /// Gibbon's program, if it is not this build's.
+    fn program(&self) -> Result<Option<PathBuf>> {
+        if self.plain { Ok(None) } else { install::image().map(Some) }
     }
 
     fn has(&self, shape: &Shape) -> bool {
@@ -124,7 +132,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let measured = match Inside::from_environment() {
         // What is installed here is there inside, where nothing can be fetched.
-        None => match installed() {
+        None => match installed().and_then(|_| options.program()) {
             Ok(_) => return isolation::enter_alone(),
             Err(error) => Err(error),
         },
@@ -163,7 +171,8 @@ fn run(inside: &Inside, options: &Options) -> Result<()> {
     inside.prepare()?;
     isolation::without_pacing()?;
     let (versions, missing) = installed()?;
-    let results = measure_all(options, &missing)?;
+    let program = options.program()?;
+    let results = measure_all(options, program.as_deref(), &missing)?;
     let text = report::text(&versions, &missing, &results, options.rounds)?;
     println!("{text}");
     let beside = std::env::var_os(BESIDE).is_some();
@@ -172,17 +181,18 @@ fn run(inside: &Inside, options: &Options) -> Result<()> {
     if all && !options.dry { document::write("peers", &text) } else { Ok(()) }
 }
 
-fn measure_all(options: &Options, missing: &[&str]) -> Result<Results> {
+fn measure_all(options: &Options, program: Option<&Path>, missing: &[&str]) -> Result<Results> {
     let site = Site::new().context("a certificate")?;
-    let secure = Setup { tls: Some(&site.files), ..SITE };
+    let ordinary = Setup { site: true, program, ..Setup::ORDINARY };
+    let secure = Setup { tls: Some(&site.files), ..ordinary };
     let (peers, rounds) = (options.peers(missing), options.rounds);
     let mut results = Results::default();
     let with = |peer: Peer, setup| Contender { peer, setup };
     let all = |large: bool| {
         let fits = |peer: &&Peer| large || **peer != Peer::NginxLarge;
-        peers.iter().filter(fits).map(|peer| with(*peer, SITE)).collect::<Vec<_>>()
+        peers.iter().filter(fits).map(|peer| with(*peer, ordinary)).collect::<Vec<_>>()
     };
-    let nginx = with(Peer::NginxLeastConn, SITE);
+    let nginx = with(Peer::NginxLeastConn, ordinary);
     if options.wants("closed") {
         for shape in [SMALL, USUAL, MEDIUM, POST, LARGE].into_iter().filter(|s| options.has(s)) {
             let large = shape.download > USUAL.download;
@@ -210,22 +220,22 @@ fn measure_all(options: &Options, missing: &[&str]) -> Result<Results> {
         }
     }
     if options.wants("threads") {
-        let two = Setup { threads: 2, ..SITE };
-        let (one, two) = (with(Peer::Gibbon, SITE), [with(Peer::Gibbon, two)]);
+        let two = Setup { threads: 2, ..ordinary };
+        let (one, two) = (with(Peer::Gibbon, ordinary), [with(Peer::Gibbon, two)]);
         let (pace, cores) = (Pace::Closed, Cores::Shared);
         results.threads = Some(compare(&USUAL, one, &two, pace, cores, rounds, None)?);
     }
     if options.wants("log") {
         for peer in [Peer::Gibbon, Peer::NginxLeastConn] {
-            let logs = Setup { logs: true, ..SITE };
-            let (off, on) = (with(peer, SITE), [with(peer, logs)]);
+            let logs = Setup { logs: true, ..ordinary };
+            let (off, on) = (with(peer, ordinary), [with(peer, logs)]);
             let (pace, cores) = (Pace::Closed, Cores::Apart);
             results.logs.push(compare(&USUAL, off, &on, pace, cores, rounds, None)?);
         }
     }
     if options.wants("memory") {
         for peer in std::iter::once(Peer::NginxLeastConn).chain(peers.iter().copied()) {
-            results.memory.push((peer, memory::measure(with(peer, SITE))?));
+            results.memory.push((peer, memory::measure(with(peer, ordinary))?));
             eprintln!("memory, {}: done", peer.label());
         }
     }

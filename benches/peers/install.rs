@@ -48,6 +48,19 @@ pub fn others() -> Vec<Installed> {
     wheels.into_iter().chain([("pingora", pingora())]).collect()
 }
 
+/// Gibbon as its image has it.
+///
+/// # Errors
+/// When it cannot be built.
+#[allow(dead_code)]
+pub fn image() -> Result<PathBuf> {
+    eprintln!("building Gibbon as its image has it, unless it is there");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/profile-guided");
+    let built = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    ensure!(built.status.success(), "benches/profile-guided has failed; --plain is without it");
+    Ok(PathBuf::from(String::from_utf8(built.stdout)?.trim()))
+}
+
 /// Where programs are that are no package of Debian.
 fn tools() -> Result<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools");

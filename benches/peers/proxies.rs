@@ -52,11 +52,14 @@ pub struct Setup<'s> {
     pub logs: bool,
     /// Gibbon has the rules of a real site: static files, and an application with sessions.
     pub site: bool,
+    /// Gibbon's program, if it is not this build's.
+    pub program: Option<&'s Path>,
 }
 
 impl Setup<'_> {
     /// One thread, no TLS, no access log, one rule.
-    pub const ORDINARY: Self = Self { threads: 1, tls: None, logs: false, site: false };
+    pub const ORDINARY: Self =
+        Self { threads: 1, tls: None, logs: false, site: false, program: None };
 }
 
 /// Files in PEM.
@@ -115,7 +118,10 @@ impl Peer {
             Self::Pingora => pingora(&place)?,
             Self::Envoy => envoy(&place)?,
             Self::Caddy => caddy(&place)?,
-            Self::Gibbon => gibbon(env!("CARGO_BIN_EXE_gibbon").as_ref(), &place)?,
+            Self::Gibbon => {
+                let own = Path::new(env!("CARGO_BIN_EXE_gibbon"));
+                gibbon(setup.program.unwrap_or(own), &place)?
+            }
             Self::GibbonBeside => {
                 let program = std::env::var_os(BESIDE).with_context(|| format!("no {BESIDE}"))?;
                 gibbon(program.as_ref(), &place)?

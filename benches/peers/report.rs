@@ -11,7 +11,8 @@ use crate::proxies::Peer;
 use crate::{LARGE, MEDIUM, POST, Results, SMALL, TLS, USUAL, document};
 
 /// What the proxies are told beside where to listen and whom to ask.
-const CONFIGURATIONS: [(&str, &str); 6] = [
+const CONFIGURATIONS: [(&str, &str); 7] = [
+    ("Gibbon", "built as its image, by `benches/profile-guided`"),
     (
         "nginx",
         "built from its source with `-O2`; `least_conn`, `keepalive 64` to members, HTTP/1.1 to members, \
@@ -79,13 +80,6 @@ fn introduction(versions: &[String], missing: &[&str], rounds: usize) -> Result<
         WINDOW.as_millis(),
         SHARE * 100.0
     );
-    let profiled = option_env!("RUSTFLAGS").is_some_and(|flags| flags.contains("profile-use"));
-    let gibbon = if profiled {
-        "as its image, by the profile that `benches/profile-guided` makes"
-    } else {
-        "without the profile that its image is built by; `benches/profile-guided cargo bench --bench peers` is with it"
-    };
-    let _ = writeln!(text, "* Gibbon: built {gibbon}.");
     for (name, configuration) in CONFIGURATIONS {
         let _ = writeln!(text, "* {name}: {configuration}.");
     }
