@@ -31,7 +31,7 @@ column, so some bars cannot be met together.
 ";
 
 /// Why a bar is missed, by scenario.
-const CAUSES: [(&str, &str); 10] = [
+const CAUSES: [(&str, &str); 9] = [
     (
         "slow-3",
         "1/40 of a third of the requests is 0.8 % at the slow member: the 99th percentile is that of the fast ones only for rules that starve it.",
@@ -58,11 +58,6 @@ const CAUSES: [(&str, &str); 10] = [
         "As in `fails-10`; and the well member serves twice the requests, where rules that send half of them into errors leave it idle.",
     ),
     ("half", "As in `fails-10`."),
-    (
-        "stalls",
-        "A mean of logarithms sees \
-         stalls less than an arithmetic mean does, which in turn takes a heavy request for a slow member (`heavy`, `pauses`).",
-    ),
     (
         "proxies-10",
         "Each proxy asks the slow member 1/40 of its fair share, and each sees only a tenth of what is under way.",
