@@ -6,7 +6,7 @@
 //! ```text
 //! alike  = 1.35, or exp(6 × standard deviation of the latencies' logarithms) if that is more, at most 2
 //! speed  = 1 / max(1, latency / (alike × latency of the fastest))⁴, at least 1/40 of the mean speed
-//! weight = configured weight × slow start × speed / (1 + 25 × (failure rate − 3 %))²
+//! weight = configured weight × slow start × speed / (1 + 25 × (failure rate − 2 %))²
 //! score  = (in flight + 1) / weight − ¼ × how far it is behind its part, at most one request's worth
 //! ```
 //!
@@ -47,7 +47,7 @@ const UNFELT: f64 = 0.001;
 /// How much slower a member that always fails is taken to be; its weight goes with the square of that.
 const FAILURE_COST: f64 = 25.0;
 /// Share of failures that is no member's fault: that many requests fail anywhere.
-const FAILURES_BORNE: f64 = 0.03;
+const FAILURES_BORNE: f64 = 0.02;
 /// How much having had less than one's part counts against requests in flight.
 const FAIRNESS: f64 = 0.25;
 /// Requests that a member may be behind its part; more is forgotten, so that no member is flooded.
