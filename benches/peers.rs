@@ -91,6 +91,12 @@ impl Options {
         self.part.is_empty() || self.part.iter().any(|wanted| wanted == part)
     }
 
+    /// Whether the document gets what is measured.
+    fn is_whole(&self) -> bool {
+        let all = self.part.is_empty() && self.only.is_empty() && self.shape.is_empty();
+        all && !self.plain && !self.dry && !has_other()
+    }
+
     /// Gibbon's program, if it is not this build's.
     fn program(&self) -> Result<Option<PathBuf>> {
         if self.plain { Ok(None) } else { install::image().map(Some) }
@@ -102,7 +108,7 @@ impl Options {
 
     /// The proxies that are there and wanted, but for nginx itself.
     fn peers(&self, missing: &[&str]) -> Vec<Peer> {
-        let beside = std::env::var_os(BESIDE).is_some();
+        let beside = has_other();
         let is_named = |peer: &Peer, name: &str| peer.label().to_lowercase().starts_with(name);
         let wanted = |peer: &Peer| {
             !missing.iter().any(|name| is_named(peer, name))
@@ -111,6 +117,11 @@ impl Options {
         };
         PEERS.into_iter().filter(wanted).collect()
     }
+}
+
+/// Whether another build of Gibbon is to be compared.
+fn has_other() -> bool {
+    std::env::var_os(BESIDE).is_some()
 }
 
 /// All that was measured.
@@ -175,10 +186,7 @@ fn run(inside: &Inside, options: &Options) -> Result<()> {
     let results = measure_all(options, program.as_deref(), &missing)?;
     let text = report::text(&versions, &missing, &results, options.rounds)?;
     println!("{text}");
-    let beside = std::env::var_os(BESIDE).is_some();
-    let all =
-        options.part.is_empty() && options.only.is_empty() && options.shape.is_empty() && !beside;
-    if all && !options.dry { document::write("peers", &text) } else { Ok(()) }
+    if options.is_whole() { document::write("peers", &text) } else { Ok(()) }
 }
 
 fn measure_all(options: &Options, program: Option<&Path>, missing: &[&str]) -> Result<Results> {

@@ -336,7 +336,7 @@ fn access_log(text: &mut String) {
          It goes to standard output. Lines are written together, 20 ms after the first or when there are 32 KiB of them; what is not \
          written when the process is killed is lost. While standard output takes nothing, as where its disk is full, up to 4 MiB \
          wait for it, and then lines are dropped and counted (`gibbon_access_log_dropped_total`); a line is there as a whole or not \
-         at all. At its end Gibbon waits for a second for the last lines to be written.\n\n\
+         at all. At its end Gibbon waits up to a second for the last lines to be written, and tries once what standard output does not take.\n\n\
          | field | meaning |\n|---|---|\n",
     );
     let line: serde_json::Map<String, Value> = serde_json::from_str(&logged()).unwrap();

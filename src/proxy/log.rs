@@ -5,7 +5,6 @@
 //! by itself, would cost more than half of what a small request does.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -251,28 +250,30 @@ fn quoted(line: &mut String, text: &str) {
     }
 }
 
-thread_local! {
-    /// The second that was written last, as text without its fraction.
-    static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+/// A second as text without its fraction, as many lines are of the same.
+#[derive(Debug, Default)]
+struct Second {
+    at: Option<i64>,
+    text: String,
 }
 
-/// Writes a time to the millisecond, in RFC 3339.
-fn time(to: &mut Vec<u8>, at: Timestamp) {
-    SECOND.with_borrow_mut(|(second, text)| {
-        if *second != at.as_second() {
-            *second = at.as_second();
-            text.clear();
-            let _ = write!(text, "{at:.0}");
-            text.pop();
+impl Second {
+    /// Writes a time to the millisecond, in RFC 3339.
+    fn write(&mut self, to: &mut Vec<u8>, at: Timestamp) {
+        if self.at != Some(at.as_second()) {
+            self.at = Some(at.as_second());
+            self.text.clear();
+            let _ = write!(self.text, "{at:.0}");
+            self.text.pop();
         }
-        to.extend_from_slice(text.as_bytes());
-    });
-    let places = to.len();
-    // The first digit keeps the zeros of the others.
-    let millis = 1000 + at.subsec_millisecond();
-    to.extend_from_slice(itoa::Buffer::new().format(millis).as_bytes());
-    to[places] = b'.';
-    to.push(b'Z');
+        to.extend_from_slice(self.text.as_bytes());
+        let places = to.len();
+        // The first digit keeps the zeros of the others.
+        let millis = 1000 + at.subsec_millisecond();
+        to.extend_from_slice(itoa::Buffer::new().format(millis).as_bytes());
+        to[places] = b'.';
+        to.push(b'Z');
+    }
 }
 
 /// Where lines go.
@@ -296,6 +297,7 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     lines: Vec<u8>,
+    second: Second,
     ended: bool,
 }
 
@@ -349,23 +351,24 @@ impl AccessLog {
         if waiting.lines.len() + line.len() > WAITING {
             return false;
         }
-        let before = waiting.lines.len();
+        let Waiting { lines, second, .. } = &mut *waiting;
+        let before = lines.len();
         // Taken under the lock, so that lines are in order.
         let now = Timestamp::now();
         match self.format {
             Format::Text => {
-                time(&mut waiting.lines, now);
-                waiting.lines.push(b' ');
-                waiting.lines.extend_from_slice(line.as_bytes());
+                second.write(lines, now);
+                lines.push(b' ');
+                lines.extend_from_slice(line.as_bytes());
             }
             Format::Json => {
-                waiting.lines.extend_from_slice(b"{\"time\":\"");
-                time(&mut waiting.lines, now);
-                waiting.lines.extend_from_slice(b"\",");
-                waiting.lines.extend_from_slice(&line.as_bytes()[1..]);
+                lines.extend_from_slice(b"{\"time\":\"");
+                second.write(lines, now);
+                lines.extend_from_slice(b"\",");
+                lines.extend_from_slice(&line.as_bytes()[1..]);
             }
         }
-        let after = waiting.lines.len();
+        let after = lines.len();
         drop(waiting);
         if before == 0 || (before < ENOUGH && after >= ENOUGH) {
             queue.changed.notify_one();
@@ -529,6 +532,7 @@ mod tests {
 
     #[test]
     fn times_are_told_to_the_millisecond() {
+        let mut second = Second::default();
         for (at, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (1, "1970-01-01T00:00:00.001Z"),
@@ -537,7 +541,7 @@ mod tests {
             (1_795_000_000_007, "2026-11-18T11:06:40.007Z"),
         ] {
             let mut written = Vec::new();
-            time(&mut written, Timestamp::from_millisecond(at).unwrap());
+            second.write(&mut written, Timestamp::from_millisecond(at).unwrap());
             assert_eq!(String::from_utf8(written).unwrap(), text);
         }
     }
