@@ -303,7 +303,7 @@ fn many_streams_of_a_client_that_does_not_read_take_little_more_than_few() {
     // Each has a request at a member, and the first that this said.
     let grown = taken_by(40, 128, &member(endless(), ""));
     assert!(grown < 300.0, "{grown} MB");
-    // What a member of HTTP/2 may send ahead on each stream.
+    // What a member of HTTP/2 may send ahead on each stream, and one part.
     let grown = taken_by(20, 128, &member(endless_http2(), "protocol: H2C"));
     assert!(grown < 300.0, "{grown} MB");
 }

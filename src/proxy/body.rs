@@ -368,8 +368,8 @@ pub trait Watch {
     /// Ready while the client's connection takes more, where others are on it: what none of them can
     /// send is better left with the members.
     fn poll_room(&self, cx: &Context<'_>) -> Poll<()>;
-    /// Bytes have passed.
-    fn passed(&mut self, bytes: usize);
+    /// A part passes.
+    fn pass(&mut self, part: Bytes) -> Bytes;
     /// Trailers have passed.
     fn trailers(&mut self, trailers: &HeaderMap);
     /// The body is complete, and was read to its end, or has failed. Not called when the client goes
@@ -382,8 +382,8 @@ impl<W: Watch + ?Sized> Watch for Box<W> {
         (**self).poll_room(cx)
     }
 
-    fn passed(&mut self, bytes: usize) {
-        (**self).passed(bytes);
+    fn pass(&mut self, part: Bytes) -> Bytes {
+        (**self).pass(part)
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {
@@ -413,7 +413,7 @@ pub struct Within {
 
 /// The longest part that is given at once to a stream that may stand still, so that a slow client
 /// asks for more in time.
-const PART: usize = 16 * 1024;
+pub const PART: usize = 16 * 1024;
 
 /// A response's body.
 #[derive(Debug)]
@@ -552,9 +552,9 @@ impl<W: Watch> Download<W> {
     /// The next part of what was read.
     fn part(&mut self) -> Frame<Bytes> {
         let most = if self.within.stall.is_some() { PART } else { usize::MAX };
-        let part = self.rest.split_to(self.rest.len().min(most));
+        let mut part = self.rest.split_to(self.rest.len().min(most));
         if let Some(watch) = &mut self.watch {
-            watch.passed(part.len());
+            part = watch.pass(part);
         }
         if self.is_end_stream() {
             self.end(Ok(()));
@@ -641,9 +641,10 @@ impl<W: Watch + Unpin> HttpBody for Body<W> {
             Self::Member(download) => download.borrow_mut().poll(cx),
             Self::Own(bytes, watch) => {
                 let frame = bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| {
-                    if let Some(watch) = watch {
-                        watch.passed(bytes.len());
-                    }
+                    let bytes = match watch {
+                        Some(watch) => watch.pass(bytes),
+                        None => bytes,
+                    };
                     Ok(Frame::data(bytes))
                 });
                 Poll::Ready(frame)

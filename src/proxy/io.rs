@@ -1,6 +1,7 @@
 //! A client's connection: bytes read ahead, and deadlines that hyper does not keep. An idle
 //! client, a head that does not end and a client that does not read are each cut off in time.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
@@ -47,6 +48,9 @@ pub struct Patience {
 /// Parts that are no longer than this together are written as one: to copy them costs less than to
 /// hand them over one by one. Longer ones are not copied.
 const TOGETHER: usize = 2048;
+/// What of the answers on one connection of HTTP/2 waits to be written. A client may leave a part
+/// of each stream but one standing, and the one goes on.
+const AHEAD: usize = super::MAX_STREAMS as usize * super::body::PART;
 
 /// What a connection is doing; shared by its socket and the requests on it.
 #[derive(Debug)]
@@ -66,9 +70,29 @@ pub struct Activity {
     streams: AtomicUsize,
     resets: AtomicUsize,
     flooded: Notify,
-    /// The client takes no more at the moment; these wait for it.
+    /// The client takes no more at the moment.
     full: AtomicBool,
-    waiting: Mutex<Vec<Waker>>,
+    /// Bytes of HTTP/2 that wait to be written, and who wait for room.
+    ahead: AtomicUsize,
+    waiting: Mutex<VecDeque<Waker>>,
+}
+
+/// Bytes that wait to be written on a client's connection, counted until all who hold them are gone.
+struct Ahead {
+    part: Bytes,
+    activity: Arc<Activity>,
+}
+
+impl AsRef<[u8]> for Ahead {
+    fn as_ref(&self) -> &[u8] {
+        &self.part
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.activity.written(self.part.len());
+    }
 }
 
 impl Activity {
@@ -87,6 +111,7 @@ impl Activity {
             resets: AtomicUsize::new(0),
             flooded: Notify::new(),
             full: AtomicBool::new(false),
+            ahead: AtomicUsize::new(0),
             waiting: Mutex::default(),
         };
         activity.expect_within(patience.head, now);
@@ -109,14 +134,14 @@ impl Activity {
         self.flooded.notified().await;
     }
 
-    /// Ready while the client takes what is written to it.
+    /// Ready while the client takes what is written to it, and not too much waits for that.
     pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        if !self.full.load(Relaxed) {
+        if !self.full.load(Relaxed) && self.ahead.load(Relaxed) < AHEAD {
             return Poll::Ready(());
         }
         let mut waiting = self.waiting();
         if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiting.push(cx.waker().clone());
+            waiting.push_back(cx.waker().clone());
         }
         Poll::Pending
     }
@@ -124,12 +149,35 @@ impl Activity {
     /// The client has taken what was written to it, or has not.
     fn wrote(&self, full: bool) {
         if self.full.swap(full, Relaxed) && !full {
-            let waiting = std::mem::take(&mut *self.waiting());
-            waiting.into_iter().for_each(Waker::wake);
+            self.wake(usize::MAX);
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waker>> {
+    /// The part waits to be written from now on.
+    fn hold(self: &Arc<Self>, part: Bytes) -> Bytes {
+        self.ahead.fetch_add(part.len(), Relaxed);
+        Bytes::from_owner(Ahead { part, activity: Arc::clone(self) })
+    }
+
+    /// So much of what waited is written, or is not going to be.
+    fn written(&self, bytes: usize) {
+        match self.ahead.fetch_sub(bytes, Relaxed) - bytes {
+            0 => self.wake(usize::MAX),
+            // The others come when what this one adds is written.
+            left if left < AHEAD => self.wake(1),
+            _ => {}
+        }
+    }
+
+    fn wake(&self, most: usize) {
+        let mut waiting = self.waiting();
+        let most = most.min(waiting.len());
+        let woken: Vec<_> = waiting.drain(..most).collect();
+        drop(waiting);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Waker>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,9 +217,14 @@ impl Request {
         self.0.cut();
     }
 
-    /// Ready while the client takes what is written to it.
+    /// Ready while the client takes what is written to it, and not too much waits for that.
     pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         self.0.poll_room(cx)
+    }
+
+    /// Counts the part until it is written.
+    pub fn hold(&self, part: Bytes) -> Bytes {
+        self.0.hold(part)
     }
 
     /// The client has reset this stream of HTTP/2 as soon as it was begun.
@@ -637,6 +690,52 @@ mod tests {
                 assert!(head.split("\r\n").any(|line| line == field), "{field}: {head}");
             }
         }
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn what_waits_on_a_connection_is_bounded_and_those_who_wait_for_room_are_woken() {
+        let patience = Duration::from_secs(1);
+        let patience = Patience { head: patience, idle: patience, write: patience };
+        let activity = Activity::new(patience, Instant::now());
+        let part = Bytes::from(vec![0; crate::proxy::body::PART]);
+        let woken: [Arc<Woken>; 3] = std::array::from_fn(|_| Arc::default());
+        let counts = || woken.each_ref().map(|woken| woken.0.load(Relaxed));
+        let poll = |which: usize| {
+            let waker = Waker::from(Arc::clone(&woken[which]));
+            activity.poll_room(&Context::from_waker(&waker)).is_ready()
+        };
+        let mut held = Vec::new();
+        while poll(0) {
+            held.push(activity.hold(part.clone()));
+        }
+        assert_eq!(held.iter().map(Bytes::len).sum::<usize>(), AHEAD);
+        assert!(!poll(1) && !poll(2) && !poll(0));
+        // A share of a part keeps all of it.
+        let share = held[0].slice(..1);
+        held.swap_remove(0);
+        assert_eq!(counts(), [0, 0, 0]);
+        drop(share);
+        assert_eq!(counts(), [1, 0, 0], "one for one, in turn");
+        held.push(activity.hold(part.clone()));
+        assert!(!poll(0));
+        held.pop();
+        assert_eq!(counts(), [1, 1, 0]);
+        // Each one that is written wakes another.
+        held.truncate(1);
+        assert!(poll(1) && counts() == [2, 1, 1], "{:?}", counts());
+        assert!(activity.waiting().is_empty());
+        held.clear();
+        assert_eq!(activity.ahead.load(Relaxed), 0);
     }
 
     #[test]

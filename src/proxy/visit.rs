@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
 
@@ -392,8 +393,12 @@ impl Watch for Visit {
         }
     }
 
-    fn passed(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
+    fn pass(&mut self, part: Bytes) -> Bytes {
+        self.sent += part.len() as u64;
+        match self.busy.as_ref().filter(|_| self.multiplexed) {
+            Some(busy) => busy.hold(part),
+            None => part,
+        }
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {
