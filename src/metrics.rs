@@ -406,7 +406,7 @@ impl Families {
         }
         let usable = condition(member, now) == "usable";
         self.gauge(14, &labels, f64::from(u8::from(usable)));
-        self.counter(16, &labels, member.ledger.part());
+        self.counter(16, &labels, member.tally.ledger.part());
         if route.rule.sticky.is_some() {
             self.count(17, &labels, tally.sessions.get());
         }

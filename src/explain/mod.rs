@@ -376,7 +376,7 @@ impl Explanation {
         };
         let entry = &route.rule.entries[member.entry];
         let rest = route.rule.prefix.rest(&resolved).unwrap_or_default();
-        let target = route.rule.prefix.at_member(&member.site.path, rest);
+        let target = route.rule.prefix.at_member(&route.rule.entries[member.entry].path, rest);
         self.rewrite("request", "path", Some(mask::target(asked)), Some(mask::target(&target)));
         if !entry.preserve_host {
             let host = String::from_utf8_lossy(entry.host.as_bytes()).into_owned();

@@ -388,7 +388,7 @@ impl Ready<'_> {
     fn request(&self, route: &Route, member: &Member) -> Request<Upload> {
         let mut request = Request::new(self.upload.again());
         *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = self.uri(&route.rule.prefix, &member.site.path);
+        *request.uri_mut() = self.uri(&route.rule.prefix, &route.rule.entries[member.entry].path);
         let headers = request.headers_mut();
         headers.clone_from(&self.parts.headers);
         let entry = &route.rule.entries[member.entry];

@@ -463,7 +463,7 @@ impl Journey<'_> {
                     public: &self
                         .public(ready.authority.as_str())
                         .as_said(route.rule.reverse.as_ref()),
-                    by: &member.site,
+                    by: &route.rule.entries[member.entry].path,
                     host_kept: route.rule.entries[member.entry].preserve_host,
                     elsewhere: &elsewhere,
                 },

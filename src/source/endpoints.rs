@@ -219,7 +219,7 @@ pub fn resolve<'s>(
         draining: !endpoint.ready,
     });
     let port = Some(own.number);
-    let backends = Backends { port, protocol, endpoints: endpoints.collect() };
+    let backends = Backends::new(port, protocol, endpoints);
     Resolution::Endpoints(Arc::new(backends), total)
 }
 
@@ -292,7 +292,7 @@ mod tests {
     fn shown(resolution: &Resolution) -> Vec<String> {
         let Resolution::Endpoints(backends, _) = resolution else { panic!("{resolution:?}") };
         let mark = |e: &Endpoint| if e.draining { "~" } else { "" };
-        backends.endpoints.iter().map(|e| format!("{}{}", e.address, mark(e))).collect()
+        backends.endpoints().iter().map(|e| format!("{}{}", e.address, mark(e))).collect()
     }
 
     fn pod(ip: &str, ready: bool, serving: bool, terminating: bool) -> Value {
@@ -325,7 +325,7 @@ mod tests {
             assert_eq!(shown(&found), ["10.0.0.1:8080", "10.0.0.2:8081"]);
             let Resolution::Endpoints(backends, total) = found else { panic!("endpoints") };
             assert_eq!((backends.port, total), (Some(80), 2));
-            assert_eq!(backends.endpoints[0].pod.as_deref(), Some("pod-10.0.0.1"));
+            assert_eq!(backends.endpoints()[0].pod.as_deref(), Some("pod-10.0.0.1"));
         }
         assert_eq!(shown(&resolve(Some(&app), &slices, &named("admin"))), ["10.0.0.2:9000"]);
         let missing = resolve(Some(&app), &slices, &PortRef::Number(8080));

@@ -42,7 +42,7 @@ use crate::table::owners::Owners;
 use crate::table::path::HostPattern;
 use crate::table::tls::SecretId;
 use crate::table::upstream::{Protocol, Trust};
-use crate::table::{Backends, Endpoints, PortRef, Rule, RuleId, ServicePort, Table, Target};
+use crate::table::{Endpoints, PortRef, Rule, RuleId, ServicePort, Table, Target};
 use lease::Election;
 use object::Object;
 use secrets::Secrets;
@@ -646,8 +646,8 @@ impl State {
                 self.endpoints.services.remove(&port);
                 continue;
             };
-            let said = || Arc::new(Backends { protocol, ..Backends::clone(found) });
-            let found = if protocol.is_some() { said() } else { Arc::clone(found) };
+            let said = protocol.map(|protocol| Arc::new(found.speaking(protocol)));
+            let found = said.unwrap_or_else(|| Arc::clone(found));
             // The very same stays, so that its routes do.
             let before = self.endpoints.services.get(&port);
             if before.is_none_or(|before| *before != found) {

@@ -188,7 +188,7 @@ impl Names {
         if self.known.get(&name).is_some_and(|before| **before == found) {
             return false;
         }
-        if found.endpoints.is_empty() {
+        if found.endpoints().is_empty() {
             tracing::warn!(name = %name.0, "name does not resolve: its members are unavailable");
         }
         self.known.insert(name, Arc::new(found));

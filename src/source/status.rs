@@ -444,7 +444,7 @@ impl Facts<'_> {
             Resolution::External(external, ..) => {
                 (Reason::NameNotResolved, format!("{field}.name: {external} has no usable address"))
             }
-            Resolution::Endpoints(backends, _) if !backends.endpoints.is_empty() => (
+            Resolution::Endpoints(backends, _) if !backends.endpoints().is_empty() => (
                 Reason::AddressNotPermitted,
                 format!("{field}.name: its addresses may not be members: {}", Policy::BARRED),
             ),

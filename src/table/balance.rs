@@ -199,7 +199,7 @@ pub fn reckon(route: &Route, now: Instant) {
     for group in &route.groups {
         let clock = route.clock(group).get();
         let is_behind = |index: &usize| {
-            route.members[*index].ledger.until.get() < clock
+            route.members[*index].tally.ledger.until.get() < clock
                 && takes_part(route, *index, &stage, now)
         };
         let mut members = group.range.clone().filter(is_behind).peekable();
@@ -207,7 +207,7 @@ pub fn reckon(route: &Route, now: Instant) {
             let pool = Pool::of(route, group, now, Some(&stage));
             let members = members.map(|index| &route.members[index]);
             let rate = |member| route.rate(pool.weight(member, now), &pool);
-            members.for_each(|m| m.ledger.reckon(clock, rate(m)));
+            members.for_each(|m| m.tally.ledger.reckon(clock, rate(m)));
         }
     }
 }
@@ -391,7 +391,7 @@ fn is_left(route: &Route, ask: &Ask<'_>, member: usize) -> bool {
 fn give(route: &Route, member: usize, dry: bool) {
     if !dry {
         let member = &route.members[member];
-        member.ledger.gift(route.clock(&route.groups[member.group]));
+        member.tally.ledger.gift(route.clock(&route.groups[member.group]));
     }
 }
 
@@ -624,7 +624,7 @@ fn least(
         if group.range.len() <= SCAN {
             // Who is out of turn is owed nothing when it is back.
             let away = |m: &usize| !fits(*m) && !route.members[*m].is_full();
-            for ledger in group.range.clone().filter(away).map(|m| &route.members[m].ledger) {
+            for ledger in group.range.clone().filter(away).map(|m| &route.members[m].tally.ledger) {
                 ledger.join(&group.cursor, route.clock(group));
             }
         }
@@ -651,7 +651,7 @@ impl Score {
 /// decides, being ahead by picks is no fault: who had more was free more often, as others waited for
 /// a heavy request or a pause. Being ahead by sessions counts, as those come whatever is picked.
 fn lag(member: &Member, clock: f64, weight: f64, method: Method) -> f64 {
-    let lag = member.ledger.given.get() - clock;
+    let lag = member.tally.ledger.given.get() - clock;
     match method {
         Method::Latency if lag > 0.0 => (lag - 1.0 / weight).clamp(0.0, LAG / weight),
         Method::Latency => lag.max(-BEHIND / weight),
@@ -672,19 +672,19 @@ fn book(route: &Route, member: &Member, pool: &Pool, part: bool, now: Instant) {
 fn book_session(route: &Route, member: &Member, pool: &Pool, part: bool, now: Instant) {
     let weight = pool.weight(member, now);
     let (clock, bound) = (route.groups[member.group].cursor.get(), LAG / weight);
-    let from = member.ledger.given.get().clamp(clock - bound, clock + bound);
+    let from = member.tally.ledger.given.get().clamp(clock - bound, clock + bound);
     advance(route, member, pool, from, weight, part);
 }
 
 fn advance(route: &Route, member: &Member, pool: &Pool, from: f64, weight: f64, part: bool) {
     let group = &route.groups[member.group];
-    member.ledger.given.set(from + 1.0 / weight);
+    member.tally.ledger.given.set(from + 1.0 / weight);
     group.cursor.advance(1.0 / pool.total.max(weight));
     let clock = route.clock(group);
     if part {
-        member.ledger.reckon(clock.get(), route.rate(weight, pool));
+        member.tally.ledger.reckon(clock.get(), route.rate(weight, pool));
     } else {
-        member.ledger.gift(clock);
+        member.tally.ledger.gift(clock);
     }
 }
 
@@ -775,7 +775,7 @@ impl Pool {
                 (ask.at(member, self.method) + 1.0) / weight + FAIRNESS * ahead
             }
         };
-        Score { value, waits: (clock - member.ledger.given.get()) * weight }
+        Score { value, waits: (clock - member.tally.ledger.given.get()) * weight }
     }
 
     /// A member's effective weight.
@@ -952,7 +952,7 @@ mod tests {
     fn share_error(lab: &Lab) -> f64 {
         reckon(&lab.route, lab.now);
         let members = lab.served.iter().zip(&lab.route.members);
-        let off: f64 = members.map(|(n, m)| (f64::from(*n) - m.ledger.part()).abs()).sum();
+        let off: f64 = members.map(|(n, m)| (f64::from(*n) - m.tally.ledger.part()).abs()).sum();
         off / 2.0 / f64::from(lab.served.iter().sum::<u32>())
     }
 
@@ -1028,7 +1028,7 @@ mod tests {
             pick_of(&route, &[1], &none, now).unwrap();
         }
         reckon(&route, now);
-        let parts = [0, 1].map(|member: usize| route.members[member].ledger.part());
+        let parts = [0, 1].map(|member: usize| route.members[member].tally.ledger.part());
         assert!(parts.iter().all(|part| near(*part, 50.0)), "{parts:?}");
     }
 
@@ -1041,7 +1041,7 @@ mod tests {
         let none = Tried::default();
         let parts = || {
             reckon(&route, now);
-            [0, 1, 2].map(|member: usize| route.members[member].ledger.part())
+            [0, 1, 2].map(|member: usize| route.members[member].tally.ledger.part())
         };
         for _ in 0..100 {
             pick_of(&route, &[1], &none, now).unwrap();
@@ -1086,7 +1086,7 @@ mod tests {
             ("c", 80, &["127.0.0.1:4"]),
         ]);
         let table = Table::build(&[Arc::new(rule)], &endpoints, None, &table, lab.now);
-        let sum = |route: &Route| route.members.iter().map(|m| m.ledger.part()).sum::<f64>();
+        let sum = |route: &Route| route.members.iter().map(|m| m.tally.ledger.part()).sum::<f64>();
         let before = sum(&table.routes[0]);
         let mut lab = Lab::on(&table.routes[0], &[20 * MS; 4], lab.now);
         lab.run(6, 1000);

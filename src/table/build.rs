@@ -1,7 +1,9 @@
 //! Rules and addresses become a table: members, groups, matching order, conflicts.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,13 +14,13 @@ use rustls::pki_types::ServerName;
 
 use super::Lookup;
 use super::access::Barred;
-use super::balance::{Dealer, Gauge, Ledger};
+use super::balance::{Dealer, Gauge};
 use super::checks::{Checked, Checkup, Known};
 use super::load::Load;
 use super::owners::Owners;
 use super::path::HostPattern;
 use super::queue::Queue;
-use super::reverse::{Origin, Reversal, Scheme, Site};
+use super::reverse::{Base, Place, Reversal, Scheme};
 use super::sticky;
 use super::tally::{MemberTally, RuleTally};
 use super::tls::{
@@ -26,8 +28,8 @@ use super::tls::{
 };
 use super::upstream::{ClientConfigs, MemberTls, Protocol, Trust, Trusted, UpstreamTls};
 use super::{
-    Authority, Budget, Entry, Group, Host, Hosts, Member, Paths, Route, RouteName, Rule, RuleId,
-    ServicePort, State, Table, Target,
+    Authority, Budget, Entry, Group, Host, Hosts, Index, Member, Paths, Route, RouteName, Rule,
+    RuleId, ServicePort, State, Table, Target,
 };
 
 /// Requests of one rule that may wait for members that are full.
@@ -64,7 +66,7 @@ pub struct Backends {
     /// What the port says is spoken at it.
     pub protocol: Option<Protocol>,
     /// Its endpoints, by address.
-    pub endpoints: Vec<Endpoint>,
+    endpoints: Box<[Endpoint]>,
 }
 
 /// One address behind a port of a Service.
@@ -86,13 +88,43 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
+impl Backends {
+    /// These, put in order.
+    #[must_use]
+    pub fn new(
+        port: Option<u16>,
+        protocol: Option<Protocol>,
+        endpoints: impl IntoIterator<Item = Endpoint>,
+    ) -> Self {
+        let mut endpoints: Box<[_]> = endpoints.into_iter().collect();
+        endpoints.sort_by_key(|endpoint| endpoint.address);
+        Self { port, protocol, endpoints }
+    }
+
+    /// The same, where this is spoken.
+    #[must_use]
+    pub fn speaking(&self, protocol: Protocol) -> Self {
+        Self { protocol: Some(protocol), ..self.clone() }
+    }
+
+    /// Its endpoints.
+    #[must_use]
+    pub const fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// Those of an address.
+    #[must_use]
+    pub fn at(&self, ip: IpAddr) -> &[Endpoint] {
+        let from = self.endpoints.partition_point(|endpoint| endpoint.address.ip() < ip);
+        let rest = &self.endpoints[from..];
+        &rest[..rest.partition_point(|endpoint| endpoint.address.ip() == ip)]
+    }
+}
+
 impl FromIterator<SocketAddr> for Backends {
     fn from_iter<I: IntoIterator<Item = SocketAddr>>(addresses: I) -> Self {
-        Self {
-            port: None,
-            protocol: None,
-            endpoints: addresses.into_iter().map(Endpoint::from).collect(),
-        }
+        Self::new(None, None, addresses.into_iter().map(Endpoint::from))
     }
 }
 
@@ -175,13 +207,16 @@ impl Table {
             let same = before.filter(|route| {
                 Arc::ptr_eq(&route.rule, rule) && route.found.is_still(rule, endpoints)
             });
-            changed.extend(same.is_none().then_some((routes.len(), rule, before)));
+            if same.is_none() {
+                changed.push((routes.len(), rule, before, Found::of(rule, endpoints)));
+            }
             // Those that changed get theirs below.
             routes.push(same.cloned());
         }
-        let mut loads = Loads::of(previous, changed.iter().map(|(_, rule, _)| *rule), now);
-        for (at, rule, before) in changed {
-            routes[at] = Some(loads.route(rule, Found::of(rule, endpoints), before));
+        let mut loads = Loads::of(previous, changed.iter().map(|(_, rule, _, _)| *rule), now);
+        loads.known.reserve(changed.iter().map(|(_, rule, _, found)| found.all(rule)).sum());
+        for (at, rule, before, found) in changed {
+            routes[at] = Some(loads.route(rule, found, before));
         }
         let routes: Vec<Arc<Route>> = routes.into_iter().flatten().collect();
         let hosts = if previous.hosts.is_still(&routes, &previous.routes, owners) {
@@ -278,7 +313,7 @@ impl Hosts {
 }
 
 /// What makes two members the same backend: where they come from, address, protocol, TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Backend<'t> {
     target: &'t Target,
     address: SocketAddr,
@@ -291,6 +326,17 @@ impl<'t> Backend<'t> {
         let UpstreamTls { trust, server_name } = &rule.upstream_tls;
         let tls = protocol.is_tls().then_some((server_name.as_ref(), trust));
         Self { target: &rule.entries[entry].target, address, protocol, tls }
+    }
+}
+
+/// Of the target only what tells it from others at the same address.
+impl Hash for Backend<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.target {
+            Target::Url(authority) => authority.port.hash(state),
+            Target::Service(service) => service.name.hash(state),
+        }
+        self.address.hash(state);
     }
 }
 
@@ -342,7 +388,8 @@ impl<'t> Loads<'t> {
         if rule.health.is_some() {
             let had = Had::of(before.filter(|_| ramps));
             for member in &mut route.members {
-                member.checked = self.checked(rule, member, had.known(member));
+                let path = &rule.entries[member.entry].path;
+                member.checked = self.checked(rule, member, had.known(member, path));
             }
         }
         Arc::new(route)
@@ -356,7 +403,7 @@ impl<'t> Loads<'t> {
             protocol: member.protocol,
             tls: member.tls.clone(),
             host: rule.entries[member.entry].host.clone(),
-            path: member.site.path.as_str().into(),
+            path: Arc::clone(&rule.entries[member.entry].path),
             check,
         };
         let new = || Arc::new(Checked::new(checkup.clone(), known));
@@ -366,26 +413,27 @@ impl<'t> Loads<'t> {
 
 /// The members in use that a rule had, by address and protocol, and by their path where several are
 /// at one address. An edit of the rule makes them no others.
-struct Had<'r>(Option<Lookup<Place<'r>, &'r Member>>);
+struct Had<'r>(Option<Lookup<At<'r>, &'r Member>>);
 
-type Place<'r> = (SocketAddr, Protocol, Option<&'r str>);
+type At<'r> = (SocketAddr, Protocol, Option<&'r str>);
 
 impl<'r> Had<'r> {
     fn of(route: Option<&'r Arc<Route>>) -> Self {
         let members = |route: &'r Arc<Route>| {
             let used = route.members.iter().filter(|m| m.state != State::Disabled);
             let keys = used.flat_map(|m| {
-                [Some(&*m.site.path), None].map(|path| ((m.address, m.protocol, path), m))
+                let path = &*route.rule.entries[m.entry].path;
+                [Some(path), None].map(|path| ((m.address, m.protocol, path), m))
             });
             keys.collect()
         };
         Self(route.map(members))
     }
 
-    fn known(&self, member: &Member) -> Known<'r> {
+    fn known(&self, member: &Member, path: &str) -> Known<'_> {
         let Some(members) = &self.0 else { return Known::Begins };
         let find = |path| members.get(&(member.address, member.protocol, path));
-        match find(Some(&*member.site.path)).or_else(|| find(None)) {
+        match find(Some(path)).or_else(|| find(None)) {
             None => Known::Joins,
             Some(had) => had.checked.as_deref().map_or(Known::Serves, Known::Checked),
         }
@@ -447,9 +495,14 @@ impl Found {
         let target = rule.entries.get(entry).map(|entry| &entry.target);
         match (target, self.backends.get(entry)) {
             (Some(Target::Url(Authority { host: Host::Address(_), .. })), _) => 1,
-            (_, Some(Some(backends))) => backends.endpoints.len(),
+            (_, Some(Some(backends))) => backends.endpoints().len(),
             _ => 0,
         }
+    }
+
+    /// How many all entries have.
+    fn all(&self, rule: &Rule) -> usize {
+        (0..rule.entries.len()).map(|entry| self.addresses(rule, entry)).sum()
     }
 
     /// The entries whose addresses would be more than a rule may have.
@@ -464,49 +517,35 @@ impl Found {
     }
 
     /// The endpoints of an entry that may be connected to.
-    fn endpoints(&self, rule: &Rule, entry: usize) -> Vec<Endpoint> {
-        let mut endpoints = match (&rule.entries[entry].target, &self.backends[entry]) {
+    fn endpoints(&self, rule: &Rule, entry: usize) -> impl Iterator<Item = Cow<'_, Endpoint>> {
+        let (own, found) = match (&rule.entries[entry].target, &self.backends[entry]) {
             (Target::Url(Authority { host: Host::Address(ip), port, .. }), _) => {
-                vec![SocketAddr::new(*ip, *port).into()]
+                (Some(SocketAddr::new(*ip, *port)), &[][..])
             }
-            (_, Some(backends)) => backends.endpoints.clone(),
-            (_, None) => Vec::new(),
+            (_, Some(backends)) => (None, backends.endpoints()),
+            (_, None) => (None, &[][..]),
         };
-        endpoints.retain(|endpoint| !self.barred.bars(endpoint.address.ip()));
-        endpoints
+        let own = own.into_iter().map(|address| Cow::Owned(address.into()));
+        let all = own.chain(found.iter().map(Cow::Borrowed));
+        all.filter(|endpoint| !self.barred.bars(endpoint.address.ip()))
     }
 
-    /// The base URLs that the members of an entry may write themselves.
-    fn sites(&self, rule: &Rule, entry: usize) -> Vec<Site> {
+    /// The base URLs that the members of an entry may write themselves, if it has any.
+    fn base(&self, rule: &Rule, entry: usize) -> Option<Base> {
         let of = &rule.entries[entry];
-        match &of.target {
-            Target::Url(authority) => vec![site(authority, &of.path)],
-            Target::Service(service) => {
-                let scheme = scheme(self.protocol(rule, entry));
-                let port = self.backends[entry].as_ref().and_then(|backends| backends.port);
-                let names = port.into_iter().flat_map(|port| service.sites(scheme, port, &of.path));
-                let addresses = self.endpoints(rule, entry).into_iter();
-                names.chain(addresses.map(|e| address_site(scheme, e.address, &of.path))).collect()
+        let (scheme, place) = match &of.target {
+            Target::Url(Authority { host, port, tls }) => {
+                let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+                (scheme, Place::Url(host.clone(), *port))
             }
-        }
-    }
-}
-
-impl ServicePort {
-    /// The base URLs of the Service's names in DNS.
-    fn sites(&self, scheme: Scheme, port: u16, path: &str) -> impl Iterator<Item = Site> {
-        let (name, namespace) = (&self.name, &self.namespace);
-        let hosts = [
-            name.to_string(),
-            format!("{name}.{namespace}"),
-            format!("{name}.{namespace}.svc"),
-            format!("{name}.{namespace}.svc.cluster.local"),
-        ];
-        let path = path.to_owned();
-        hosts.into_iter().map(move |host| {
-            let origin = Origin { scheme, host, port };
-            Site { origin, path: path.clone() }
-        })
+            Target::Service(service) => {
+                let is_tls = self.protocol(rule, entry).is_tls();
+                let scheme = if is_tls { Scheme::Https } else { Scheme::Http };
+                let backends = self.backends[entry].as_ref()?;
+                (scheme, Place::Service(service.clone(), Arc::clone(backends)))
+            }
+        };
+        Some(Base { scheme, place, path: Arc::clone(&of.path) })
     }
 }
 
@@ -579,36 +618,36 @@ impl Route {
         before: Option<&Self>,
         load: &mut dyn FnMut(usize, SocketAddr, Protocol) -> Arc<Load>,
     ) -> Self {
-        let mut members = Vec::new();
-        let mut groups = Vec::new();
+        let mut members = Vec::with_capacity(found.all(rule).min(ADDRESSES));
         let mut unresolved = Vec::new();
         let crowded = found.crowded(rule);
         let is_crowded = |entry: usize| crowded.binary_search(&entry).is_ok();
         let kept = before.map_or_else(Keeper::default, Keeper::of);
         let shares = shares(&rule.entries);
         let several = shares.len() > 1;
+        let mut groups = Vec::with_capacity(shares.len());
         for (share, entries) in shares {
             let from = members.len();
             let old = before.and_then(|b| b.groups.get(groups.len()));
             let cursor = old.map_or_else(Arc::default, |group| Arc::clone(&group.cursor));
             let owed = old.map_or_else(Arc::default, |group| Arc::clone(&group.owed));
             for entry in entries {
-                let endpoints =
-                    if is_crowded(entry) { Vec::new() } else { found.endpoints(rule, entry) };
-                if endpoints.is_empty() {
-                    unresolved.push(entry);
-                }
+                let had = members.len();
                 let protocol = found.protocol(rule, entry);
                 let tls = if protocol.is_tls() { found.tls(rule, entry) } else { None };
+                let endpoints = found.endpoints(rule, entry).filter(|_| !is_crowded(entry));
                 for endpoint in endpoints {
                     let load = load(entry, endpoint.address, protocol);
                     let own = kept.get(&load, &rule.entries[entry]).unwrap_or_else(|| {
-                        let ledger = Ledger::default();
-                        ledger.join(&cursor, if several { &owed } else { &cursor });
-                        (Arc::new(ledger), Arc::<MemberTally>::default())
+                        let tally = MemberTally::default();
+                        tally.ledger.join(&cursor, if several { &owed } else { &cursor });
+                        Arc::new(tally)
                     });
                     let way = (protocol, tls.clone());
                     members.push(member(rule, entry, groups.len(), &endpoint, way, load, own));
+                }
+                if members.len() == had {
+                    unresolved.push(entry);
                 }
             }
             let sums = running_sums(&members[from..]);
@@ -617,9 +656,9 @@ impl Route {
         }
         last_resort(rule, &mut members);
         let is_limited = members.iter().any(|m| m.max_in_flight.is_some());
-        let mut named = index(&members, |m| m.route.clone());
-        leave(rule, &unresolved, &mut named);
-        let issued = index(&members, |m| m.token.clone());
+        let mut named = Index::of(&members, |m| m.route.clone());
+        leave(rule, &unresolved, &mut named.ranges);
+        let issued = Index::of(&members, |m| m.token.clone());
         let route = Self {
             rule: Arc::clone(rule),
             groups,
@@ -631,7 +670,7 @@ impl Route {
             queue: before.map_or_else(Arc::<Queue>::default, |b| Arc::clone(&b.queue)),
             room: if is_limited { WAITING } else { 0 },
             crowded,
-            tiers: members.iter().map(|m| m.tier).collect::<BTreeSet<_>>().into_iter().collect(),
+            tiers: tiers(&members),
             has_spares: members.iter().any(|m| m.state == State::Spare),
             are_alike: are_alike(&members),
             found,
@@ -642,7 +681,7 @@ impl Route {
         if before.is_some_and(|before| before.is_grouped_otherwise(&route)) {
             for member in &route.members {
                 let group = &route.groups[member.group];
-                member.ledger.join(&group.cursor, route.clock(group));
+                member.tally.ledger.join(&group.cursor, route.clock(group));
             }
         }
         route
@@ -661,6 +700,15 @@ impl Route {
     }
 }
 
+/// The tiers of members, from the first on.
+fn tiers(members: &[Member]) -> Vec<u8> {
+    let mut tiers: Vec<_> = members.iter().map(|member| member.tier).collect();
+    tiers.sort_unstable();
+    tiers.dedup();
+    tiers.shrink_to_fit();
+    tiers
+}
+
 /// Whether members differ in nothing but their weight as far as turns go.
 fn are_alike(members: &[Member]) -> bool {
     let is_plain = |m: &Member| {
@@ -672,31 +720,28 @@ fn are_alike(members: &[Member]) -> bool {
     !members.is_empty() && members.iter().all(is_plain)
 }
 
-/// What a rule keeps of a member when its table changes.
-type Kept = (Arc<Ledger>, Arc<MemberTally>);
-
 /// What a rule knows of its backends besides their loads: two entries may share one. The key is
 /// that load with the entry's name and path.
 #[derive(Default)]
-struct Keeper<'r>(Lookup<(*const Load, &'r str, &'r str), Kept>);
+struct Keeper<'r>(Lookup<(*const Load, &'r str, &'r str), Arc<MemberTally>>);
 
 impl<'r> Keeper<'r> {
     fn of(route: &'r Route) -> Self {
         let mut kept = Lookup::default();
         kept.reserve(route.members.len());
         for member in &route.members {
-            kept.entry((Arc::as_ptr(&member.load), &*member.name, &*member.site.path))
-                .or_insert_with(|| {
-                    if member.state != State::Active {
-                        member.ledger.skip(route.clock(&route.groups[member.group]));
-                    }
-                    (Arc::clone(&member.ledger), Arc::clone(&member.tally))
-                });
+            let path = &*route.rule.entries[member.entry].path;
+            kept.entry((Arc::as_ptr(&member.load), &*member.name, path)).or_insert_with(|| {
+                if member.state != State::Active {
+                    member.tally.ledger.skip(route.clock(&route.groups[member.group]));
+                }
+                Arc::clone(&member.tally)
+            });
         }
         Self(kept)
     }
 
-    fn get(&self, load: &Arc<Load>, entry: &Entry) -> Option<Kept> {
+    fn get(&self, load: &Arc<Load>, entry: &Entry) -> Option<Arc<MemberTally>> {
         self.0.get(&(Arc::as_ptr(load), &*entry.name, &*entry.path)).cloned()
     }
 }
@@ -717,7 +762,7 @@ fn member(
     endpoint: &Endpoint,
     (protocol, tls): (Protocol, Option<MemberTls>),
     load: Arc<Load>,
-    (ledger, tally): Kept,
+    tally: Arc<MemberTally>,
 ) -> Member {
     let of = &rule.entries[entry];
     let route = match &of.route {
@@ -749,12 +794,7 @@ fn member(
             state => state,
         },
         tier: of.tier,
-        site: match &of.target {
-            Target::Url(authority) => site(authority, &of.path),
-            Target::Service(_) => address_site(scheme(protocol), endpoint.address, &of.path),
-        },
         load,
-        ledger,
         // Filled in with what is known already.
         checked: None,
         tally,
@@ -772,7 +812,7 @@ fn last_resort(rule: &Rule, members: &mut [Member]) {
 }
 
 /// The sessions of an entry without addresses go where it leaves them.
-fn leave(rule: &Rule, unresolved: &[usize], named: &mut Lookup<Arc<str>, Vec<usize>>) {
+fn leave(rule: &Rule, unresolved: &[usize], named: &mut Lookup<Arc<str>, Range<u32>>) {
     let route_of = |entry: &Entry| match &entry.route {
         RouteName::Fixed(route) => Some(Arc::clone(route)),
         _ => None,
@@ -791,68 +831,61 @@ fn leave(rule: &Rule, unresolved: &[usize], named: &mut Lookup<Arc<str>, Vec<usi
     }
 }
 
-/// A URL member's base URL as it would write it itself.
-fn site(authority: &Authority, path: &str) -> Site {
-    let scheme = if authority.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let host = match &authority.host {
-        Host::Name(name) => name.to_string(),
-        Host::Address(ip) => bracketed(*ip),
-    };
-    let origin = Origin { scheme, host, port: authority.port };
-    Site { origin, path: path.to_owned() }
-}
-
-const fn scheme(protocol: Protocol) -> Scheme {
-    if protocol.is_tls() { Scheme::Https } else { Scheme::Http }
-}
-
-/// The base URL of an endpoint that knows no more than its address.
-fn address_site(scheme: Scheme, address: SocketAddr, path: &str) -> Site {
-    let host = bracketed(address.ip());
-    let origin = Origin { scheme, host, port: address.port() };
-    Site { origin, path: path.to_owned() }
-}
-
-fn bracketed(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V6(ip) => format!("[{ip}]"),
-        IpAddr::V4(ip) => ip.to_string(),
-    }
-}
-
 fn reversal(rule: &Rule, found: &Found, crowded: &[usize]) -> Option<Reversal> {
     let rules = rule.reverse.clone()?;
     let entries = (0..rule.entries.len()).filter(|entry| crowded.binary_search(entry).is_err());
-    let sites = entries.flat_map(|entry| found.sites(rule, entry));
-    Some(Reversal::new(&rule.prefix, sites.collect(), rules))
+    let bases = entries.filter_map(|entry| found.base(rule, entry)).collect();
+    Some(Reversal::new(&rule.prefix, bases, Arc::clone(&found.barred), rules))
 }
 
 fn running_sums(members: &[Member]) -> Vec<f64> {
-    let sum = |sum: &mut f64, member: &Member| {
-        *sum += member.weight;
-        Some(*sum)
+    let mut sum = 0.0;
+    let add = |member: &Member| {
+        sum += member.weight;
+        sum
     };
-    members.iter().scan(0.0, sum).collect()
+    members.iter().map(add).collect()
 }
 
-fn index<K: Eq + std::hash::Hash>(
-    members: &[Member],
-    key: impl Fn(&Member) -> Option<K>,
-) -> Lookup<K, Vec<usize>> {
-    let mut map: Lookup<K, Vec<usize>> = Lookup::default();
-    for (at, member) in members.iter().enumerate() {
-        if let Some(key) = key(member) {
-            map.entry(key).or_default().push(at);
+impl<K: Eq + Hash> Index<K> {
+    /// By what `key` says of each, if it says anything.
+    fn of(members: &[Member], key: impl Fn(&Member) -> Option<K>) -> Self {
+        // At first each name's number, and how many have it.
+        let mut ranges: Lookup<K, Range<u32>> = Lookup::default();
+        let mut numbered = Vec::new();
+        let mut names = 0;
+        for (at, member) in members.iter().enumerate() {
+            let Some(key) = key(member) else { continue };
+            if ranges.is_empty() {
+                ranges.reserve(members.len() - at);
+                numbered.reserve_exact(members.len() - at);
+            }
+            let range = ranges.entry(key).or_insert_with(|| {
+                names += 1;
+                names - 1..0
+            });
+            range.end += 1;
+            numbered.push((range.start, at));
         }
+        numbered.sort_by_key(|(number, _)| *number);
+        if ranges.len() < numbered.len() {
+            ranges.shrink_to_fit();
+        }
+        for range in ranges.values_mut() {
+            let before = numbered.partition_point(|(number, _)| *number < range.start);
+            let before = u32::try_from(before).unwrap_or(u32::MAX);
+            *range = before..before + range.end;
+        }
+        Self { ranges, members: numbered.into_iter().map(|(_, at)| at).collect() }
     }
-    map
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use http::header::HeaderValue;
+    use http::header::{HeaderMap, HeaderValue, LOCATION};
 
     use super::super::access::Networks;
     use super::super::balance::{self, Ask, Tried};
@@ -860,6 +893,7 @@ mod tests {
     use super::super::fixture::{endpoints, entry, route, rule, url, weighted};
     use super::super::owners::Claim;
     use super::super::path::RequestPath;
+    use super::super::reverse::{Public, Said};
     use super::super::tally::Session;
     use super::super::{Found as Answer, PortRef};
     use super::*;
@@ -885,8 +919,8 @@ mod tests {
     /// A table of one entry, with what its target says is spoken.
     fn spoken(entry: &Entry, says: Option<Protocol>, trusts: &[Trust], tls: UpstreamTls) -> Table {
         let Target::Service(port) = &entry.target else { panic!("a Service") };
-        let endpoints = ["10.0.0.1:8443".parse::<SocketAddr>().unwrap().into()].into();
-        let backends = Backends { port: Some(443), protocol: says, endpoints };
+        let endpoints = ["10.0.0.1:8443".parse::<SocketAddr>().unwrap().into()];
+        let backends = Backends::new(Some(443), says, endpoints);
         let rule = Rule {
             entries: vec![Entry { protocol: entry.protocol, ..service_entry(port) }],
             upstream_tls: tls,
@@ -928,8 +962,6 @@ mod tests {
             assert_eq!(member.protocol, expected);
             let name = member.tls.as_ref().map(|tls| tls.name.to_str().into_owned());
             assert_eq!(name, expected.is_tls().then(|| "app.site.svc".to_owned()));
-            let scheme = if expected.is_tls() { Scheme::Https } else { Scheme::Http };
-            assert_eq!(member.site.origin.scheme, scheme);
         }
     }
 
@@ -1169,7 +1201,7 @@ mod tests {
         assert_eq!(new.members.len(), 3);
         for (old, new) in old.members.iter().zip(&new.members) {
             assert!(Arc::ptr_eq(&old.load, &new.load));
-            assert!(Arc::ptr_eq(&old.ledger, &new.ledger));
+            assert!(Arc::ptr_eq(&old.tally, &new.tally));
         }
         assert!(Arc::ptr_eq(&old.tally, &new.tally));
     }
@@ -1187,7 +1219,6 @@ mod tests {
         let [one, two] = &second.routes[0].members[..] else { panic!("two members") };
         assert!(Arc::ptr_eq(&one.load, &two.load) && !Arc::ptr_eq(&one.tally, &two.tally));
         assert!(Arc::ptr_eq(&two.tally, &first.routes[0].members[1].tally));
-        assert!(Arc::ptr_eq(&two.ledger, &first.routes[0].members[1].ledger));
     }
 
     fn of(namespace: &str, name: &str, hosts: &[&str], path: &str) -> Rule {
@@ -1269,7 +1300,7 @@ mod tests {
             draining: *draining,
         });
         let (port, protocol) = (Some(80), None);
-        let backends = Backends { port, protocol, endpoints: endpoints.collect() };
+        let backends = Backends::new(port, protocol, endpoints);
         let services = Lookup::from_iter([(service.clone(), Arc::new(backends))]);
         Endpoints { services, ..Endpoints::default() }
     }
@@ -1332,7 +1363,7 @@ mod tests {
         let second = Table::build(&rules, &moved, None, &first, now);
         let (old, new) = (&first.routes[0].members[1], &second.routes[0].members[0]);
         assert!(Arc::ptr_eq(&old.load, &new.load) && Arc::ptr_eq(&old.tally, &new.tally));
-        assert_eq!(second.routes[0].named["app-0"], [1]);
+        assert_eq!(second.routes[0].named.get("app-0"), Some(&[1][..]));
         let third = Table::build(&rules, &moved, None, &second, now);
         assert!(Arc::ptr_eq(&second.routes[0], &third.routes[0]));
     }
@@ -1352,7 +1383,7 @@ mod tests {
         for (old, new) in [(&before[1], &after[0]), (&before[3], &after[1])] {
             assert_eq!(old.name, new.name);
             assert!(Arc::ptr_eq(&old.load, &new.load));
-            assert!(Arc::ptr_eq(&old.ledger, &new.ledger) && Arc::ptr_eq(&old.tally, &new.tally));
+            assert!(Arc::ptr_eq(&old.tally, &new.tally));
         }
         assert!(Arc::ptr_eq(&after[0].load, &after[1].load));
         assert!(!Arc::ptr_eq(&after[0].tally, &after[1].tally));
@@ -1383,7 +1414,8 @@ mod tests {
         assert_eq!(route.members.len(), ADDRESSES);
         assert_eq!((&route.unresolved[..], &route.crowded[..]), (&[1, 4][..], &[1, 4][..]));
         assert_eq!(route.found_addresses(1), 11);
-        assert!(!format!("{:?}", route.reversal).contains("\"10.2.0.1\""));
+        assert!(reverses(route, "10.1.0.1") && reverses(route, "10.3.0.1"));
+        assert!(!reverses(route, "10.2.0.1"));
     }
 
     #[test]
@@ -1417,21 +1449,62 @@ mod tests {
         let rule = Arc::new(service_rule(RouteName::None));
         let endpoints = backends(&rule, &[("10.0.0.1:8080", None, None, false)]);
         let table = Table::build(&[rule], &endpoints, None, &Table::default(), Instant::now());
-        let reversal = table.routes[0].reversal.as_ref().unwrap();
-        let sites = Found::of(&table.routes[0].rule, &endpoints).sites(&table.routes[0].rule, 0);
-        let hosts: Vec<_> =
-            sites.iter().map(|s| format!("{}:{}", s.origin.host, s.origin.port)).collect();
-        assert_eq!(
-            hosts,
-            [
-                "app:80",
-                "app.site:80",
-                "app.site.svc:80",
-                "app.site.svc.cluster.local:80",
-                "10.0.0.1:8080"
-            ]
-        );
-        assert!(format!("{reversal:?}").contains("app.site.svc"));
+        for own in
+            ["app", "app.site", "app.site.svc", "app.site.svc.cluster.local", "10.0.0.1:8080"]
+        {
+            assert!(reverses(&table.routes[0], own), "{own}");
+        }
+        for other in [
+            "app:8080",
+            "ap",
+            "apps",
+            "app.other",
+            "app.site.svc.cluster",
+            "app.site.svc.cluster.local.evil.org",
+            "10.0.0.1",
+            "10.0.0.2:8080",
+            "010.0.0.1:8080",
+            "[::1]:8080",
+        ] {
+            assert!(!reverses(&table.routes[0], other), "{other}");
+        }
+    }
+
+    /// Whether what is at this host and port is a member, for its reversal.
+    fn reverses(route: &Route, authority: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        let location = format!("http://{authority}/x");
+        headers.insert(LOCATION, HeaderValue::try_from(&location).unwrap());
+        let public = Public { scheme: Scheme::Http, authority: "www.site.com" };
+        let said = Said { public: &public, by: "/", host_kept: false, elsewhere: &|_| None };
+        route.reversal.as_ref().unwrap().apply(&mut headers, said);
+        headers[LOCATION] != *location
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_reversed_as_they_are_written() {
+        let rule = Arc::new(service_rule(RouteName::None));
+        let pods = ["[fd00::1]:80", "10.0.0.2:80", "10.0.0.1:81", "10.0.0.1:80", "[fd00::2]:80"];
+        let found = endpoints_of_pods(&rule, &pods);
+        let table = Table::build(&[rule], &found, None, &Table::default(), Instant::now());
+        let route = &table.routes[0];
+        let own = [&pods[..], &["[FD00:0::1]", "10.0.0.1", "10.0.0.2"]].concat();
+        assert!(own.iter().all(|pod| reverses(route, pod)), "{own:?}");
+        for other in ["10.0.0.2:81", "10.0.0.3", "[fd00::3]", "[fd00::1]:81", "[fd00::1", "fd00::1"]
+        {
+            assert!(!reverses(route, other), "{other}");
+        }
+        let barred =
+            Arc::new(Barred::local_and(Networks::new(vec!["10.0.0.2/32".parse().unwrap()])));
+        let found = Endpoints { barred, ..found };
+        let rules = [Arc::clone(&route.rule)];
+        let table = Table::build(&rules, &found, None, &table, Instant::now());
+        assert!(!reverses(&table.routes[0], "10.0.0.2") && reverses(&table.routes[0], "10.0.0.1"));
+    }
+
+    fn endpoints_of_pods(rule: &Rule, addresses: &[&str]) -> Endpoints {
+        let all: Vec<_> = addresses.iter().map(|address| (*address, None, None, false)).collect();
+        backends(rule, &all)
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub struct Checkup {
     /// The Host of requests.
     pub host: HeaderValue,
     /// The member's own path.
-    pub path: Box<str>,
+    pub path: Arc<str>,
     /// How.
     pub check: Arc<HealthCheck>,
 }

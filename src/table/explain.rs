@@ -67,8 +67,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(place: Place, name: &str, gave: Option<&str>, members: Option<&Vec<usize>>) -> Self {
-        let members = members.cloned().unwrap_or_default();
+    fn new(place: Place, name: &str, gave: Option<&str>, members: Option<&[usize]>) -> Self {
+        let members = members.map(<[_]>::to_vec).unwrap_or_default();
         Self { place, name: name.to_owned(), gave: gave.map(str::to_owned), members }
     }
 }

@@ -25,8 +25,10 @@ mod build;
 pub(crate) mod fixture;
 mod stage;
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,7 +39,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use rustls::pki_types::ServerName;
 
 use access::Access;
-use balance::{Cursor, Dealer, Ledger, Method};
+use balance::{Cursor, Dealer, Method};
 use checks::{Checked, HealthCheck};
 use edit::Edits;
 use load::{Admission, Failure, Load};
@@ -45,7 +47,7 @@ use owners::Owners;
 use pages::Pages;
 use path::{HostPattern, Prefix, RequestPath};
 use queue::Queue;
-use reverse::{Address, Reversal, Site};
+use reverse::{Address, Reversal};
 use sticky::{Sticky, Wanted};
 use tally::{MemberTally, RuleTally};
 use tls::{CertificateConflict, Certificates, ClientPolicies, Clients, Tls};
@@ -133,7 +135,7 @@ pub struct Entry {
     /// Where it is.
     pub target: Target,
     /// The path under which it serves what is below the rule's prefix.
-    pub path: Box<str>,
+    pub path: Arc<str>,
     /// What is spoken with it, whatever its target says.
     pub protocol: Option<Protocol>,
     /// Whether it is asked with the client's Host.
@@ -362,15 +364,11 @@ pub struct Member {
     pub state: State,
     /// Its entry's tier.
     pub tier: u8,
-    /// Its own base URL, for reversal.
-    pub site: Site,
     /// What is known of its backend.
     pub load: Arc<Load>,
     /// What has come of its health checks, if there are any.
     pub checked: Option<Arc<Checked>>,
-    /// What this rule has given it.
-    pub ledger: Arc<Ledger>,
-    /// What has come of it.
+    /// What this rule has given it, and what has come of it.
     pub tally: Arc<MemberTally>,
 }
 
@@ -467,8 +465,23 @@ pub struct Route {
     /// All members serve side by side, however many requests they have.
     are_alike: bool,
     found: build::Found,
-    named: Lookup<Arc<str>, Vec<usize>>,
-    issued: Lookup<Box<str>, Vec<usize>>,
+    named: Index<Arc<str>>,
+    issued: Index<Box<str>>,
+}
+
+/// Members by a name that they may share.
+#[derive(Debug)]
+struct Index<K> {
+    ranges: Lookup<K, Range<u32>>,
+    /// Indices of members, those of a name one after the other.
+    members: Box<[usize]>,
+}
+
+impl<K: Borrow<str> + Eq + Hash> Index<K> {
+    fn get(&self, name: &str) -> Option<&[usize]> {
+        let range = self.ranges.get(name)?;
+        Some(&self.members[range.start as usize..range.end as usize])
+    }
 }
 
 /// What a request says about its member.
@@ -507,7 +520,7 @@ impl Route {
     fn successors(&self, members: &[usize]) -> Option<&[usize]> {
         let heir = |member: &usize| {
             let entry = &self.rule.entries[self.members[*member].entry];
-            self.named.get(entry.failover_route.as_ref()?).map(Vec::as_slice)
+            self.named.get(entry.failover_route.as_ref()?)
         };
         members.iter().find_map(heir)
     }

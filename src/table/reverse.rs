@@ -4,14 +4,17 @@
 //! `http://app1.site.com/`, and `http://app1.site.com.evil.org/` is not.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{
     CONTENT_LOCATION, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION, REFRESH, SET_COOKIE,
 };
 
+use super::access::Barred;
 use super::path::{self, HostPattern, Prefix};
+use super::{Backends, Host, ServicePort};
 
 const DESTINATION: HeaderName = HeaderName::from_static("destination");
 const URI: HeaderName = HeaderName::from_static("uri");
@@ -45,24 +48,65 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// Scheme, host in lower case and port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Origin {
-    /// The scheme.
-    pub scheme: Scheme,
-    /// The host in lower case; IPv6 in brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
+/// Scheme, host in lower case (IPv6 in brackets) and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    scheme: Scheme,
+    host: String,
+    port: u16,
 }
 
-/// A member's own base URL.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Site {
-    /// Where it is.
-    pub origin: Origin,
-    /// The path under which it serves.
-    pub path: String,
+/// The base URLs that the members of one entry may write themselves.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Their scheme.
+    pub scheme: Scheme,
+    /// Their hosts and ports.
+    pub place: Place,
+    /// The path under which they serve.
+    pub path: Arc<str>,
+}
+
+/// Hosts with their ports.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// A URL's.
+    Url(Host, u16),
+    /// The names in DNS of a Service, and the addresses of its endpoints.
+    Service(ServicePort, Arc<Backends>),
+}
+
+impl Place {
+    /// Whether a host is one of these, at this port if one is given.
+    fn has(&self, host: &str, at: Option<u16>) -> bool {
+        let is = |own: u16| at.is_none_or(|at| at == own);
+        match self {
+            Self::Url(Host::Name(name), port) => **name == *host && is(*port),
+            Self::Url(Host::Address(ip), port) => address_of(host) == Some(*ip) && is(*port),
+            Self::Service(service, backends) => match address_of(host) {
+                Some(ip) => backends.at(ip).iter().any(|endpoint| is(endpoint.address.port())),
+                None => backends.port.is_some_and(is) && service.is_named(host),
+            },
+        }
+    }
+}
+
+impl ServicePort {
+    /// Whether it is a name of the Service in DNS.
+    fn is_named(&self, host: &str) -> bool {
+        let Some(rest) = host.strip_prefix(&*self.name) else { return false };
+        let domain = rest.strip_prefix('.').and_then(|rest| rest.strip_prefix(&*self.namespace));
+        rest.is_empty() || matches!(domain, Some("" | ".svc" | ".svc.cluster.local"))
+    }
+}
+
+/// The address that stands as a host, IPv6 in brackets.
+fn address_of(host: &str) -> Option<IpAddr> {
+    match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
+        None if host.starts_with(|c: char| c.is_ascii_digit()) => host.parse().ok().map(IpAddr::V4),
+        None => None,
+    }
 }
 
 /// How the client addressed the site.
@@ -187,7 +231,7 @@ pub struct Rules {
 /// What a location rule compares with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum From {
-    Url(Site),
+    Url(Origin, String),
     Path(String),
 }
 
@@ -215,7 +259,7 @@ impl Rules {
             Some(Url { scheme: Some(scheme), host, port, path, .. }) => {
                 let port = port.unwrap_or(scheme.default_port());
                 let origin = Origin { scheme, host: host.into_owned(), port };
-                From::Url(Site { origin, path: path.to_owned() })
+                From::Url(origin, path.to_owned())
             }
             _ if local(from) => From::Path(from.to_owned()),
             _ => return Err(wrong(from)),
@@ -257,8 +301,10 @@ impl Rules {
 #[derive(Clone, Debug)]
 pub struct Reversal {
     prefix: Prefix,
-    /// By host; where members share an origin, the longest path comes first.
-    sites: HashMap<String, Vec<Site>>,
+    /// Where members share an origin, the longest path comes first.
+    bases: Vec<Base>,
+    /// Addresses that are nobody's.
+    barred: Arc<Barred>,
     rules: Rules,
 }
 
@@ -267,8 +313,8 @@ pub struct Reversal {
 pub struct Said<'a> {
     /// How the client addressed the site.
     pub public: &'a Public<'a>,
-    /// The member that answered.
-    pub by: &'a Site,
+    /// The path under which the member that answered serves.
+    pub by: &'a str,
     /// The member was asked with the client's Host, so that it may speak of that as its own.
     pub host_kept: bool,
     /// The public path of an address that belongs to another rule of the same site, if to any.
@@ -290,49 +336,60 @@ impl Address<'_> {
         let port = self.port.unwrap_or(scheme.default_port());
         scheme == origin.scheme && port == origin.port && self.host == origin.host
     }
+
+    fn is_below(&self, base: &Base) -> bool {
+        let scheme = self.scheme.unwrap_or(base.scheme);
+        let port = self.port.unwrap_or(scheme.default_port());
+        scheme == base.scheme && base.place.has(self.host, Some(port))
+    }
 }
 
 /// One response on its way to the client.
 struct Answer<'a> {
     reversal: &'a Reversal,
     public: &'a Public<'a>,
-    site: &'a Site,
+    /// The path of the member that answered.
+    by: &'a str,
     host_kept: bool,
     elsewhere: &'a dyn Fn(&Address<'_>) -> Option<String>,
 }
 
 impl Reversal {
-    /// Of a rule with this prefix and these members.
+    /// Of a rule with this prefix and these members, none of which is at an address that is barred.
     #[must_use]
-    pub fn new(prefix: &Prefix, members: Vec<Site>, rules: Rules) -> Self {
-        let mut sites: HashMap<String, Vec<Site>> = HashMap::new();
-        for site in members {
-            sites.entry(site.origin.host.clone()).or_default().push(site);
-        }
-        for sites in sites.values_mut() {
-            sites.sort_by_key(|site| std::cmp::Reverse(site.path.len()));
-            sites.dedup();
-        }
-        Self { prefix: prefix.clone(), sites, rules }
+    pub fn new(prefix: &Prefix, mut bases: Vec<Base>, barred: Arc<Barred>, rules: Rules) -> Self {
+        bases.sort_by_key(|base| std::cmp::Reverse(base.path.len()));
+        Self { prefix: prefix.clone(), bases, barred, rules }
     }
 
     /// The public path of an address of this rule's members, and how much of it was the member's.
     #[must_use]
     pub fn public_path(&self, address: &Address<'_>) -> Option<(usize, String)> {
-        let own = self.sites.get(address.host)?.iter().filter(|site| address.is_at(&site.origin));
-        let mut found =
-            own.filter_map(|site| Some((site, path::unjoin(&site.path, address.path)?)));
+        let below = |base: &Base| path::unjoin(&base.path, address.path);
+        let mut found = self.bases.iter().filter_map(|base| Some((base, below(base)?)));
         // What is below a path that is matched alone is not this rule's.
-        let (site, rest) =
-            found.find(|(_, rest)| !self.prefix.is_exact() || rest.is_empty() || (*rest == "/"))?;
-        Some((site.path.len(), self.prefix.public(rest)))
+        let is_served = |rest: &str| !self.prefix.is_exact() || rest.is_empty() || rest == "/";
+        let (base, rest) = found.find(|(base, rest)| is_served(rest) && address.is_below(base))?;
+        if self.is_barred(address.host) {
+            return None;
+        }
+        Some((base.path.len(), self.prefix.public(rest)))
+    }
+
+    /// Whether a host is one of its members'.
+    fn has(&self, host: &str) -> bool {
+        self.bases.iter().any(|base| base.place.has(host, None)) && !self.is_barred(host)
+    }
+
+    fn is_barred(&self, host: &str) -> bool {
+        address_of(host).is_some_and(|ip| self.barred.bars(ip))
     }
 
     /// Reverses Location, Content-Location, URI, Destination, Refresh and Set-Cookie in place.
     /// Returns how many fields still name a member's own host afterwards.
     pub fn apply(&self, headers: &mut HeaderMap, said: Said<'_>) -> usize {
         let Said { public, by, host_kept, elsewhere } = said;
-        let answer = Answer { reversal: self, public, site: by, host_kept, elsewhere };
+        let answer = Answer { reversal: self, public, by, host_kept, elsewhere };
         for name in [LOCATION, CONTENT_LOCATION, DESTINATION] {
             edit(headers, &name, |value| answer.location(value));
         }
@@ -389,8 +446,8 @@ impl Answer<'_> {
 
     fn by_rule(&self, url: &Url<'_>) -> Option<String> {
         self.reversal.rules.locations.iter().find_map(|(from, to)| {
-            let From::Url(site) = from else { return None };
-            let rest = path::unjoin(&site.path, url.path).filter(|_| url.is_at(&site.origin))?;
+            let From::Url(origin, below) = from else { return None };
+            let rest = path::unjoin(below, url.path).filter(|_| url.is_at(origin))?;
             let path = path::join(to, rest);
             let target = if to.starts_with('/') { self.public.url(&path) } else { base(to, rest) };
             Some(target + url.tail)
@@ -405,7 +462,7 @@ impl Answer<'_> {
         if !self.host_kept || !self.public.names(url) {
             return None;
         }
-        let public = path::unjoin(&self.site.path, url.path)
+        let public = path::unjoin(self.by, url.path)
             .filter(|_| self.moves())
             .map_or(Cow::Borrowed(url.path), |rest| self.reversal.prefix.public(rest).into());
         if url.scheme == Some(Scheme::Https) && self.public.scheme == Scheme::Http {
@@ -418,7 +475,7 @@ impl Answer<'_> {
 
     /// Whether the member's paths differ from the public ones.
     fn moves(&self) -> bool {
-        self.site.path.trim_end_matches('/') != self.reversal.prefix.as_str().trim_end_matches('/')
+        self.by.trim_end_matches('/') != self.reversal.prefix.as_str().trim_end_matches('/')
     }
 
     /// A path without a host: of the member that answered.
@@ -434,7 +491,7 @@ impl Answer<'_> {
             })
         });
         let by_site = || {
-            let rest = path::unjoin(&self.site.path, path).filter(|_| self.moves())?;
+            let rest = path::unjoin(self.by, path).filter(|_| self.moves())?;
             Some(self.reversal.prefix.public(rest))
         };
         Some(by_rule.or_else(by_site)? + tail)
@@ -494,7 +551,7 @@ impl Answer<'_> {
         let name = value.strip_prefix('.').unwrap_or(value);
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         let by_rule = self.reversal.rules.cookie_domains.iter().find(|(from, _)| is(from));
-        let own = || self.reversal.sites.contains_key(&name.to_ascii_lowercase());
+        let own = || self.reversal.has(&name.to_ascii_lowercase());
         match by_rule {
             Some((_, to)) => Some(to.clone()),
             None if own() => Some(self.public.host().into_owned()),
@@ -512,7 +569,7 @@ impl Answer<'_> {
             Some(if rest.is_empty() { to.clone() } else { path::join(to, rest).into_owned() })
         });
         by_rule.or_else(|| {
-            let rest = path::unjoin(&self.site.path, value).filter(|_| self.moves())?;
+            let rest = path::unjoin(self.by, value).filter(|_| self.moves())?;
             // Path=/ of a member at / is its whole site: the prefix as it was written.
             Some(self.reversal.prefix.public(if rest == "/" { "" } else { rest }))
         })
@@ -528,7 +585,7 @@ impl Answer<'_> {
     }
 
     fn is_internal(&self, host: &str) -> bool {
-        self.reversal.sites.contains_key(host) && self.public.host() != host
+        self.public.host() != host && self.reversal.has(host)
     }
 
     /// Whether a member's host stands behind any `//` in the text.
@@ -578,18 +635,18 @@ mod tests {
     use super::path::{RequestPath, join};
     use super::*;
 
-    fn site(url: &str) -> Site {
+    fn base(url: &str) -> Base {
         let url = Url::parse(url).unwrap();
         let scheme = url.scheme.unwrap();
         let port = url.port.unwrap_or(scheme.default_port());
-        let origin = Origin { scheme, host: url.host.into_owned(), port };
-        Site { origin, path: url.path.to_owned() }
+        let host = address_of(&url.host).map_or_else(|| Host::Name(url.host.into()), Host::Address);
+        Base { scheme, place: Place::Url(host, port), path: url.path.into() }
     }
 
     /// A rule of the article's site, and the response of its first member.
     struct Setup {
         reversal: Reversal,
-        by: Site,
+        by: Arc<str>,
         kept: bool,
         authority: &'static str,
         scheme: Scheme,
@@ -600,9 +657,10 @@ mod tests {
     }
 
     fn setup(prefix: &str, members: &[&str]) -> Setup {
-        let sites: Vec<_> = members.iter().map(|url| site(url)).collect();
-        let by = sites[0].clone();
-        let reversal = Reversal::new(&Prefix::parse(prefix).unwrap(), sites, Rules::default());
+        let bases: Vec<_> = members.iter().map(|url| base(url)).collect();
+        let by = Arc::clone(&bases[0].path);
+        let prefix = Prefix::parse(prefix).unwrap();
+        let reversal = Reversal::new(&prefix, bases, Arc::default(), Rules::default());
         Setup { reversal, by, kept: false, authority: "www.site.com", scheme: Scheme::Http }
     }
 
@@ -620,9 +678,8 @@ mod tests {
             let name = HeaderName::try_from(name).unwrap();
             headers.insert(&name, HeaderValue::try_from(value).unwrap());
             let public = Public { scheme: self.scheme, authority: self.authority };
-            let site = self.by.clone();
             let said =
-                Said { public: &public, by: &site, host_kept: self.kept, elsewhere: &nowhere };
+                Said { public: &public, by: &self.by, host_kept: self.kept, elsewhere: &nowhere };
             let leaks = self.reversal.apply(&mut headers, said);
             (headers[name].to_str().unwrap().to_owned(), leaks)
         }

@@ -242,7 +242,7 @@ mod tests {
             ..with(0, State::Active, 0)
         };
         let site = Site::new(vec![gone, with(1, State::Active, 0), with(2, State::Active, 0)]);
-        assert_eq!(site.route.named["m0"], [0]);
+        assert_eq!(site.route.named.get("m0"), Some(&[0][..]));
         assert_eq!(&*site.route.members[0].name, "m1");
     }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::balance::Ledger;
 use super::load::Failure;
 
 /// Upper bounds of the duration histogram's buckets, in seconds.
@@ -160,6 +161,8 @@ pub struct MemberTally {
     pub sessions: Counter,
     session_at: AtomicU64,
     failures: [Counter; Failure::ALL.len()],
+    /// What its rule has given it.
+    pub ledger: Ledger,
 }
 
 impl MemberTally {

@@ -204,7 +204,7 @@ fn url(
     namespace: &str,
     place: Place<'_>,
     problems: &mut Problems,
-) -> Option<(Target, Box<str>)> {
+) -> Option<(Target, Arc<str>)> {
     beside_url(at, member, problems);
     let field = format!("spec.members[{at}].url");
     if let Place::Cluster(policy) = place
@@ -240,7 +240,7 @@ fn service(
     namespace: &Arc<str>,
     place: Place<'_>,
     problems: &mut Problems,
-) -> Option<(Target, Box<str>)> {
+) -> Option<(Target, Arc<str>)> {
     let field = |name: &str| format!("spec.members[{at}].{name}");
     let good = problems.text(&field("service.name"), &service.name, checks::SERVICE_NAME);
     if place == Place::File {
@@ -278,7 +278,7 @@ fn beside_url(at: usize, member: &api::Member, problems: &mut Problems) {
 }
 
 /// Reads a member's URL that keeps the schema's rules: where it is, and under which path.
-fn member_url(text: &str) -> Result<(Authority, Box<str>), String> {
+fn member_url(text: &str) -> Result<(Authority, Arc<str>), String> {
     let uri: Uri = text.parse().map_err(|_| "must be an http or https URL")?;
     let tls = uri.scheme_str() == Some("https");
     let authority = uri.authority().ok_or("must name a host")?;

@@ -523,7 +523,7 @@ mod tests {
         let port = ServicePort { namespace: "site".into(), name: "app".into(), port };
         match store.resolve(&port) {
             Resolution::Endpoints(backends, _) => {
-                backends.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect()
+                backends.endpoints().iter().map(|endpoint| endpoint.address.to_string()).collect()
             }
             other => panic!("{other:?}"),
         }

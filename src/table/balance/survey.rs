@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn everything(route: &Route) -> String {
-        let members = route.members.iter().map(|m| format!("{:?}{:?}", m.load, m.ledger));
+        let members = route.members.iter().map(|m| format!("{:?}{:?}", m.load, m.tally.ledger));
         let groups = route.groups.iter().map(|group| format!("{:?}", group.cursor));
         members.chain(groups).collect::<String>() + &format!("{:?}", route.dealer)
     }
