@@ -43,6 +43,10 @@ use report::Ran;
 use running::Gibbon;
 use serde_json::Value;
 
+/// What the program has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// From its readiness until memory is read: what the start needed only is given back by then.
 const SETTLED: Duration = Duration::from_secs(5);
 

@@ -98,7 +98,7 @@ pub struct Slice {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct SliceEndpoint {
-    addresses: Vec<IpAddr>,
+    addresses: Box<[IpAddr]>,
     ready: bool,
     serving: bool,
     terminating: bool,
@@ -162,7 +162,7 @@ impl Slice {
 
     /// All its addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).copied()
+        self.endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter()).copied()
     }
 }
 

@@ -506,7 +506,7 @@ impl Route {
             wish.named = true;
             let members = match &wanted {
                 Wanted::Route(route) => self.named.get(route.as_ref()),
-                Wanted::Issued(token) => self.issued.get(*token),
+                Wanted::Issued(token) => self.issued.get(token),
             };
             if let Some(members) = members {
                 wish.members = members;

@@ -58,6 +58,7 @@ pub fn entries(
     };
     let mut entries: Vec<_> = spec.members.iter().enumerate().filter_map(entry).collect();
     tell_apart(&mut entries, &spec.members);
+    entries.shrink_to_fit();
     entries
 }
 

@@ -200,7 +200,8 @@ pub struct Store {
     balancers: BTreeMap<RuleId, Held>,
     left: BTreeMap<RuleId, Left>,
     services: HashMap<Key, Service>,
-    slices: HashMap<Key, BTreeMap<Arc<str>, Slice>>,
+    /// Those of a Service by their names; it has one most often.
+    slices: HashMap<Key, Vec<(Arc<str>, Slice)>>,
     /// The Service of each slice.
     owners: HashMap<Key, Arc<str>>,
     /// The version of each Secret.
@@ -236,7 +237,7 @@ impl Store {
 
     /// The slices of a Service.
     pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = &Slice> {
-        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+        self.slices.get(service).into_iter().flatten().map(|(_, slice)| slice)
     }
 
     /// What is behind a port of a Service.
@@ -416,7 +417,7 @@ impl Store {
         if let Some(before) = owner.filter(|before| service.as_ref() != Some(before)) {
             let of = (Arc::clone(namespace), before);
             if let Some(slices) = self.slices.get_mut(&of) {
-                slices.remove(name);
+                slices.retain(|(own, _)| own != name);
                 if slices.is_empty() {
                     self.slices.remove(&of);
                 }
@@ -427,11 +428,16 @@ impl Store {
         if let (Some(service), Some(slice)) = (service, slice) {
             let of = (Arc::clone(namespace), Arc::clone(&service));
             let slices = self.slices.entry(of.clone()).or_default();
-            if slices.get(name) != Some(&slice) {
-                slices.insert(Arc::clone(name), slice);
-                self.owners.insert(key.clone(), service);
-                self.dirty.services.insert(of);
+            match slices.binary_search_by(|(own, _)| own.cmp(name)) {
+                Ok(at) if slices[at].1 == slice => return,
+                Ok(at) => slices[at].1 = slice,
+                Err(at) => {
+                    slices.reserve_exact(1);
+                    slices.insert(at, (Arc::clone(name), slice));
+                }
             }
+            self.owners.insert(key.clone(), service);
+            self.dirty.services.insert(of);
         }
     }
 }
