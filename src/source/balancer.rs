@@ -27,8 +27,8 @@ use crate::table::tls::{Clients, SecretId, Tls};
 use crate::table::upstream::{Trust, UpstreamTls};
 use crate::table::{Failover, Redirect, Rule, RuleId, Timeouts, reverse};
 pub use members::{no_urls, url_fault};
-use problems::Problems;
 pub use problems::{Cause, Problem};
+use problems::{Of, Problems};
 
 const MAX_HOSTS: usize = 64;
 const MAX_MAPPINGS: usize = 64;
@@ -144,7 +144,7 @@ fn hosts(hosts: &[String], problems: &mut Problems) -> Vec<HostPattern> {
         problems.add("spec.hosts", schema::HOSTS_ONCE.1);
     }
     let parse = |(at, host): (usize, &String)| {
-        problems.read(&format!("spec.hosts[{at}]"), host, checks::HOST, HostPattern::parse)
+        problems.read(Of("spec.hosts", at, ""), host, checks::HOST, HostPattern::parse)
     };
     hosts.iter().enumerate().filter_map(parse).collect()
 }
@@ -254,8 +254,8 @@ fn reverse(reverse: &api::Reverse, problems: &mut Problems) -> Option<reverse::R
         problems.at_most(&field, mappings.len(), MAX_MAPPINGS);
         for (at, mapping) in mappings.iter().enumerate() {
             let field = format!("{field}[{at}]");
-            let good = problems.text(&format!("{field}.from"), &mapping.from, check)
-                & problems.text(&format!("{field}.to"), &mapping.to, check);
+            let good = problems.text(format_args!("{field}.from"), &mapping.from, check)
+                & problems.text(format_args!("{field}.to"), &mapping.to, check);
             if good {
                 problems.take(field, add(&mut rules, &mapping.from, &mapping.to));
             }
@@ -328,7 +328,7 @@ fn upstream_tls(
 ) -> UpstreamTls {
     let mut secret = |field: &str, name: &Option<String>| {
         let name = name.as_ref()?;
-        problems.text(&format!("spec.upstreamTLS.{field}"), name, checks::OBJECT_NAME);
+        problems.text(format_args!("spec.upstreamTLS.{field}"), name, checks::OBJECT_NAME);
         Some(SecretId { namespace: Arc::clone(namespace), name: name.as_str().into() })
     };
     let trust = Trust {
@@ -359,7 +359,7 @@ fn access(access: Option<&api::Access>, problems: &mut Problems) -> Access {
         let field = format!("spec.access.{name}");
         problems.at_most(&field, list.len(), MAX_NETWORKS);
         let parse = |(at, text): (usize, &String)| {
-            problems.read(&format!("{field}[{at}]"), text, checks::NETWORK, parse_network)
+            problems.read(format_args!("{field}[{at}]"), text, checks::NETWORK, parse_network)
         };
         Networks::new(list.iter().enumerate().filter_map(parse).collect())
     };

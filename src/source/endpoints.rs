@@ -1,6 +1,5 @@
 //! Services and `EndpointSlices` → what is behind a port of a Service. Pure.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -232,33 +231,38 @@ fn listed(service: &Service) -> String {
     ports.collect::<Vec<_>>().join(", ")
 }
 
-/// All endpoints of one family by address; of two that are the same, the more usable.
+/// All endpoints of one family by address; of two that are the same, the more usable, else the first.
 fn gather<'s>(
     slices: impl IntoIterator<Item = &'s Slice>,
     port: Option<&Arc<str>>,
     prefers_ipv6: bool,
-) -> BTreeMap<SocketAddr, &'s SliceEndpoint> {
-    let mut found: BTreeMap<SocketAddr, &SliceEndpoint> = BTreeMap::new();
+) -> Vec<(SocketAddr, &'s SliceEndpoint)> {
+    let mut found: Vec<(SocketAddr, &SliceEndpoint)> = Vec::new();
     for slice in slices {
         let own = slice.ports.iter().find(|own| own.name.as_ref() == port);
         let Some(Port { number, .. }) = own else { continue };
+        found.reserve(slice.endpoints.len());
         for endpoint in &slice.endpoints {
-            for ip in &endpoint.addresses {
-                let rank = |e: &SliceEndpoint| (e.ready, e.serving, !e.terminating);
-                let kept = found.entry(SocketAddr::new(*ip, *number)).or_insert(endpoint);
-                if rank(kept) < rank(endpoint) {
-                    *kept = endpoint;
-                }
-            }
+            let at = |ip: &IpAddr| (SocketAddr::new(*ip, *number), endpoint);
+            found.extend(endpoint.addresses.iter().map(at));
         }
     }
+    let rank = |e: &SliceEndpoint| (e.ready, e.serving, !e.terminating);
+    found.sort_by_key(|(address, _)| *address);
+    found.dedup_by(|later, kept| {
+        let is_same = later.0 == kept.0;
+        if is_same && rank(kept.1) < rank(later.1) {
+            kept.1 = later.1;
+        }
+        is_same
+    });
     // A pod of both families is one member, not two. Its second family is for when nothing of the
     // first can be used.
     let is_preferred = |address: &SocketAddr| address.is_ipv6() == prefers_ipv6;
     let is_usable = |endpoint: &SliceEndpoint| endpoint.ready || endpoint.serving;
     let best = found.iter().max_by_key(|(at, e)| (is_usable(e), is_preferred(at)));
     if let Some(is_ipv6) = best.map(|(address, _)| address.is_ipv6()) {
-        found.retain(|address, _| address.is_ipv6() == is_ipv6);
+        found.retain(|(address, _)| address.is_ipv6() == is_ipv6);
     }
     found
 }

@@ -1,10 +1,9 @@
 //! Which namespace a host belongs to: the one that claimed it first.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::RuleId;
 use super::path::HostPattern;
+use super::{Lookup, RuleId};
 
 /// One object's claim of a host, whether or not the object is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,13 +31,13 @@ impl Claim {
 
 /// The owner of each claimed host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owners(HashMap<HostPattern, Arc<str>>);
+pub struct Owners(Lookup<HostPattern, Arc<str>>);
 
 impl Owners {
     /// Decides all claims.
     #[must_use]
     pub fn of<'c>(claims: impl IntoIterator<Item = &'c Claim>) -> Self {
-        let mut first: HashMap<&HostPattern, &Claim> = HashMap::new();
+        let mut first: Lookup<&HostPattern, &Claim> = Lookup::default();
         for claim in claims.into_iter().filter(|claim| claim.host != HostPattern::Any) {
             let holder = first.entry(&claim.host).or_insert(claim);
             if claim.rank() < holder.rank() {

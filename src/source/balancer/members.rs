@@ -8,7 +8,7 @@ use http::{HeaderValue, Uri};
 use rustls::pki_types::ServerName;
 
 use super::checks;
-use super::problems::Problems;
+use super::problems::{Of, Problems};
 use super::{Cause, Place};
 use crate::api;
 use crate::api::schema;
@@ -115,42 +115,42 @@ fn entry(
     place: Place<'_>,
     problems: &mut Problems,
 ) -> Option<Entry> {
-    let field = |name: &str| format!("spec.members[{at}].{name}");
+    let field = |name: &'static str| Of("spec.members", at, name);
     if let Some(name) = &member.name {
-        problems.text(&field("name"), name, checks::MEMBER_NAME);
+        problems.text(field(".name"), name, checks::MEMBER_NAME);
     }
     if !(1..=MAX_WEIGHT).contains(&member.weight) {
-        problems.add(field("weight"), format!("must be from 1 to {MAX_WEIGHT}"));
+        problems.add(field(".weight"), format!("must be from 1 to {MAX_WEIGHT}"));
     }
     if member.share.is_some_and(|share| share > MAX_WEIGHT) {
-        problems.add(field("share"), format!("must be from 0 to {MAX_WEIGHT}"));
+        problems.add(field(".share"), format!("must be from 0 to {MAX_WEIGHT}"));
     }
     if member.max_in_flight == Some(0) {
-        problems.add(field("maxInFlight"), "must be from 1 to 65535; leave it out for no limit");
+        problems.add(field(".maxInFlight"), "must be from 1 to 65535; leave it out for no limit");
     }
     if let Some(route) = &member.route {
-        problems.text(&field("route"), route, checks::ROUTE);
+        problems.text(field(".route"), route, checks::ROUTE);
     }
     if let Some(route) = &member.failover_route {
-        problems.text(&field("failoverRoute"), route, checks::ROUTE);
+        problems.text(field(".failoverRoute"), route, checks::ROUTE);
     }
     if member.failover_route.is_some() && member.failover_route == member.route {
-        problems.add(field("failoverRoute"), "must be the route of another member, not its own");
+        problems.add(field(".failoverRoute"), "must be the route of another member, not its own");
     }
     if member.tier > MAX_TIER {
-        problems.add(field("tier"), format!("must be from 0 to {MAX_TIER}"));
+        problems.add(field(".tier"), format!("must be from 0 to {MAX_TIER}"));
     }
     if member.route.is_some() && member.route_from.is_some() {
-        problems.add(field("route"), "must not be beside routeFrom: a member has one route");
+        problems.add(field(".route"), "must not be beside routeFrom: a member has one route");
     }
     if let Some(path) = &member.path {
-        problems.text(&field("path"), path, checks::PATH);
+        problems.text(field(".path"), path, checks::PATH);
     }
     let (target, path) = match (&member.url, &member.service) {
         (Some(url), None) => self::url(at, member, url, namespace, place, problems)?,
         (None, Some(service)) => self::service(at, member, service, namespace, place, problems)?,
         _ => {
-            problems.add(format!("spec.members[{at}]"), "must have either url or service");
+            problems.add(field(""), "must have either url or service");
             return None;
         }
     };
@@ -158,7 +158,7 @@ fn entry(
     if let (Some(protocol), Target::Url(authority)) = (protocol, &target)
         && authority.tls.is_some() != protocol.is_tls()
     {
-        problems.add(field("protocol"), schema::PROTOCOL_OF_URL);
+        problems.add(field(".protocol"), schema::PROTOCOL_OF_URL);
     }
     Some(Entry {
         name: member.name.clone().unwrap_or_else(|| host_name(&target)).into(),
@@ -207,13 +207,13 @@ fn url(
     problems: &mut Problems,
 ) -> Option<(Target, Arc<str>)> {
     beside_url(at, member, problems);
-    let field = format!("spec.members[{at}].url");
+    let field = Of("spec.members", at, ".url");
     if let Place::Cluster(policy) = place
         && !policy.url_members.contain(namespace)
     {
-        problems.refuse(Cause::UrlMembersNotPermitted, &field, no_urls(namespace));
+        problems.refuse(Cause::UrlMembersNotPermitted, field, no_urls(namespace));
     }
-    let (authority, path) = problems.read(&field, url, checks::MEMBER_URL, member_url)?;
+    let (authority, path) = problems.read(field, url, checks::MEMBER_URL, member_url)?;
     Some((Target::Url(authority), path))
 }
 
@@ -242,11 +242,11 @@ fn service(
     place: Place<'_>,
     problems: &mut Problems,
 ) -> Option<(Target, Arc<str>)> {
-    let field = |name: &str| format!("spec.members[{at}].{name}");
-    let good = problems.text(&field("service.name"), &service.name, checks::SERVICE_NAME);
+    let field = |name: &'static str| Of("spec.members", at, name);
+    let good = problems.text(field(".service.name"), &service.name, checks::SERVICE_NAME);
     if place == Place::File {
         problems.add(
-            field("service"),
+            field(".service"),
             "Services are known in a cluster only: give a url in files, such as \
              http://app1.site.com/",
         );
@@ -262,17 +262,17 @@ fn service(
 }
 
 fn beside_url(at: usize, member: &api::Member, problems: &mut Problems) {
-    let field = |name: &str| format!("spec.members[{at}].{name}");
+    let field = |name: &'static str| Of("spec.members", at, name);
     if member.path.is_some() {
         problems.add(
-            field("path"),
+            field(".path"),
             "must not be beside url: write the path into the URL, such as \
              http://app1.site.com/media/",
         );
     }
     if member.route_from.is_some() {
         problems.add(
-            field("routeFrom"),
+            field(".routeFrom"),
             "must not be beside url: a URL has no pods, give its route itself",
         );
     }

@@ -32,7 +32,7 @@ fn page(field: &str, page: &api::ErrorPage, problems: &mut Problems) -> ErrorPag
     }
     let kind = page.content_type.as_ref().and_then(|kind| {
         let parse = |text: &str| HeaderValue::try_from(text).map_err(|error| error.to_string());
-        problems.read(&format!("{field}.contentType"), kind, checks::HEADER_VALUE, parse)
+        problems.read(format_args!("{field}.contentType"), kind, checks::HEADER_VALUE, parse)
     });
     let content = page.body.as_ref().map(|body| {
         if body.chars().count() > MAX_BODY {
@@ -42,7 +42,7 @@ fn page(field: &str, page: &api::ErrorPage, problems: &mut Problems) -> ErrorPag
         Content { body: body.as_bytes().into(), kind: kind.unwrap_or(HTML) }
     });
     let range = |(at, text): (usize, &String)| {
-        problems.read(&format!("{statuses}[{at}]"), text, checks::ERROR_RANGE, range)
+        problems.read(format_args!("{statuses}[{at}]"), text, checks::ERROR_RANGE, range)
     };
     let statuses = page.statuses.iter().enumerate().filter_map(range).collect();
     ErrorPage { statuses, override_members: page.override_members, content }

@@ -33,6 +33,17 @@ impl fmt::Display for Problem {
     }
 }
 
+/// A field of the item at this place of a list, named only where something is wrong with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Of(pub &'static str, pub usize, pub &'static str);
+
+impl fmt::Display for Of {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(list, at, field) = self;
+        write!(f, "{list}[{at}]{field}")
+    }
+}
+
 /// Collects problems while a Balancer is read.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<Problem>);
@@ -52,36 +63,36 @@ impl Problems {
     }
 
     /// Something is wrong.
-    pub fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    pub fn add(&mut self, field: impl fmt::Display, message: impl Into<String>) {
         self.refuse(Cause::Invalid, field, message);
     }
 
     /// Something is refused for this reason.
-    pub fn refuse(&mut self, cause: Cause, field: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Problem { field: field.into(), message: message.into(), cause });
+    pub fn refuse(&mut self, cause: Cause, field: impl fmt::Display, message: impl Into<String>) {
+        self.0.push(Problem { field: field.to_string(), message: message.into(), cause });
     }
 
     /// The value, or a problem.
-    pub fn take<T>(&mut self, field: impl Into<String>, result: Result<T, String>) -> Option<T> {
+    pub fn take<T>(&mut self, field: impl fmt::Display, result: Result<T, String>) -> Option<T> {
         result.map_err(|message| self.add(field, message)).ok()
     }
 
     /// Whether a text keeps its rules.
-    pub fn text(&mut self, field: &str, text: &str, rules: Text) -> bool {
+    pub fn text(&mut self, field: impl fmt::Display, text: &str, rules: Text) -> bool {
         let before = self.count();
-        rules.faults(text).for_each(|message| self.add(field, message));
+        rules.faults(text).for_each(|message| self.add(&field, message));
         self.count() == before
     }
 
     /// What a text stands for, if it keeps its rules.
     pub fn read<T>(
         &mut self,
-        field: &str,
+        field: impl fmt::Display,
         text: &str,
         rules: Text,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let good = self.text(field, text, rules);
+        let good = self.text(&field, text, rules);
         good.then(|| self.take(field, parse(text))).flatten()
     }
 

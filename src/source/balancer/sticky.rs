@@ -57,13 +57,13 @@ fn extract(sticky: &api::Sticky, problems: &mut Problems) -> Option<Extract> {
 fn issue(issue: &api::Issue, sticky: &api::Sticky, path: &str, problems: &mut Problems) -> Issue {
     let field = |name: &str| format!("spec.sticky.issue.{name}");
     let before = problems.count();
-    problems.text(&field("name"), &issue.name, checks::COOKIE_NAME);
+    problems.text(field("name"), &issue.name, checks::COOKIE_NAME);
     if sticky.cookie.as_ref() == Some(&issue.name) {
         problems
             .add(field("name"), "must differ from sticky.cookie, which is the application's own");
     }
     if let Some(path) = &issue.path {
-        problems.text(&field("path"), path, checks::COOKIE_PATH);
+        problems.text(field("path"), path, checks::COOKIE_PATH);
     }
     if issue.same_site == api::SameSite::None && !issue.secure {
         problems.add(

@@ -1,6 +1,6 @@
 //! What the API server has told so far, trimmed to what matters, and what has changed of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
@@ -15,7 +15,7 @@ use crate::source::endpoints::{self, Resolution, Service, Slice};
 use crate::source::policy::Policy;
 use crate::table::owners::Claim;
 use crate::table::path::HostPattern;
-use crate::table::{Rule, RuleId, ServicePort};
+use crate::table::{Lookup, Rule, RuleId, ServicePort};
 
 /// Namespace and name of an object.
 pub type Key = (Arc<str>, Arc<str>);
@@ -199,13 +199,13 @@ pub struct Store {
     policy: Policy,
     balancers: BTreeMap<RuleId, Held>,
     left: BTreeMap<RuleId, Left>,
-    services: HashMap<Key, Service>,
+    services: Lookup<Key, Service>,
     /// Those of a Service by their names; it has one most often.
-    slices: HashMap<Key, Vec<(Arc<str>, Slice)>>,
+    slices: Lookup<Key, Vec<(Arc<str>, Slice)>>,
     /// The Service of each slice.
-    owners: HashMap<Key, Arc<str>>,
+    owners: Lookup<Key, Arc<str>>,
     /// The version of each Secret.
-    secrets: HashMap<Key, String>,
+    secrets: Lookup<Key, String>,
     dirty: Dirty,
 }
 
@@ -289,7 +289,7 @@ impl Store {
     fn balancers_changed(&mut self, update: Update<Box<Object>>) {
         match update {
             Update::All(scope, all) => {
-                let ids: BTreeSet<_> = all.iter().map(|object| id(object)).collect();
+                let ids: HashSet<_> = all.iter().map(|object| id(object)).collect();
                 let known = self.balancers.keys().chain(self.left.keys());
                 let gone = known
                     .filter(|id| in_scope(&id.namespace, scope.as_ref()) && !ids.contains(*id));
@@ -316,8 +316,10 @@ impl Store {
                 && Some(held.generation) == meta.generation
                 && matches!(held.outcome, Err(Refusal::Unreadable(_))) == object.spec.is_err()
         };
+        let known = self.balancers.get_mut(&id);
+        let is_known = known.is_some();
         // Where only the status has changed, the rule stays the very same.
-        if let Some(held) = self.balancers.get_mut(&id).filter(|held| same(held)) {
+        if let Some(held) = known.filter(|held| same(held)) {
             held.version = meta.resource_version.clone().unwrap_or_default();
             let before = std::mem::replace(&mut held.status, object.status);
             held.give_up();
@@ -325,7 +327,8 @@ impl Store {
             self.dirty.statuses = true;
             return;
         }
-        let before = self.balancers.remove(&id).map(|held| (held.uid, held.given_up));
+        let before = is_known.then(|| self.balancers.remove(&id)).flatten();
+        let before = before.map(|held| (held.uid, held.given_up));
         let left = self.left.remove(&id).map(|left| (left.uid, left.status.hosts));
         let mut held = Held::read(object, &self.policy);
         if let Some((_, given_up)) = before.or(left).filter(|(uid, _)| *uid == held.uid) {
@@ -363,7 +366,7 @@ impl Store {
     fn services_changed(&mut self, update: Update<(Key, Service)>) {
         match update {
             Update::All(scope, all) => {
-                let keys: BTreeSet<_> = all.iter().map(|(key, _)| key.clone()).collect();
+                let keys: HashSet<_> = all.iter().map(|(key, _)| key.clone()).collect();
                 let gone = self.services.keys();
                 let gone = gone.filter(|k| in_scope(&k.0, scope.as_ref()) && !keys.contains(*k));
                 for key in gone.cloned().collect::<Vec<_>>() {
@@ -392,7 +395,7 @@ impl Store {
     fn slices_changed(&mut self, update: Update<(Key, SliceOf)>) {
         match update {
             Update::All(scope, all) => {
-                let keys: BTreeSet<_> = all.iter().map(|(key, _)| key.clone()).collect();
+                let keys: HashSet<_> = all.iter().map(|(key, _)| key.clone()).collect();
                 let gone = self.owners.keys();
                 let gone = gone.filter(|k| in_scope(&k.0, scope.as_ref()) && !keys.contains(*k));
                 for key in gone.cloned().collect::<Vec<_>>() {
