@@ -107,8 +107,8 @@ fn in_memory(sizes: Sizes) -> Result<(Built, Vec<Lookup>)> {
     let objects = Objects::read(&balancers, &services, &slices)?;
     let cores = cores()?;
     pin(cores.split(['-', ',']).next().unwrap_or("0"))?;
-    let changed = made::slice(1, 1, sizes.endpoints, running::MEMBERS);
-    let built = built::build(&objects, &changed)?;
+    let changed = |at| made::slice(at, 1, sizes.endpoints, running::MEMBERS);
+    let built = built::build(&objects, [&changed(0), &changed(1)])?;
     eprintln!("tables: done");
     let lookups = SITES.iter().map(built::Site::lookup).collect::<Result<Vec<_>>>()?;
     eprintln!("lookups: done");

@@ -61,18 +61,23 @@ pub struct Built {
     pub addresses: Duration,
     /// All that to the table in use.
     pub table: Duration,
-    /// One slice that changed to the next table.
+    /// One slice that changed to the next table, the first one after the rules have.
+    pub first_change: Duration,
+    /// Another one.
     pub change: Duration,
 }
 
 /// What a cluster's source does when all is known, and when a slice changes.
-pub fn build(objects: &Objects, changed: &Value) -> Result<Built> {
-    let [mut rules, mut addresses, mut table, mut change] = [const { Vec::new() }; 4];
-    let slice = || -> Result<_> { Ok(store::slice(serde_json::from_value(changed.clone())?)) };
+pub fn build(objects: &Objects, changed: [&Value; 2]) -> Result<Built> {
+    let [mut rules, mut addresses, mut table, mut first, mut change] = [const { Vec::new() }; 5];
+    let slice = |changed: &Value| -> Result<_> {
+        Ok(store::slice(serde_json::from_value(changed.clone())?))
+    };
     for _ in 0..TIMES {
         let balancers = objects.balancers.iter().cloned().map(Box::new).collect();
         let services = objects.services.clone();
-        let (slices, slice) = (objects.slices.clone(), slice()?);
+        let (slices, [one, other]) =
+            (objects.slices.clone(), [slice(changed[0])?, slice(changed[1])?]);
         let mut source = Source::new()?;
         let began = Instant::now();
         source.store.take(Change::Services(Update::All(None, services)));
@@ -88,7 +93,10 @@ pub fn build(objects: &Objects, changed: &Value) -> Result<Built> {
         let count = source.table.load().routes.len();
         ensure!(count == objects.balancers.len(), "only {count} are served");
         let began = Instant::now();
-        source.change(slice);
+        source.change(one);
+        first.push(began.elapsed());
+        let began = Instant::now();
+        source.change(other);
         change.push(began.elapsed());
     }
     let median = |mut times: Vec<Duration>| {
@@ -99,6 +107,7 @@ pub fn build(objects: &Objects, changed: &Value) -> Result<Built> {
         rules: median(rules),
         addresses: median(addresses),
         table: median(table),
+        first_change: median(first),
         change: median(change),
     })
 }
@@ -159,12 +168,14 @@ impl Source {
 
     fn change(&mut self, slice: (Key, SliceOf)) {
         self.store.take(Change::Slices(Update::One(slice)));
+        let mut changed = Vec::new();
         for service in self.store.take_dirty().services {
             for port in self.ports.get(&service).cloned().unwrap_or_default() {
-                self.resolve(port);
+                self.resolve(port.clone());
+                changed.push(port);
             }
         }
-        self.publish();
+        self.publisher.follow(&changed, &self.endpoints);
     }
 
     fn publish(&mut self) {

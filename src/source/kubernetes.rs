@@ -507,7 +507,7 @@ impl State {
             let refused = self.store.balancers().values().filter(|held| held.outcome.is_err());
             self.refused.set(i64::try_from(refused.count()).unwrap_or(i64::MAX));
         }
-        let (resolved, external) = self.resolve_again(&dirty.services);
+        let (ports, external) = self.resolve_again(&dirty.services);
         let rules = dirty.rules || !self.waiting.is_empty();
         let again = if rules { self.choose_rules() } else { None };
         let learned = std::mem::take(&mut self.learned);
@@ -522,9 +522,11 @@ impl State {
             self.keep_certificates();
         }
         let first = !self.health.is_serving();
-        if first || rules || resolved || learned || moved || barred || certificates {
+        if first || rules || external || learned || moved || barred || certificates {
             let rules: Vec<_> = self.in_use.values().cloned().collect();
             self.table = self.publisher.publish(&rules, &self.endpoints, self.owners.as_ref());
+        } else if !ports.is_empty() {
+            self.table = self.publisher.follow(&ports, &self.endpoints);
         }
         if first {
             self.health.set_serving();
@@ -533,9 +535,9 @@ impl State {
         again
     }
 
-    /// Looks up what may have changed. True if anything did that there are rules for; and if a name
-    /// in DNS is, or was, among it.
-    fn resolve_again(&mut self, services: &BTreeSet<Key>) -> (bool, bool) {
+    /// Looks up what may have changed: the ports that there are rules for; and whether a name in DNS is,
+    /// or was, among it.
+    fn resolve_again(&mut self, services: &BTreeSet<Key>) -> (Vec<ServicePort>, bool) {
         let ports: Vec<_> = services.iter().flat_map(|key| self.ports_of(key)).cloned().collect();
         let mut external = false;
         let is_external =
@@ -545,7 +547,7 @@ impl State {
             self.resolve(port.clone());
             external |= is_external(self.resolutions.get(port));
         }
-        (!ports.is_empty(), external)
+        (ports, external)
     }
 
     /// Decides who owns which host; true if that is news.

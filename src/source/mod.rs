@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 
 use crate::metrics::Metrics;
 use crate::table::owners::Owners;
-use crate::table::{Endpoints, Rule, Table};
+use crate::table::{Endpoints, Rule, ServicePort, Table, Users};
 
 /// Builds tables and puts them in use.
 #[derive(Debug)]
@@ -28,13 +28,14 @@ pub struct Publisher {
     metrics: Arc<Metrics>,
     /// Replaced tables, kept until nobody else has them: so no request pays for freeing one.
     replaced: Vec<Arc<Table>>,
+    users: Users,
 }
 
 impl Publisher {
     /// One that puts tables in use at `table`.
     #[must_use]
     pub fn new(table: Arc<ArcSwap<Table>>, metrics: Arc<Metrics>) -> Self {
-        Self { table, metrics, replaced: Vec::new() }
+        Self { table, metrics, replaced: Vec::new(), users: Users::default() }
     }
 
     /// Puts these rules in use, with what is known of their addresses and of who owns which host.
@@ -54,6 +55,20 @@ impl Publisher {
                 "conflict: this host and path are served by another"
             );
         }
+        self.swap(previous, next)
+    }
+
+    /// Puts in use what is behind these ports of Services now, where nothing else has changed.
+    pub fn follow(&mut self, changed: &[ServicePort], endpoints: &Endpoints) -> Arc<Table> {
+        let previous = self.table.load_full();
+        if !self.users.fit(&previous) {
+            self.users = Users::of(&previous);
+        }
+        let next = previous.with(changed, endpoints, &self.users, Instant::now());
+        self.swap(previous, next)
+    }
+
+    fn swap(&mut self, previous: Arc<Table>, next: Table) -> Arc<Table> {
         tracing::debug!(balancers = next.routes.len(), "table in use");
         let next = Arc::new(next);
         self.table.store(Arc::clone(&next));

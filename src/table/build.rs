@@ -213,7 +213,8 @@ impl Table {
             // Those that changed get theirs below.
             routes.push(same.cloned());
         }
-        let mut loads = Loads::of(previous, changed.iter().map(|(_, rule, _, _)| *rule), now);
+        let rules = changed.iter().map(|(_, rule, _, _)| *rule);
+        let mut loads = Loads::of(&previous.routes, &previous.routes, rules, now);
         loads.known.reserve(changed.iter().map(|(_, rule, _, found)| found.all(rule)).sum());
         for (at, rule, before, found) in changed {
             routes[at] = Some(loads.route(rule, found, before));
@@ -226,9 +227,89 @@ impl Table {
         };
         let mut certificate_conflicts = Vec::new();
         let conflicts = &mut certificate_conflicts;
-        let certificates = certificates(&routes, endpoints, owners, conflicts);
-        let clients = clients(&routes, endpoints, owners, conflicts);
+        let certificates = certificates(&routes, endpoints, owners, conflicts).into();
+        let clients = clients(&routes, endpoints, owners, conflicts).into();
+        let certificate_conflicts = certificate_conflicts.into();
         Self { routes, hosts, certificates, clients, certificate_conflicts, built: true }
+    }
+
+    /// The next table where nothing has changed but what is behind these ports of Services: the same
+    /// as [`Self::build`] makes, in a time that does not grow with what stays.
+    ///
+    /// # Panics
+    /// If `users` are those of another table, by [`Users::fit`].
+    #[must_use]
+    pub fn with(
+        &self,
+        changed: &[ServicePort],
+        endpoints: &Endpoints,
+        users: &Users,
+        now: Instant,
+    ) -> Self {
+        assert!(users.fit(self), "the users of another table");
+        let of = |target: &Target| users.of.get(target).map_or(&[][..], Vec::as_slice);
+        let targets = changed.iter().map(|port| Target::Service(port.clone()));
+        let mut again: Vec<usize> = targets.flat_map(|target| of(&target).to_vec()).collect();
+        again.sort_unstable();
+        again.dedup();
+        again.retain(|at| {
+            let route = &self.routes[*at];
+            !route.found.is_still(&route.rule, endpoints)
+        });
+        let mut routes = self.routes.clone();
+        let rules = again.iter().map(|at| &self.routes[*at].rule);
+        let entries = rules.clone().flat_map(|rule| &rule.entries);
+        let mut related: Vec<usize> =
+            entries.flat_map(|entry| of(&entry.target)).copied().collect();
+        related.sort_unstable();
+        related.dedup();
+        let related = related.into_iter().map(|at| &self.routes[at]);
+        let checked = users.checked.iter().map(|at| &self.routes[*at]);
+        let mut loads = Loads::of(related, checked, rules, now);
+        for at in again.iter().copied() {
+            let before = &self.routes[at];
+            let found = Found::of(&before.rule, endpoints);
+            routes[at] = loads.route(&before.rule, found, Some(before));
+        }
+        Self {
+            routes,
+            hosts: Arc::clone(&self.hosts),
+            certificates: Arc::clone(&self.certificates),
+            clients: Arc::clone(&self.clients),
+            certificate_conflicts: Arc::clone(&self.certificate_conflicts),
+            built: true,
+        }
+    }
+}
+
+/// Which routes of a table have which targets, for [`Table::with`]; the same as long as only members
+/// change.
+#[derive(Debug, Default)]
+pub struct Users {
+    version: u64,
+    of: Lookup<Target, Vec<usize>>,
+    /// Those whose members are checked.
+    checked: Vec<usize>,
+}
+
+impl Users {
+    /// Of a table.
+    #[must_use]
+    pub fn of(table: &Table) -> Self {
+        let mut users = Self { version: table.hosts.version, ..Self::default() };
+        for (at, route) in table.routes.iter().enumerate() {
+            for entry in &route.rule.entries {
+                users.of.entry(entry.target.clone()).or_default().push(at);
+            }
+            users.checked.extend(route.rule.health.is_some().then_some(at));
+        }
+        users
+    }
+
+    /// Whether they are this table's.
+    #[must_use]
+    pub fn fit(&self, table: &Table) -> bool {
+        table.built && self.version == table.hosts.version
     }
 }
 
@@ -348,12 +429,17 @@ struct Loads<'t> {
 }
 
 impl<'t> Loads<'t> {
-    /// Of the previous members of everything that these rules name.
-    fn of(previous: &'t Table, rules: impl Iterator<Item = &'t Arc<Rule>>, now: Instant) -> Self {
+    /// Of everything that these rules name, in these routes of before; and the checks of those.
+    fn of(
+        routes: impl IntoIterator<Item = &'t Arc<Route>>,
+        checked: impl IntoIterator<Item = &'t Arc<Route>>,
+        rules: impl Iterator<Item = &'t Arc<Rule>>,
+        now: Instant,
+    ) -> Self {
         let named: HashSet<&Target, foldhash::fast::RandomState> =
             rules.flat_map(|rule| &rule.entries).map(|entry| &entry.target).collect();
         let mut known = Lookup::default();
-        for route in previous.routes.iter().filter(|_| !named.is_empty()) {
+        for route in routes.into_iter().take_while(|_| !named.is_empty()) {
             let entries = &route.rule.entries;
             if !entries.iter().any(|entry| named.contains(&entry.target)) {
                 continue;
@@ -366,7 +452,7 @@ impl<'t> Loads<'t> {
                 }
             }
         }
-        let checked = previous.routes.iter().filter(|route| route.rule.health.is_some());
+        let checked = checked.into_iter().filter(|route| route.rule.health.is_some());
         let checked = checked.flat_map(|route| &route.members).filter_map(|m| m.checked.as_ref());
         let checked = checked.map(|checked| (checked.checkup.clone(), Arc::clone(checked)));
         Self { known, checked: checked.collect(), now }
@@ -1505,6 +1591,86 @@ mod tests {
     fn endpoints_of_pods(rule: &Rule, addresses: &[&str]) -> Endpoints {
         let all: Vec<_> = addresses.iter().map(|address| (*address, None, None, false)).collect();
         backends(rule, &all)
+    }
+
+    /// What a table says of its members: what it has taken over is the same as in `before`, and what is
+    /// new is numbered in the order in which it is met.
+    fn shown(table: &Table, before: &Table) -> Vec<String> {
+        let things = |table: &Table| -> Vec<*const ()> {
+            let members = table.routes.iter().flat_map(|route| &route.members);
+            members
+                .flat_map(|m| {
+                    let checked = m.checked.as_ref().map(|checked| Arc::as_ptr(checked).cast());
+                    [Some(Arc::as_ptr(&m.load).cast()), checked, Some(Arc::as_ptr(&m.tally).cast())]
+                })
+                .flatten()
+                .collect()
+        };
+        let mut numbers: HashMap<*const (), usize> = HashMap::new();
+        for thing in things(before).into_iter().chain(things(table)) {
+            let next = numbers.len();
+            numbers.entry(thing).or_insert(next);
+        }
+        let number = |thing: *const ()| numbers[&thing];
+        let member = |m: &Member| {
+            let checked = m.checked.as_ref().map(|checked| number(Arc::as_ptr(checked).cast()));
+            let own = [Arc::as_ptr(&m.load).cast(), Arc::as_ptr(&m.tally).cast()].map(number);
+            format!("{} {} {:?} {own:?} {checked:?}", m.address, m.entry, m.state)
+        };
+        let route = |route: &Arc<Route>| {
+            let members: Vec<_> = route.members.iter().map(member).collect();
+            format!("{} {members:?} {:?} {:?}", route.rule.id, route.unresolved, route.crowded)
+        };
+        table.routes.iter().map(route).collect()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_follows_endpoints_is_what_is_built_of_all(
+            targets in proptest::collection::vec(
+                (proptest::collection::vec(0_u8..4, 1..3), proptest::bool::ANY), 1..6),
+            changes in proptest::collection::vec(
+                proptest::collection::vec((0_u8..4, proptest::collection::vec(1_u8..6, 0..4)), 1..3),
+                1..6),
+        ) {
+            let now = Instant::now();
+            let port = |at: u8| {
+                let name = format!("app-{at}").into();
+                ServicePort { namespace: "site".into(), name, port: PortRef::Number(80) }
+            };
+            let health = check("/", true);
+            let rules: Vec<Arc<Rule>> = targets.iter().enumerate().map(|(at, (services, checked))| {
+                let entries = services.iter().map(|service| {
+                    let target = Target::Service(port(*service));
+                    Entry { target, ..entry(&format!("m{service}"), 1) }
+                });
+                let health = checked.then(|| Arc::clone(&health));
+                let rule = Rule { entries: entries.collect(), health, ..rule(&format!("r{at}"), "/") };
+                Arc::new(rule)
+            }).collect();
+            let mut endpoints = Endpoints::default();
+            let mut table = Table::build(&rules, &endpoints, None, &Table::default(), now);
+            let users = Users::of(&table);
+            for change in changes {
+                let mut changed = Vec::new();
+                for (service, numbers) in change {
+                    let at = |n: &u8| SocketAddr::from(([10, 0, 0, *n], 80));
+                    let found: Backends = numbers.iter().map(at).collect();
+                    endpoints.services.insert(port(service), Arc::new(found));
+                    changed.push(port(service));
+                }
+                let next = table.with(&changed, &endpoints, &users, now);
+                let whole = Table::build(&rules, &endpoints, None, &table, now);
+                proptest::prop_assert_eq!(shown(&next, &table), shown(&whole, &table));
+                let is_same = |at: &usize, of: &Table| Arc::ptr_eq(&of.routes[*at], &table.routes[*at]);
+                for at in 0..rules.len() {
+                    proptest::prop_assert_eq!(is_same(&at, &next), is_same(&at, &whole));
+                }
+                proptest::prop_assert!(users.fit(&next));
+                table = next;
+            }
+            proptest::prop_assert!(!Users::default().fit(&Table::default()));
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ use tally::{MemberTally, RuleTally};
 use tls::{CertificateConflict, Certificates, ClientPolicies, Clients, Tls};
 use upstream::{MemberTls, Protocol, UpstreamTls};
 
-pub use build::{ADDRESSES, Backends, Endpoint, Endpoints, Holder, Verdict};
+pub use build::{ADDRESSES, Backends, Endpoint, Endpoints, Holder, Users, Verdict};
 
 /// The name of the object that a rule comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -602,11 +602,11 @@ pub struct Table {
     /// Every route once, by the name of its rule.
     pub routes: Vec<Arc<Route>>,
     /// The certificates of the hosts.
-    pub certificates: Certificates,
+    pub certificates: Arc<Certificates>,
     /// How the clients of the hosts are verified.
-    pub clients: ClientPolicies,
+    pub clients: Arc<ClientPolicies>,
     /// Which rules bring certificates that are not used.
-    pub certificate_conflicts: Vec<CertificateConflict>,
+    pub certificate_conflicts: Arc<[CertificateConflict]>,
     hosts: Arc<Hosts>,
     built: bool,
 }
