@@ -552,6 +552,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::Instant;
 
+    use std::net::{Ipv4Addr, SocketAddr};
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -559,13 +561,14 @@ mod tests {
     use crate::source::kubernetes::store::{Change, Store, Update};
     use crate::source::policy::Namespaces;
     use crate::table::owners::Owners;
+
     use crate::table::{Backends, Endpoints, Table};
 
     /// A cluster with these Balancers, older first, and one Service `app` with these addresses.
     struct Setup {
         store: Store,
         policy: Policy,
-        addresses: Vec<&'static str>,
+        addresses: Vec<SocketAddr>,
         total: usize,
         exists: bool,
     }
@@ -588,14 +591,13 @@ mod tests {
         let mut store = Store::new(None, policy.clone());
         let all = balancers.iter().map(|(name, spec)| balancer(name, spec)).collect();
         store.take(Change::Balancers(Update::All(None, all)));
-        Setup { store, policy, addresses: vec!["10.0.0.1:80"], total: 1, exists: true }
+        let addresses = vec!["10.0.0.1:80".parse().unwrap()];
+        Setup { store, policy, addresses, total: 1, exists: true }
     }
 
     impl Setup {
         fn status(&self, name: &str, now: i64) -> BalancerStatus {
-            let backends: Backends =
-                self.addresses.iter().map(|address| address.parse().unwrap()).collect();
-            let backends = Arc::new(backends);
+            let backends = Arc::new(self.addresses.iter().copied().collect::<Backends>());
             let resolve = |port: &ServicePort| match (self.exists, &*port.name) {
                 (true, "app") => Resolution::Endpoints(Arc::clone(&backends), self.total),
                 (true, "db") => Resolution::External("db.example.org".into(), 80, None),
@@ -758,7 +760,12 @@ mod tests {
     fn members_beyond_the_most_addresses_are_named_with_number_and_limit() {
         let app = || json!({"service": {"name": "app", "port": 80}});
         let crowded = |members: usize| Setup {
-            addresses: vec!["10.0.0.1:80"; ADDRESSES / 2],
+            addresses: (1..)
+                .map(|number: u32| {
+                    SocketAddr::new(Ipv4Addr::from_bits(0x0a00_0000 + number).into(), 80)
+                })
+                .take(ADDRESSES / 2)
+                .collect(),
             ..setup(
                 &[("app", json!({"hosts": ["www.site.com"], "members": vec![app(); members]}))],
                 Policy::default(),

@@ -1,7 +1,7 @@
 //! Rules and addresses become a table: members, groups, matching order, conflicts.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
@@ -89,16 +89,17 @@ impl From<SocketAddr> for Endpoint {
 }
 
 impl Backends {
-    /// These, put in order.
+    /// These, put in order, each address once.
     #[must_use]
     pub fn new(
         port: Option<u16>,
         protocol: Option<Protocol>,
         endpoints: impl IntoIterator<Item = Endpoint>,
     ) -> Self {
-        let mut endpoints: Box<[_]> = endpoints.into_iter().collect();
+        let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         endpoints.sort_by_key(|endpoint| endpoint.address);
-        Self { port, protocol, endpoints }
+        endpoints.dedup_by_key(|endpoint| endpoint.address);
+        Self { port, protocol, endpoints: endpoints.into() }
     }
 
     /// The same, where this is spoken.
@@ -215,7 +216,6 @@ impl Table {
         }
         let rules = changed.iter().map(|(_, rule, _, _)| *rule);
         let mut loads = Loads::of(&previous.routes, &previous.routes, rules, now);
-        loads.known.reserve(changed.iter().map(|(_, rule, _, found)| found.all(rule)).sum());
         for (at, rule, before, found) in changed {
             routes[at] = Some(loads.route(rule, found, before));
         }
@@ -424,6 +424,8 @@ impl Hash for Backend<'_> {
 /// The loads that routes which changed may take over, and those that they share.
 struct Loads<'t> {
     known: Lookup<Backend<'t>, Arc<Load>>,
+    /// What the rules name, and whether anybody else may have its loads.
+    named: Lookup<&'t Target, bool>,
     checked: Lookup<Checkup, Arc<Checked>>,
     now: Instant,
 }
@@ -436,16 +438,20 @@ impl<'t> Loads<'t> {
         rules: impl Iterator<Item = &'t Arc<Rule>>,
         now: Instant,
     ) -> Self {
-        let named: HashSet<&Target, foldhash::fast::RandomState> =
-            rules.flat_map(|rule| &rule.entries).map(|entry| &entry.target).collect();
+        let mut named: Lookup<&Target, bool> = Lookup::default();
+        for entry in rules.flat_map(|rule| &rule.entries) {
+            named.entry(&entry.target).and_modify(|shared| *shared = true).or_insert(false);
+        }
         let mut known = Lookup::default();
-        for route in routes.into_iter().take_while(|_| !named.is_empty()) {
+        let nothing = named.is_empty();
+        for route in routes.into_iter().take_while(|_| !nothing) {
             let entries = &route.rule.entries;
-            if !entries.iter().any(|entry| named.contains(&entry.target)) {
+            if !entries.iter().any(|entry| named.contains_key(&entry.target)) {
                 continue;
             }
             for member in &route.members {
-                if named.contains(&entries[member.entry].target) {
+                if let Some(shared) = named.get_mut(&entries[member.entry].target) {
+                    *shared = true;
                     let (entry, address) = (member.entry, member.address);
                     let backend = Backend::of(&route.rule, entry, address, member.protocol);
                     known.entry(backend).or_insert_with(|| Arc::clone(&member.load));
@@ -455,7 +461,7 @@ impl<'t> Loads<'t> {
         let checked = checked.into_iter().filter(|route| route.rule.health.is_some());
         let checked = checked.flat_map(|route| &route.members).filter_map(|m| m.checked.as_ref());
         let checked = checked.map(|checked| (checked.checkup.clone(), Arc::clone(checked)));
-        Self { known, checked: checked.collect(), now }
+        Self { known, named, checked: checked.collect(), now }
     }
 
     fn route(
@@ -465,9 +471,17 @@ impl<'t> Loads<'t> {
         before: Option<&Arc<Route>>,
     ) -> Arc<Route> {
         let ramps = before.is_some_and(|before| !before.members.is_empty());
+        let mut last = None;
         let mut load = |entry: usize, address: SocketAddr, protocol: Protocol| {
-            let backend = Backend::of(rule, entry, address, protocol);
+            if last.is_none_or(|(last, _)| last != entry) {
+                let shared = self.named.get(&rule.entries[entry].target);
+                last = Some((entry, shared.is_none_or(|shared| *shared)));
+            }
             let load = || Arc::new(Load::new(self.now, ramps));
+            if last.is_some_and(|(_, shared)| !shared) {
+                return load();
+            }
+            let backend = Backend::of(rule, entry, address, protocol);
             Arc::clone(self.known.entry(backend).or_insert_with(load))
         };
         let mut route = Route::new(rule, found, before.map(AsRef::as_ref), &mut load);
