@@ -140,7 +140,7 @@ fn hosts(hosts: &[String], problems: &mut Problems) -> Vec<HostPattern> {
         return vec![HostPattern::Any];
     }
     let mut seen = HashSet::new();
-    if !hosts.iter().all(|host| seen.insert(host.to_ascii_lowercase())) {
+    if hosts.len() > 1 && !hosts.iter().all(|host| seen.insert(host.to_ascii_lowercase())) {
         problems.add("spec.hosts", schema::HOSTS_ONCE.1);
     }
     let parse = |(at, host): (usize, &String)| {
@@ -249,7 +249,7 @@ fn reverse(reverse: &api::Reverse, problems: &mut Problems) -> Option<reverse::R
             reverse::Rules::add_cookie_path,
         ),
     ];
-    for (name, mappings, check, add) in lists {
+    for (name, mappings, check, add) in lists.into_iter().filter(|list| !list.1.is_empty()) {
         let field = format!("spec.reverse.{name}");
         problems.at_most(&field, mappings.len(), MAX_MAPPINGS);
         for (at, mapping) in mappings.iter().enumerate() {

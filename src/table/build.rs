@@ -96,7 +96,9 @@ impl Backends {
         protocol: Option<Protocol>,
         endpoints: impl IntoIterator<Item = Endpoint>,
     ) -> Self {
-        let mut endpoints: Vec<_> = endpoints.into_iter().collect();
+        let given = endpoints.into_iter();
+        let mut endpoints = Vec::with_capacity(given.size_hint().1.unwrap_or_default());
+        endpoints.extend(given);
         endpoints.sort_by_key(|endpoint| endpoint.address);
         endpoints.dedup_by_key(|endpoint| endpoint.address);
         Self { port, protocol, endpoints: endpoints.into() }

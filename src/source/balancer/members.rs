@@ -86,6 +86,9 @@ fn failover_routes(members: &[api::Member], problems: &mut Problems) {
 
 /// A derived name that occurs twice gets its port, and a number if that is not enough.
 fn tell_apart(entries: &mut [Entry], members: &[api::Member]) {
+    if entries.len() < 2 {
+        return;
+    }
     let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
     for entry in &*entries {
         *counts.entry(Arc::clone(&entry.name)).or_default() += 1;

@@ -106,21 +106,29 @@ pub struct Held {
 impl Held {
     fn read(object: Object, policy: &Policy) -> Self {
         let Object { meta, hosts, spec, status, .. } = object;
+        let (uid, version) = (meta.uid.clone(), meta.resource_version.clone());
+        let (generation, created) = (meta.generation, meta.creation_timestamp.as_ref());
+        let (generation, created) =
+            (generation.unwrap_or_default(), created.map(|t| t.0.as_second()));
+        let outcome = match spec {
+            Ok(spec) => {
+                let balancer = Balancer { metadata: meta, spec, status: None };
+                let rule = balancer::rule(&balancer, Place::Cluster(policy));
+                rule.map(Arc::new).map_err(Refusal::Problems)
+            }
+            Err(why) => Err(Refusal::Unreadable(why)),
+        };
         let mut held = Self {
-            uid: meta.uid.clone().unwrap_or_default(),
-            generation: meta.generation.unwrap_or_default(),
-            created: meta.creation_timestamp.as_ref().map(|time| time.0.as_second()),
-            version: meta.resource_version.clone().unwrap_or_default(),
-            hosts: hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
-            given_up: Vec::new(),
-            outcome: match spec {
-                Ok(spec) => {
-                    let balancer = Balancer { metadata: meta, spec, status: None };
-                    let rule = balancer::rule(&balancer, Place::Cluster(policy));
-                    rule.map(Arc::new).map_err(Refusal::Problems)
-                }
-                Err(why) => Err(Refusal::Unreadable(why)),
+            uid: uid.unwrap_or_default(),
+            generation,
+            created,
+            version: version.unwrap_or_default(),
+            hosts: match &outcome {
+                Ok(rule) if !hosts.is_empty() => rule.hosts.clone(),
+                _ => hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
             },
+            given_up: Vec::new(),
+            outcome,
             status,
         };
         held.give_up();
