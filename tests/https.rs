@@ -22,6 +22,30 @@ fn tls(members: &[String], more: &str) -> String {
 }
 
 #[test]
+fn a_connection_that_has_rested_goes_on_and_is_closed_as_tls_wants_it() {
+    let big = "x".repeat(3_000_000);
+    let app = Member::new(ok(&big));
+    let authority = Authority::new();
+    let yaml = join(&[authority.secret("www", &[HOST]), tls(&[member(app.address, "")], "")]);
+    let mut gibbon = Gibbon::with(&yaml, Options::default());
+    let mut secured = authority.connect(&gibbon, HOST).unwrap();
+    let rest = || std::thread::sleep(Duration::from_millis(1300));
+    for _ in 0..2 {
+        let ask = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        secured.0.get_mut().write_all(ask.as_bytes()).unwrap();
+        rest();
+        let seen = support::read_answer(&mut secured.0, "GET").unwrap();
+        assert!(seen.text() == big);
+        rest();
+        assert!(secured.ask(HOST, "/").text() == big);
+        rest();
+    }
+    gibbon.end(Duration::ZERO);
+    // An end without close_notify is an error.
+    assert_eq!(secured.0.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
 fn a_host_is_served_with_its_certificate_and_members_hear_of_it() {
     let said =
         [("Location", "http://app1.site.com/login"), ("Set-Cookie", "a=b; Domain=app1.site.com")];

@@ -144,13 +144,16 @@ fn idle_connections_do_not_hold_up_the_end() {
     let app = Member::new(ok("x"));
     let mut process = Process::start("idle", &balancer(&[member(app.address, "")], ""), &[]);
     let mut client = Client::new(process.address);
+    let mut resting = Client::new(process.address);
+    assert_eq!(resting.send(GET).read().unwrap().status, 200);
+    std::thread::sleep(Duration::from_millis(1300));
     assert_eq!(client.send(GET).read().unwrap().status, 200);
     let silent = Client::new(process.address);
     let before = Instant::now();
     process.signal("-INT");
     assert_eq!(process.exit(), Some(0));
     assert!(before.elapsed() < Duration::from_secs(10));
-    assert!(client.is_closed());
+    assert!(client.is_closed() && resting.is_closed());
     drop(silent);
 }
 

@@ -419,6 +419,90 @@ fn impatient(idle: u64) -> Options {
     options
 }
 
+const ASK: &str = "GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n";
+/// After so long, an idle connection has only its socket.
+const RESTING: Duration = Duration::from_millis(1300);
+
+#[test]
+fn a_connection_that_has_rested_goes_on_where_it_was() {
+    let (app, gibbon) = one(ok("x"));
+    let mut halves = gibbon.client();
+    let mut client = gibbon.client();
+    for _ in 0..2 {
+        assert_eq!(client.send(ASK).read().unwrap().status, 200);
+        assert_eq!(halves.send(ASK).read().unwrap().status, 200);
+        halves.send(&ASK[..20]);
+        std::thread::sleep(RESTING);
+        // A head that has begun is kept, and one that has begun with the request before it.
+        halves.send([&ASK[20..], ASK, &ASK[..30]].concat());
+        assert_eq!(halves.read().unwrap().status, 200);
+        assert_eq!(halves.read().unwrap().status, 200);
+        std::thread::sleep(RESTING);
+        assert_eq!(halves.send(&ASK[30..]).read().unwrap().status, 200);
+        client.send(ASK.repeat(2));
+        assert_eq!(client.read().unwrap().status, 200);
+        assert_eq!(client.read().unwrap().status, 200);
+    }
+    std::thread::sleep(RESTING);
+    client.send("GET / HTTP/1.1\r\nHost: www.site.com\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 200);
+    assert!(client.is_closed());
+    drop(halves);
+    eventually(|| (gibbon.metric("gibbon_connections_open") == Some(0.0)).then_some(()));
+    assert_eq!(app.count(), 15);
+}
+
+#[test]
+fn a_tunnel_may_begin_on_a_connection_that_has_rested() {
+    let (app, gibbon) = one(ok("x"));
+    let mut client = gibbon.client();
+    assert_eq!(client.send(ASK).read().unwrap().status, 200);
+    app.act(Act::Echo(SWITCH.into()));
+    std::thread::sleep(RESTING);
+    client.send("GET /ws HTTP/1.1\r\nHost: www.site.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n");
+    assert_eq!(client.read().unwrap().status, 101);
+    std::thread::sleep(RESTING);
+    client.send("echo");
+    let mut echo = [0; 4];
+    client.read_exact(&mut echo);
+    assert_eq!(&echo, b"echo");
+}
+
+#[test]
+fn limits_hold_for_a_connection_that_has_rested() {
+    let app = Member::new(ok("x"));
+    let gibbon = Gibbon::with(&balancer(&[member(app.address, "")], ""), impatient(2500));
+    let mut idle = gibbon.client();
+    let mut late = gibbon.client();
+    for client in [&mut idle, &mut late] {
+        assert_eq!(client.send(ASK).read().unwrap().status, 200);
+    }
+    let before = Instant::now();
+    std::thread::sleep(RESTING);
+    late.send(&ASK[..20]);
+    assert!(late.is_closed());
+    assert!(before.elapsed() < Duration::from_millis(2400), "{:?}", before.elapsed());
+    assert!(idle.is_closed());
+    assert!(before.elapsed() > Duration::from_millis(2400), "{:?}", before.elapsed());
+    eventually(|| (gibbon.metric("gibbon_connections_open") == Some(0.0)).then_some(()));
+}
+
+#[test]
+fn a_connection_does_not_rest_before_its_client_has_taken_everything() {
+    let big = "x".repeat(300_000);
+    let (_app, gibbon) = one(ok(&big));
+    let mut client = gibbon.client();
+    let buffer = socket2::SockRef::from(&client.stream);
+    buffer.set_recv_buffer_size(128 << 10).unwrap();
+    for _ in 0..2 {
+        client.send(ASK.repeat(16));
+        std::thread::sleep(RESTING * 2);
+        for _ in 0..16 {
+            assert!(client.read().unwrap().text() == big);
+        }
+    }
+}
+
 #[test]
 fn a_thousand_silent_clients_and_a_thousand_half_prefaces_hold_nobody_up() {
     let app = Member::new(ok("x"));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Sleep;
@@ -52,6 +52,9 @@ const TOGETHER: usize = 2048;
 /// of each stream but one standing, and the one goes on.
 const AHEAD: usize = super::MAX_STREAMS as usize * super::body::PART;
 
+/// How long a connection of HTTP/1.1 is idle before hyper's buffers for it are given back.
+const REST: Duration = Duration::from_secs(1);
+
 /// What a connection is doing; shared by its socket and the requests on it.
 #[derive(Debug)]
 pub struct Activity {
@@ -72,6 +75,8 @@ pub struct Activity {
     flooded: Notify,
     /// The client takes no more at the moment.
     full: AtomicBool,
+    /// Where the socket is while hyper has none: nothing is under way, and nothing has come.
+    resting: Mutex<Option<ClientStream>>,
     /// Bytes of HTTP/2 that wait to be written, and who wait for room.
     ahead: AtomicUsize,
     waiting: Mutex<VecDeque<Waker>>,
@@ -111,6 +116,7 @@ impl Activity {
             resets: AtomicUsize::new(0),
             flooded: Notify::new(),
             full: AtomicBool::new(false),
+            resting: Mutex::default(),
             ahead: AtomicUsize::new(0),
             waiting: Mutex::default(),
         };
@@ -199,6 +205,23 @@ impl Activity {
         }
     }
 
+    /// The socket that was taken from hyper, if it was.
+    #[must_use]
+    pub fn resting(&self) -> Option<ClientStream> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// When the socket may be taken from hyper, which then gives back all that it has of the connection.
+    fn rest_at(&self) -> Option<Instant> {
+        let deadline = self.deadline().filter(|_| self.between.load(Relaxed))?;
+        (deadline + REST).checked_sub(self.patience.idle)
+    }
+
+    /// All that was answered is on its way.
+    fn is_quiet(&self) -> bool {
+        self.flushed.load(Relaxed) && !self.full.load(Relaxed)
+    }
+
     /// Bytes came while nothing was under way: a head has begun.
     fn read(&self) {
         if self.requests.load(Relaxed) == 0 && self.between.swap(false, Relaxed) {
@@ -275,12 +298,18 @@ impl ClientStream {
 /// A client's socket.
 #[derive(Debug)]
 pub struct Client {
-    stream: ClientStream,
+    /// None when it rests.
+    stream: Option<ClientStream>,
     ahead: BytesMut,
     activity: Arc<Activity>,
     reading: Alarm,
     writing: Alarm,
     write_stalled: Option<Instant>,
+    /// It is about to rest, not before this time: for hyper, the client has closed it.
+    rests: bool,
+    rests_from: Option<Instant>,
+    /// The last bytes that hyper got.
+    tail: Tail,
     /// What goes out in place of hyper's own last answer.
     refusal: Bytes,
     /// Keeps to the idle time, for its frames come between requests too.
@@ -304,30 +333,73 @@ impl Client {
         if preface {
             activity.expect_within(activity.patience.idle, Instant::now());
         }
-        let client = Self {
-            stream,
-            ahead,
+        let mut client = Self::of(stream, activity);
+        client.ahead = ahead;
+        client.http2 = preface;
+        Ok((client, preface))
+    }
+
+    fn of(stream: ClientStream, activity: Arc<Activity>) -> Self {
+        Self {
+            stream: Some(stream),
+            ahead: BytesMut::new(),
             activity,
             reading: Alarm::default(),
             writing: Alarm::default(),
             write_stalled: None,
+            rests: false,
+            rests_from: None,
+            tail: Tail::default(),
             refusal: Bytes::new(),
-            http2: preface,
-        };
-        Ok((client, preface))
+            http2: false,
+        }
     }
 
-    /// The time at which the client has taken too long to say something.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(deadline) = self.activity.deadline() else {
-            return Poll::Pending;
-        };
-        ready!(self.reading.poll(deadline, cx));
-        // A request may have begun since the alarm was set.
-        match self.activity.deadline() {
-            Some(deadline) if deadline <= Instant::now() => Poll::Ready(ErrorKind::TimedOut.into()),
-            _ => Poll::Pending,
+    /// Waits until the client of a connection that rests says something; nothing if that takes too
+    /// long, or until `ends`.
+    pub async fn wake(
+        mut stream: ClientStream,
+        activity: Arc<Activity>,
+        ends: impl Future<Output = ()>,
+    ) -> Option<Self> {
+        let deadline = activity.deadline()?;
+        tokio::select! {
+            biased;
+            readable = stream.socket().readable() => {
+                return readable.ok().map(|()| Self::of(stream, activity));
+            }
+            () = ends => {}
+            () = tokio::time::sleep_until(deadline.into()) => return None,
         }
+        let _unimportant = tokio::time::timeout(REST, stream.shutdown()).await;
+        None
+    }
+
+    /// The time at which the client has taken too long to say something, or the connection rests.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Some(deadline) = self.activity.deadline() else { return Poll::Pending };
+            let rest = self.rest_at();
+            ready!(self.reading.poll(rest.map_or(deadline, |at| at.min(deadline)), cx));
+            let now = Instant::now();
+            if deadline <= now {
+                return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+            }
+            if self.activity.is_quiet() {
+                self.rests = true;
+                return Poll::Ready(Ok(()));
+            }
+            self.rests_from = Some(now + REST);
+        }
+    }
+
+    fn rest_at(&self) -> Option<Instant> {
+        let at = self.activity.rest_at().filter(|_| !self.http2 && self.tail.ends_a_head())?;
+        Some(self.rests_from.map_or(at, |from| from.max(at)))
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut ClientStream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| ErrorKind::NotConnected.into())
     }
 
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -339,7 +411,9 @@ impl Client {
     /// Writes the explained form of an answer of hyper's own; done when all of it is written.
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.refusal.has_remaining() {
-            let result = Pin::new(&mut self.stream).poll_write(cx, &self.refusal);
+            let Self { stream, refusal, .. } = self;
+            let Some(stream) = stream else { return Poll::Pending };
+            let result = Pin::new(stream).poll_write(cx, refusal);
             match ready!(self.written(result, cx))? {
                 0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 written => self.refusal.advance(written),
@@ -364,9 +438,59 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if !self.http2 && self.activity.cut.load(Relaxed) {
-            let _unimportant = self.stream.socket().set_zero_linger();
+        if self.rests {
+            let mut resting = self.activity.resting.lock().unwrap_or_else(PoisonError::into_inner);
+            *resting = self.stream.take();
+        } else if !self.http2
+            && self.activity.cut.load(Relaxed)
+            && let Some(stream) = &self.stream
+        {
+            let _unimportant = stream.socket().set_zero_linger();
         }
+    }
+}
+
+/// The last bytes of a stream.
+#[derive(Debug, Default)]
+struct Tail([u8; 4]);
+
+impl Tail {
+    fn follow(&mut self, bytes: &[u8]) {
+        match bytes.last_chunk() {
+            Some(last) => self.0 = *last,
+            None => {
+                for byte in bytes {
+                    self.0.rotate_left(1);
+                    self.0[3] = *byte;
+                }
+            }
+        }
+    }
+
+    /// Whether nothing of a head may be left before them that is not whole: hyper may hold the begin
+    /// of the next request, which came with the one before.
+    fn ends_a_head(&self) -> bool {
+        self.0 == *b"\r\n\r\n"
+    }
+}
+
+/// Notes what is read.
+struct Followed<'s> {
+    stream: &'s mut ClientStream,
+    tail: &'s mut Tail,
+}
+
+impl AsyncRead for Followed<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { stream, tail } = self.get_mut();
+        let before = buf.filled().len();
+        let result = Pin::new(stream).poll_read(cx, buf);
+        tail.follow(&buf.filled()[before..]);
+        result
     }
 }
 
@@ -405,12 +529,17 @@ impl Read for Client {
     ) -> Poll<io::Result<()>> {
         if self.ahead.has_remaining() {
             let take = self.ahead.len().min(buf.remaining());
-            buf.put_slice(&self.ahead.split_to(take));
+            let taken = self.ahead.split_to(take);
+            self.tail.follow(&taken);
+            buf.put_slice(&taken);
             return Poll::Ready(Ok(()));
         }
         self.ahead = BytesMut::new();
         let this = &mut *self;
-        let read = hyper_util::rt::TokioIo::new(&mut this.stream);
+        let Some(stream) = &mut this.stream else {
+            return Poll::Ready(Err(ErrorKind::NotConnected.into()));
+        };
+        let read = hyper_util::rt::TokioIo::new(Followed { stream, tail: &mut this.tail });
         match Read::poll_read(pin!(read), cx, buf) {
             Poll::Ready(result) => {
                 if !this.http2 {
@@ -418,7 +547,7 @@ impl Read for Client {
                 }
                 Poll::Ready(result)
             }
-            Poll::Pending => this.poll_silence(cx).map(Err),
+            Poll::Pending => this.poll_silence(cx),
         }
     }
 }
@@ -438,7 +567,7 @@ impl Write for Client {
             }
             return self.poll_refusal(cx).map_ok(|()| buf.len());
         }
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let result = self.stream()?.poll_write(cx, buf);
         self.written(result, cx)
     }
 
@@ -447,18 +576,27 @@ impl Write for Client {
         if self.activity.requests.load(Relaxed) == 0 {
             self.activity.flushed.store(true, Relaxed);
         }
-        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        let result = self.stream()?.poll_flush(cx);
         // What is encrypted waits behind the writes.
         self.activity.wrote(result.is_pending());
+        // hyper does not read again after an answer until it is woken.
+        if let Some(at) = self.rest_at()
+            && self.reading.poll(at, cx).is_ready()
+        {
+            cx.waker().wake_by_ref();
+        }
         result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.rests {
+            return Poll::Ready(Ok(()));
+        }
+        self.stream()?.poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_write_vectored(
@@ -471,13 +609,13 @@ impl Write for Client {
         }
         let whole: usize = bufs.iter().map(|part| part.len()).sum();
         let result = if whole > TOGETHER {
-            Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+            self.stream()?.poll_write_vectored(cx, bufs)
         } else {
             let mut one = Vec::with_capacity(whole);
             for part in bufs {
                 one.extend_from_slice(part);
             }
-            Pin::new(&mut self.stream).poll_write(cx, &one)
+            self.stream()?.poll_write(cx, &one)
         };
         self.written(result, cx)
     }
@@ -736,6 +874,63 @@ mod tests {
         assert!(activity.waiting().is_empty());
         held.clear();
         assert_eq!(activity.ahead.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_leaves_hyper_and_keeps_its_socket() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let patience = Duration::from_secs(60);
+        let patience = Patience { head: patience, idle: patience, write: patience };
+        let activity = Activity::new(patience, Instant::now());
+        let accepted = ClientStream::Plain(listener.accept().await.unwrap().0);
+        let ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        client.write_all(ask).await.unwrap();
+        let (mut own, http2) = Client::greet(accepted, Arc::clone(&activity)).await.unwrap();
+        assert!(!http2);
+        let began = Instant::now();
+        for _ in 0..2 {
+            let service = hyper::service::service_fn(|_| {
+                let request = activity.request();
+                async move {
+                    drop(request);
+                    let answer = http::Response::new(http_body_util::Full::new(Bytes::new()));
+                    Ok::<_, std::convert::Infallible>(answer)
+                }
+            });
+            let served = hyper::server::conn::http1::Builder::new()
+                .serve_connection(own, service)
+                .with_upgrades();
+            served.await.unwrap();
+            let mut answer = [0; 1024];
+            let length = client.read(&mut answer).await.unwrap();
+            assert!(
+                answer.starts_with(b"HTTP/1.1 200 OK") && answer[..length].ends_with(b"\r\n\r\n")
+            );
+            let stream = activity.resting().expect("it has left hyper");
+            assert!(activity.resting().is_none());
+            client.write_all(ask).await.unwrap();
+            let ends = std::future::pending();
+            own = Client::wake(stream, Arc::clone(&activity), ends).await.unwrap();
+        }
+        assert!(began.elapsed() >= 2 * REST && began.elapsed() < 10 * REST);
+    }
+
+    #[test]
+    fn the_tail_is_followed_however_the_bytes_come() {
+        let text = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        for part in 1..=text.len() {
+            let mut tail = Tail::default();
+            for bytes in text.chunks(part) {
+                assert!(!tail.ends_a_head());
+                tail.follow(bytes);
+            }
+            assert!(tail.ends_a_head(), "{part}");
+            tail.follow(b"");
+            assert!(tail.ends_a_head());
+            tail.follow(b"G");
+            assert!(!tail.ends_a_head());
+        }
     }
 
     #[test]

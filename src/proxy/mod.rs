@@ -520,11 +520,28 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
     };
     worker.shared.metrics.speaks(http2, seen.is_some());
     let other = Peer::new(peer.ip(), &settings.trusted);
-    let connection = Rc::new(Connection { peer: other, seen, activity, counted });
+    let connection =
+        Rc::new(Connection { peer: other, seen, activity: Arc::clone(&activity), counted });
     let result = if http2 {
         Box::pin(serve_http2(&worker, connection, client)).await
     } else {
-        serve_http1(&worker, connection, client).await
+        let mut client = client;
+        loop {
+            let connection = Rc::clone(&connection);
+            let served = Box::pin(serve_http1(&worker, connection, client)).await;
+            let resting = activity.resting().filter(|_| served.is_ok());
+            let Some(stream) = resting else { break served };
+            let ends = async {
+                let drained = worker.drained.notified();
+                if !worker.draining.get() {
+                    drained.await;
+                }
+            };
+            match Client::wake(stream, Arc::clone(&activity), ends).await {
+                Some(awake) => client = awake,
+                None => return,
+            }
+        }
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "client connection ended");
