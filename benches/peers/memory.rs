@@ -11,6 +11,8 @@ use crate::{LARGE, USUAL};
 
 /// Idle connections whose memory is told.
 pub const IDLE: usize = 5000;
+/// How long they have been idle by then.
+pub const IDLE_FOR: Duration = Duration::from_secs(5);
 /// So many of them at a time are new.
 const FEW: usize = 50;
 /// Bodies that are under way at once.
@@ -62,6 +64,7 @@ fn idle(load: &mut Load, tested: &Tested) -> Result<f64> {
         let clients = load.connect(&tested.target, FEW)?;
         load.run(&clients, Duration::ZERO)?;
     }
+    std::thread::sleep(IDLE_FOR);
     let after = memory(tested)?;
     // It is heard by now if some were closed.
     load.run(&first, Duration::ZERO)?;

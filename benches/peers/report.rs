@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::load::Shape;
 use crate::measure::{CONNECTIONS, Compared, Ratios, SHARE, WINDOW, median, quarter};
-use crate::memory::{BODIES, IDLE, SLOW};
+use crate::memory::{BODIES, IDLE, IDLE_FOR, SLOW};
 use crate::proxies::Peer;
 use crate::{LARGE, MEDIUM, POST, Results, SMALL, TLS, USUAL, document};
 
@@ -206,9 +206,10 @@ fn memory(text: &mut String, results: &Results) {
     let _ = write!(
         text,
         "### Memory\n\nResident, all processes together: before any request; what each of {IDLE} idle client \
-         connections adds that\nhas had one request; and what {BODIES} answers of 1 MiB add at most while their \
+         connections adds that\nhas had one request, {} s ago; and what {BODIES} answers of 1 MiB add at most while their \
          clients read {} KiB every {} ms.\n\n\
          | | at rest, MiB | idle connection, KiB | {BODIES} × 1 MiB under way, MiB |\n|---|--:|--:|--:|\n",
+        IDLE_FOR.as_secs(),
         bytes / 1024,
         every.as_millis()
     );
