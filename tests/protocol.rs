@@ -453,6 +453,28 @@ fn a_connection_that_has_rested_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_body_that_comes_after_its_answer_is_no_request_of_its_own() {
+    // The member answers before it has read anything, and nobody reads what comes.
+    let (app, gibbon) = one(Act::BeforeBody(response("200 OK", &[], "x")));
+    for answered in ["/", "/unknown/../%zz"] {
+        for framing in ["Content-Length: 44", "Transfer-Encoding: chunked"] {
+            let mut client = gibbon.client();
+            let head =
+                format!("POST {answered} HTTP/1.1\r\nHost: www.site.com\r\n{framing}\r\n\r\n");
+            client.send(head);
+            assert!(client.read().is_some());
+            std::thread::sleep(RESTING);
+            // It may be closed by now, and must not be answered.
+            let _ = client.stream.write_all(ASK.as_bytes());
+            let _ = client.stream.write_all(ASK.as_bytes());
+            let answer = client.read();
+            assert!(answer.is_none_or(|seen| seen.status == 400), "{answered} {framing}");
+        }
+    }
+    assert!(app.received().iter().all(|received| received.line.starts_with("POST ")));
+}
+
+#[test]
 fn a_tunnel_may_begin_on_a_connection_that_has_rested() {
     let (app, gibbon) = one(ok("x"));
     let mut client = gibbon.client();

@@ -11,7 +11,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::attempts::{self, Ready};
@@ -74,7 +74,8 @@ pub async fn serve(
     let new_traces = settings.new_traces;
     let id = trace::name(request.headers_mut(), fields, new_traces, &mut worker.rng.borrow_mut());
     let line = worker.shared.access_log.as_ref().map(|log| begin(log, client.ip, &request));
-    let mut visit = Visit::begin(Rc::clone(&worker), id, line, connection.activity.request());
+    let busy = connection.activity.request(!request.body().is_end_stream());
+    let mut visit = Visit::begin(Rc::clone(&worker), id, line, busy);
     let accept = request.headers().get(header::ACCEPT).cloned();
     let call = grpc::call(request.method(), request.headers()).cloned();
     if call.is_some() {

@@ -65,6 +65,8 @@ pub struct Activity {
     deadline: AtomicU64,
     /// No byte has come since the last request: the next one begins a head.
     between: AtomicBool,
+    /// The last request may have been answered before all of its body was read.
+    had_body: AtomicBool,
     /// All that was answered has been written: what is written next, before another request, is
     /// hyper's own.
     flushed: AtomicBool,
@@ -110,6 +112,7 @@ impl Activity {
             requests: AtomicUsize::new(0),
             deadline: AtomicU64::new(0),
             between: AtomicBool::new(false),
+            had_body: AtomicBool::new(false),
             flushed: AtomicBool::new(true),
             cut: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
@@ -124,9 +127,10 @@ impl Activity {
         Arc::new(activity)
     }
 
-    /// A request has begun: the connection is not idle before the guard is dropped.
+    /// A request has begun, with a body or none: the connection is not idle before the guard is dropped.
     #[must_use]
-    pub fn request(self: &Arc<Self>) -> Request {
+    pub fn request(self: &Arc<Self>, has_body: bool) -> Request {
+        self.had_body.store(has_body, Relaxed);
         self.requests.fetch_add(1, Relaxed);
         self.streams.fetch_add(1, Relaxed);
         self.deadline.store(0, Relaxed);
@@ -213,7 +217,8 @@ impl Activity {
 
     /// When the socket may be taken from hyper, which then gives back all that it has of the connection.
     fn rest_at(&self) -> Option<Instant> {
-        let deadline = self.deadline().filter(|_| self.between.load(Relaxed))?;
+        let is_between = || self.between.load(Relaxed) && !self.had_body.load(Relaxed);
+        let deadline = self.deadline().filter(|_| is_between())?;
         (deadline + REST).checked_sub(self.patience.idle)
     }
 
@@ -891,7 +896,7 @@ mod tests {
         let began = Instant::now();
         for _ in 0..2 {
             let service = hyper::service::service_fn(|_| {
-                let request = activity.request();
+                let request = activity.request(false);
                 async move {
                     drop(request);
                     let answer = http::Response::new(http_body_util::Full::new(Bytes::new()));
