@@ -43,6 +43,17 @@ fn a_connection_that_has_rested_goes_on_and_is_closed_as_tls_wants_it() {
     gibbon.end(Duration::ZERO);
     // An end without close_notify is an error.
     assert_eq!(secured.0.read(&mut [0]).unwrap(), 0);
+    let mut options = Options::default();
+    options.settings.patience.idle = Duration::from_secs(2);
+    let gibbon = Gibbon::with(&yaml, options);
+    let [mut idle, mut client] = [(); 2].map(|()| authority.connect(&gibbon, HOST).unwrap());
+    assert_eq!(idle.ask(HOST, "/").status, 200);
+    assert_eq!(client.ask(HOST, "/").status, 200);
+    rest();
+    client.0.get_mut().conn.send_close_notify();
+    client.0.get_mut().flush().unwrap();
+    assert_eq!(client.0.read(&mut [0]).unwrap(), 0);
+    assert_eq!(idle.0.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]

@@ -368,8 +368,10 @@ pub trait Watch {
     /// Ready while the client's connection takes more, where others are on it: what none of them can
     /// send is better left with the members.
     fn poll_room(&self, cx: &Context<'_>) -> Poll<()>;
-    /// A part passes.
-    fn pass(&mut self, part: Bytes) -> Bytes;
+    /// Bytes have passed.
+    fn passed(&mut self, bytes: usize);
+    /// A member's part that has passed: it counts until the client has taken it.
+    fn hold(&self, part: Bytes) -> Bytes;
     /// Trailers have passed.
     fn trailers(&mut self, trailers: &HeaderMap);
     /// The body is complete, and was read to its end, or has failed. Not called when the client goes
@@ -382,8 +384,12 @@ impl<W: Watch + ?Sized> Watch for Box<W> {
         (**self).poll_room(cx)
     }
 
-    fn pass(&mut self, part: Bytes) -> Bytes {
-        (**self).pass(part)
+    fn passed(&mut self, bytes: usize) {
+        (**self).passed(bytes);
+    }
+
+    fn hold(&self, part: Bytes) -> Bytes {
+        (**self).hold(part)
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {
@@ -554,7 +560,8 @@ impl<W: Watch> Download<W> {
         let most = if self.within.stall.is_some() { PART } else { usize::MAX };
         let mut part = self.rest.split_to(self.rest.len().min(most));
         if let Some(watch) = &mut self.watch {
-            part = watch.pass(part);
+            watch.passed(part.len());
+            part = watch.hold(part);
         }
         if self.is_end_stream() {
             self.end(Ok(()));
@@ -641,10 +648,9 @@ impl<W: Watch + Unpin> HttpBody for Body<W> {
             Self::Member(download) => download.borrow_mut().poll(cx),
             Self::Own(bytes, watch) => {
                 let frame = bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| {
-                    let bytes = match watch {
-                        Some(watch) => watch.pass(bytes),
-                        None => bytes,
-                    };
+                    if let Some(watch) = watch {
+                        watch.passed(bytes.len());
+                    }
                     Ok(Frame::data(bytes))
                 });
                 Poll::Ready(frame)

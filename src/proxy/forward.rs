@@ -11,7 +11,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::attempts::{self, Ready};
@@ -21,7 +21,7 @@ use super::fields::Fields;
 use super::grpc;
 use super::headers::{self, Hop, Peer};
 use super::identity::Elsewhere;
-use super::io::Activity;
+use super::io::{self, Activity};
 use super::log::{AccessLog, Asked, Begun};
 use super::tls::Seen;
 use super::upstream::{self, Reply};
@@ -62,6 +62,7 @@ pub struct Connection {
 pub async fn serve(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
+    busy: io::Request,
     mut request: Request<Incoming>,
 ) -> Answer {
     let peer = &connection.peer;
@@ -74,7 +75,6 @@ pub async fn serve(
     let new_traces = settings.new_traces;
     let id = trace::name(request.headers_mut(), fields, new_traces, &mut worker.rng.borrow_mut());
     let line = worker.shared.access_log.as_ref().map(|log| begin(log, client.ip, &request));
-    let busy = connection.activity.request(!request.body().is_end_stream());
     let mut visit = Visit::begin(Rc::clone(&worker), id, line, busy);
     let accept = request.headers().get(header::ACCEPT).cloned();
     let call = grpc::call(request.method(), request.headers()).cloned();

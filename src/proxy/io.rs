@@ -144,7 +144,8 @@ impl Activity {
         self.flooded.notified().await;
     }
 
-    /// Ready while the client takes what is written to it, and not too much waits for that.
+    /// Ready while the client takes what is written to it, and not too much waits for that. All who ask
+    /// are on the thread of the connection.
     pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         if !self.full.load(Relaxed) && self.ahead.load(Relaxed) < AHEAD {
             return Poll::Ready(());
@@ -173,8 +174,8 @@ impl Activity {
     fn written(&self, bytes: usize) {
         match self.ahead.fetch_sub(bytes, Relaxed) - bytes {
             0 => self.wake(usize::MAX),
-            // The others come when what this one adds is written.
-            left if left < AHEAD => self.wake(1),
+            // Who is woken may have nothing to add now, or may be gone.
+            left if left < AHEAD => self.wake((AHEAD - left).div_ceil(super::body::PART)),
             _ => {}
         }
     }
@@ -368,16 +369,21 @@ impl Client {
         ends: impl Future<Output = ()>,
     ) -> Option<Self> {
         let deadline = activity.deadline()?;
-        tokio::select! {
+        let mut first = [0];
+        let read = tokio::select! {
             biased;
-            readable = stream.socket().readable() => {
-                return readable.ok().map(|()| Self::of(stream, activity));
-            }
-            () = ends => {}
-            () = tokio::time::sleep_until(deadline.into()) => return None,
+            read = stream.read(&mut first) => read.ok()?,
+            () = ends => 0,
+            () = tokio::time::sleep_until(deadline.into()) => 0,
+        };
+        if read == 0 {
+            let _unimportant = tokio::time::timeout(REST, stream.shutdown()).await;
+            return None;
         }
-        let _unimportant = tokio::time::timeout(REST, stream.shutdown()).await;
-        None
+        activity.read();
+        let mut client = Self::of(stream, activity);
+        client.ahead.extend_from_slice(&first);
+        Some(client)
     }
 
     /// The time at which the client has taken too long to say something, or the connection rests.
@@ -583,14 +589,15 @@ impl Write for Client {
         }
         let result = self.stream()?.poll_flush(cx);
         // What is encrypted waits behind the writes.
-        self.activity.wrote(result.is_pending());
-        // hyper does not read again after an answer until it is woken.
+        ready!(self.written(result, cx))?;
+        // hyper does not read again after an answer until it is woken; once is enough.
         if let Some(at) = self.rest_at()
             && self.reading.poll(at, cx).is_ready()
         {
+            self.rests_from = Some(Instant::now() + REST);
             cx.waker().wake_by_ref();
         }
-        result
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -868,12 +875,11 @@ mod tests {
         held.swap_remove(0);
         assert_eq!(counts(), [0, 0, 0]);
         drop(share);
-        assert_eq!(counts(), [1, 0, 0], "one for one, in turn");
+        assert_eq!(counts(), [1, 0, 0], "as many as there is room for, in turn");
         held.push(activity.hold(part.clone()));
         assert!(!poll(0));
         held.pop();
         assert_eq!(counts(), [1, 1, 0]);
-        // Each one that is written wakes another.
         held.truncate(1);
         assert!(poll(1) && counts() == [2, 1, 1], "{:?}", counts());
         assert!(activity.waiting().is_empty());

@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use hyper::body::Body as _;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -669,9 +670,11 @@ fn service(
     Future: 'static,
 > + use<> {
     let worker = Rc::clone(worker);
-    service_fn(move |request| {
-        // A connection has room for one request as long as it is open, even while it is idle.
-        let served = forward::serve(Rc::clone(&worker), Rc::clone(&connection), request);
+    service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        // It is not idle from now on, whenever the answer is first asked for.
+        let busy = connection.activity.request(!request.body().is_end_stream());
+        let served = forward::serve(Rc::clone(&worker), Rc::clone(&connection), busy, request);
+        // hyper has room for one request as long as the connection is its own.
         Box::pin(served).map(Ok)
     })
 }

@@ -393,8 +393,11 @@ impl Watch for Visit {
         }
     }
 
-    fn pass(&mut self, part: Bytes) -> Bytes {
-        self.sent += part.len() as u64;
+    fn passed(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    fn hold(&self, part: Bytes) -> Bytes {
         match self.busy.as_ref().filter(|_| self.multiplexed) {
             Some(busy) => busy.hold(part),
             None => part,

@@ -58,7 +58,8 @@ impl Publisher {
         self.swap(previous, next)
     }
 
-    /// Puts in use what is behind these ports of Services now, where nothing else has changed.
+    /// Puts in use what is behind these ports of Services now, where nothing else has changed since the
+    /// last [`Self::publish`], which there was.
     pub fn follow(&mut self, changed: &[ServicePort], endpoints: &Endpoints) -> Arc<Table> {
         let previous = self.table.load_full();
         if !self.users.fit(&previous) {

@@ -266,7 +266,8 @@ impl Table {
         related.sort_unstable();
         related.dedup();
         let related = related.into_iter().map(|at| &self.routes[at]);
-        let checked = users.checked.iter().map(|at| &self.routes[*at]);
+        let checks = rules.clone().any(|rule| rule.health.is_some());
+        let checked = users.checked.iter().filter(|_| checks).map(|at| &self.routes[*at]);
         let mut loads = Loads::of(related, checked, rules, now);
         for at in again.iter().copied() {
             let before = &self.routes[at];
@@ -1602,6 +1603,13 @@ mod tests {
         let rules = [Arc::clone(&route.rule)];
         let table = Table::build(&rules, &found, None, &table, Instant::now());
         assert!(!reverses(&table.routes[0], "10.0.0.2") && reverses(&table.routes[0], "10.0.0.1"));
+        // What a rule names itself is no secret of its own, whether or not it is asked.
+        let named =
+            Rule { entries: vec![entry("m", 9)], ..super::super::fixture::rule("named", "/") };
+        let barred =
+            Endpoints { barred: Arc::new(Barred::local_and(Networks::default())), ..found };
+        let table = Table::build(&[Arc::new(named)], &barred, None, &table, Instant::now());
+        assert!(table.routes[0].members.is_empty() && reverses(&table.routes[0], "127.0.1.9"));
     }
 
     fn endpoints_of_pods(rule: &Rule, addresses: &[&str]) -> Endpoints {

@@ -77,14 +77,18 @@ pub enum Place {
 }
 
 impl Place {
-    /// Whether a host is one of these, at this port if one is given.
-    fn has(&self, host: &str, at: Option<u16>) -> bool {
+    /// Whether a host is one of these, at this port if one is given. Endpoints at addresses that are
+    /// barred are nobody's.
+    fn has(&self, host: &str, at: Option<u16>, barred: &Barred) -> bool {
         let is = |own: u16| at.is_none_or(|at| at == own);
         match self {
             Self::Url(Host::Name(name), port) => **name == *host && is(*port),
             Self::Url(Host::Address(ip), port) => address_of(host) == Some(*ip) && is(*port),
             Self::Service(service, backends) => match address_of(host) {
-                Some(ip) => backends.at(ip).iter().any(|endpoint| is(endpoint.address.port())),
+                Some(ip) => {
+                    let mut ports = backends.at(ip).iter().map(|endpoint| endpoint.address.port());
+                    ports.any(is) && !barred.bars(ip)
+                }
                 None => backends.port.is_some_and(is) && service.is_named(host),
             },
         }
@@ -337,10 +341,10 @@ impl Address<'_> {
         scheme == origin.scheme && port == origin.port && self.host == origin.host
     }
 
-    fn is_below(&self, base: &Base) -> bool {
+    fn is_below(&self, base: &Base, barred: &Barred) -> bool {
         let scheme = self.scheme.unwrap_or(base.scheme);
         let port = self.port.unwrap_or(scheme.default_port());
-        scheme == base.scheme && base.place.has(self.host, Some(port))
+        scheme == base.scheme && base.place.has(self.host, Some(port), barred)
     }
 }
 
@@ -355,7 +359,7 @@ struct Answer<'a> {
 }
 
 impl Reversal {
-    /// Of a rule with this prefix and these members, none of which is at an address that is barred.
+    /// Of a rule with this prefix and these members, no endpoint of which is at an address that is barred.
     #[must_use]
     pub fn new(prefix: &Prefix, mut bases: Vec<Base>, barred: Arc<Barred>, rules: Rules) -> Self {
         bases.sort_by_key(|base| std::cmp::Reverse(base.path.len()));
@@ -369,20 +373,14 @@ impl Reversal {
         let mut found = self.bases.iter().filter_map(|base| Some((base, below(base)?)));
         // What is below a path that is matched alone is not this rule's.
         let is_served = |rest: &str| !self.prefix.is_exact() || rest.is_empty() || rest == "/";
-        let (base, rest) = found.find(|(base, rest)| is_served(rest) && address.is_below(base))?;
-        if self.is_barred(address.host) {
-            return None;
-        }
+        let (base, rest) =
+            found.find(|(base, rest)| is_served(rest) && address.is_below(base, &self.barred))?;
         Some((base.path.len(), self.prefix.public(rest)))
     }
 
     /// Whether a host is one of its members'.
     fn has(&self, host: &str) -> bool {
-        self.bases.iter().any(|base| base.place.has(host, None)) && !self.is_barred(host)
-    }
-
-    fn is_barred(&self, host: &str) -> bool {
-        address_of(host).is_some_and(|ip| self.barred.bars(ip))
+        self.bases.iter().any(|base| base.place.has(host, None, &self.barred))
     }
 
     /// Reverses Location, Content-Location, URI, Destination, Refresh and Set-Cookie in place.
