@@ -311,8 +311,9 @@ pub struct Client {
     reading: Alarm,
     writing: Alarm,
     write_stalled: Option<Instant>,
-    /// It is about to rest, not before this time: for hyper, the client has closed it.
+    /// It is about to rest: for hyper, the client has closed it.
     rests: bool,
+    /// It was not quiet when it was to rest, and does not before this time.
     rests_from: Option<Instant>,
     /// The last bytes that hyper got.
     tail: Tail,
@@ -423,7 +424,9 @@ impl Client {
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.refusal.has_remaining() {
             let Self { stream, refusal, .. } = self;
-            let Some(stream) = stream else { return Poll::Pending };
+            let Some(stream) = stream else {
+                return Poll::Ready(Err(ErrorKind::NotConnected.into()));
+            };
             let result = Pin::new(stream).poll_write(cx, refusal);
             match ready!(self.written(result, cx))? {
                 0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),

@@ -236,7 +236,8 @@ impl Table {
     }
 
     /// The next table where nothing has changed but what is behind these ports of Services: the same
-    /// as [`Self::build`] makes, in a time that does not grow with what stays.
+    /// as [`Self::build`] makes, but of the routes that stay nothing is looked at, except the checks of
+    /// members where a route that changes has some.
     ///
     /// # Panics
     /// If `users` are those of another table, by [`Users::fit`].
