@@ -129,7 +129,8 @@ fn has_other() -> bool {
 struct Results {
     closed: Vec<Compared>,
     open: Vec<Compared>,
-    threads: Option<Compared>,
+    /// Gibbon's, and nginx's.
+    threads: Vec<Compared>,
     /// Gibbon's, and nginx's.
     logs: Vec<Compared>,
     memory: Vec<(Peer, Memory)>,
@@ -227,19 +228,19 @@ fn measure_all(options: &Options, program: Option<&Path>, missing: &[&str]) -> R
             results.open.push(compare(&shape, nginx, &others, pace, Cores::Apart, rounds, None)?);
         }
     }
+    // Each with itself.
+    let alone = |setup, cores, compared: &mut Vec<Compared>| -> Result<()> {
+        for peer in [Peer::Gibbon, Peer::NginxLeastConn] {
+            let (base, other) = (with(peer, ordinary), [with(peer, setup)]);
+            compared.push(compare(&USUAL, base, &other, Pace::Closed, cores, rounds, None)?);
+        }
+        Ok(())
+    };
     if options.wants("threads") {
-        let two = Setup { threads: 2, ..ordinary };
-        let (one, two) = (with(Peer::Gibbon, ordinary), [with(Peer::Gibbon, two)]);
-        let (pace, cores) = (Pace::Closed, Cores::Shared);
-        results.threads = Some(compare(&USUAL, one, &two, pace, cores, rounds, None)?);
+        alone(Setup { threads: 2, ..ordinary }, Cores::Shared, &mut results.threads)?;
     }
     if options.wants("log") {
-        for peer in [Peer::Gibbon, Peer::NginxLeastConn] {
-            let logs = Setup { logs: true, ..ordinary };
-            let (off, on) = (with(peer, ordinary), [with(peer, logs)]);
-            let (pace, cores) = (Pace::Closed, Cores::Apart);
-            results.logs.push(compare(&USUAL, off, &on, pace, cores, rounds, None)?);
-        }
+        alone(Setup { logs: true, ..ordinary }, Cores::Apart, &mut results.logs)?;
     }
     if options.wants("memory") {
         for peer in std::iter::once(Peer::NginxLeastConn).chain(peers.iter().copied()) {

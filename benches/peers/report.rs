@@ -124,14 +124,16 @@ fn goals(text: &mut String, results: &Results) {
     let two = |compared: &Compared| {
         compared.ratios.first().and_then(|(_, ratios)| Some(median(&ratios.as_ref()?.cpu)))
     };
-    if let Some(threads) = &results.threads {
-        let name = "CPU a request with two workers to that with one".to_owned();
-        rows.push((name, two(threads), 1.05));
-    }
-    if let Some(own) = results.logs.first() {
-        let nginx = results.logs.get(1).and_then(two).unwrap_or(f64::NAN);
-        let name = format!("CPU a request with an access log to that without (nginx: {nginx:.2})");
-        rows.push((name, two(own), 1.08));
+    let alike = [
+        ("with two workers to that with one", &results.threads, 1.05),
+        ("with an access log to that without", &results.logs, 1.08),
+    ];
+    for (name, compared, limit) in alike {
+        if let Some(own) = compared.first() {
+            let nginx = compared.get(1).and_then(two).unwrap_or(f64::NAN);
+            let name = format!("CPU a request {name} (nginx: {nginx:.2})");
+            rows.push((name, two(own), limit));
+        }
     }
     let memory = results.memory.iter().find(|(peer, _)| *peer == Peer::Gibbon);
     if let Some((_, memory)) = memory {
@@ -147,7 +149,7 @@ fn goals(text: &mut String, results: &Results) {
         let verdict = if value <= limit { "met" } else { "**missed**" };
         let _ = writeln!(text, "| {name} | {value:.digits$} | ≤ {limit:.digits$} | {verdict} |");
     }
-    if results.threads.is_some() {
+    if !results.threads.is_empty() {
         text.push_str(
             "\nTwo workers and one are compared in turn on both cores, together with the load, which has no \
              core of its own then:\nthere are only two.\n",

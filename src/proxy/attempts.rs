@@ -128,6 +128,8 @@ impl<'a> Attempts<'a> {
                 deadline: deadline(route, visit),
                 repeatable: idempotent && ready.upload.is_empty(),
                 tunnel: ready.tunnel,
+                fresh: false,
+                begun: visit.begun(),
                 system: &worker.shared.system,
             },
             over: rule.timeouts.request.map(|whole| visit.begun() + whole),
@@ -155,7 +157,7 @@ impl<'a> Attempts<'a> {
 
     /// One attempt: a reply, or nothing if the next member should be asked, or those of a newer route.
     async fn next(&mut self, visit: &mut Visit) -> Result<Option<Reply>, Error> {
-        let fresh = self.again.is_some();
+        self.terms.fresh = self.again.is_some();
         let Some((pick, mut in_flight)) = self.seize(visit).await? else {
             return Ok(None);
         };
@@ -166,11 +168,12 @@ impl<'a> Attempts<'a> {
         }
         let member = &self.route.members[pick.member];
         let request = self.ready.request(self.route, member);
+        self.terms.begun = in_flight.sent();
         let result = if pick.probe {
             // Apart, as hardly any does.
-            Box::pin(self.probe(member, request, fresh, &mut in_flight)).await
+            Box::pin(self.probe(member, request, &mut in_flight)).await
         } else {
-            upstream::send(&self.worker.pool, member, request, fresh, &self.terms).await
+            upstream::send(&self.worker.pool, member, request, &self.terms).await
         };
         match result {
             Ok(reply) => {
@@ -191,11 +194,10 @@ impl<'a> Attempts<'a> {
     async fn probe(
         &self,
         member: &Member,
-        request: Request<Upload>,
-        fresh: bool,
+        request: Box<Request<Upload>>,
         in_flight: &mut InFlight,
     ) -> Result<Reply, Failed> {
-        let sent = upstream::send(&self.worker.pool, member, request, fresh, &self.terms);
+        let sent = upstream::send(&self.worker.pool, member, request, &self.terms);
         let mut sent = pin!(sent);
         loop {
             match timeout(SLOW_UPLOAD, &mut sent).await {
@@ -385,8 +387,9 @@ impl<'a> Attempts<'a> {
 
 impl Ready<'_> {
     /// The request for one member.
-    fn request(&self, route: &Route, member: &Member) -> Request<Upload> {
-        let mut request = Request::new(self.upload.again());
+    fn request(&self, route: &Route, member: &Member) -> Box<Request<Upload>> {
+        // Moved as one word through all that becomes of it.
+        let mut request = Box::new(Request::new(self.upload.again()));
         *request.method_mut() = self.parts.method.clone();
         *request.uri_mut() = self.uri(&route.rule.prefix, &route.rule.entries[member.entry].path);
         let headers = request.headers_mut();

@@ -148,9 +148,9 @@ impl Upload {
         self.inner.bytes.get()
     }
 
-    /// The attempt begins: the member's silence counts from now.
-    pub fn begin(&self) {
-        self.inner.moved.set(Instant::now());
+    /// The attempt begins `now`: the member's silence counts from then.
+    pub fn begin(&self, now: Instant) {
+        self.inner.moved.set(now);
     }
 
     /// Whether the client is what it waits for.
@@ -277,7 +277,7 @@ pub fn drain(unread: Option<Incoming>, upload: Option<&Upload>) {
 pub fn skip(incoming: Incoming, connection: Connection) {
     spawn_local(async move {
         if timeout(DRAIN_TIME, forget(incoming, SKIP_BYTES)).await == Ok(true) {
-            connection.give_back(None);
+            connection.give_back(None, Instant::now());
         }
     });
 }
@@ -672,5 +672,44 @@ impl<W: Watch + Unpin> HttpBody for Body<W> {
             }
             Self::Member(download) => download.borrow().size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that takes nothing; counts what passes.
+    #[derive(Debug)]
+    struct Full(usize);
+
+    impl Watch for Full {
+        fn poll_room(&self, _: &Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+
+        fn passed(&mut self, bytes: usize) {
+            self.0 += bytes;
+        }
+
+        fn hold(&self, part: Bytes) -> Bytes {
+            panic!("{} bytes are to be counted", part.len())
+        }
+
+        fn trailers(&mut self, _: &HeaderMap) {}
+
+        fn ended(&mut self, _: Result<Option<Incoming>, DownloadError>) {}
+    }
+
+    #[test]
+    fn own_words_do_not_wait_for_room_and_take_none() {
+        let mut body = Body::Own(Some(Bytes::from_static(b"no such site")), Some(Full(0)));
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut cx) else {
+            panic!("they wait");
+        };
+        assert_eq!(frame.into_data().unwrap(), "no such site");
+        assert!(body.is_end_stream());
+        assert!(matches!(body, Body::Own(None, Some(Full(12)))), "{body:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! A client's connection: bytes read ahead, and deadlines that hyper does not keep. An idle
 //! client, a head that does not end and a client that does not read are each cut off in time.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -48,9 +49,19 @@ pub struct Patience {
 /// Parts that are no longer than this together are written as one: to copy them costs less than to
 /// hand them over one by one. Longer ones are not copied.
 const TOGETHER: usize = 2048;
+
+thread_local! {
+    /// Where they are put together.
+    static TOGETHER_AS_ONE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// What of the answers on one connection of HTTP/2 waits to be written. A client may leave a part
 /// of each stream but one standing, and the one goes on.
 const AHEAD: usize = super::MAX_STREAMS as usize * super::body::PART;
+
+/// In the place of a deadline: the one of a head whose first bytes have just come. Most heads are complete
+/// then, and need none.
+const HEAD_HAS_BEGUN: u64 = u64::MAX;
 
 /// How long a connection of HTTP/1.1 is idle before hyper's buffers for it are given back.
 const REST: Duration = Duration::from_secs(1);
@@ -136,7 +147,7 @@ impl Activity {
         self.deadline.store(0, Relaxed);
         self.between.store(false, Relaxed);
         self.flushed.store(false, Relaxed);
-        Request(Arc::clone(self))
+        Request { activity: Arc::clone(self), ended: None }
     }
 
     /// Waits until the client resets streams for their own sake.
@@ -200,10 +211,14 @@ impl Activity {
 
     fn expect_within(&self, patience: Duration, now: Instant) {
         let at = now.saturating_duration_since(self.born) + patience;
-        self.deadline.store(u64::try_from(at.as_millis()).unwrap_or(u64::MAX).max(1), Relaxed);
+        let most = HEAD_HAS_BEGUN - 1;
+        self.deadline.store(u64::try_from(at.as_millis()).unwrap_or(most).clamp(1, most), Relaxed);
     }
 
     fn deadline(&self) -> Option<Instant> {
+        if self.deadline.load(Relaxed) == HEAD_HAS_BEGUN {
+            self.expect_within(self.patience.head, Instant::now());
+        }
         match self.deadline.load(Relaxed) {
             0 => None,
             millis => Some(self.born + Duration::from_millis(millis)),
@@ -230,46 +245,56 @@ impl Activity {
 
     /// Bytes came while nothing was under way: a head has begun.
     fn read(&self) {
-        if self.requests.load(Relaxed) == 0 && self.between.swap(false, Relaxed) {
-            self.expect_within(self.patience.head, Instant::now());
+        if self.requests.load(Relaxed) == 0 && self.between.load(Relaxed) {
+            self.between.store(false, Relaxed);
+            self.deadline.store(HEAD_HAS_BEGUN, Relaxed);
         }
     }
 }
 
 /// Keeps its connection from being idle.
 #[derive(Debug)]
-pub struct Request(Arc<Activity>);
+pub struct Request {
+    activity: Arc<Activity>,
+    ended: Option<Instant>,
+}
 
 impl Request {
+    /// It ends now.
+    pub fn end(mut self, now: Instant) {
+        self.ended = Some(now);
+    }
+
     /// The response broke off.
     pub fn cut(&self) {
-        self.0.cut();
+        self.activity.cut();
     }
 
     /// Ready while the client takes what is written to it, and not too much waits for that.
     pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        self.0.poll_room(cx)
+        self.activity.poll_room(cx)
     }
 
     /// Counts the part until it is written.
     pub fn hold(&self, part: Bytes) -> Bytes {
-        self.0.hold(part)
+        self.activity.hold(part)
     }
 
     /// The client has reset this stream of HTTP/2 as soon as it was begun.
     pub fn reset_at_once(&self) {
-        let resets = self.0.resets.fetch_add(1, Relaxed) + 1;
-        if resets >= MAX_RESETS && resets * 2 > self.0.streams.load(Relaxed) {
-            self.0.flooded.notify_one();
+        let resets = self.activity.resets.fetch_add(1, Relaxed) + 1;
+        if resets >= MAX_RESETS && resets * 2 > self.activity.streams.load(Relaxed) {
+            self.activity.flooded.notify_one();
         }
     }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
-        if self.0.requests.fetch_sub(1, Relaxed) == 1 {
-            self.0.between.store(true, Relaxed);
-            self.0.expect_within(self.0.patience.idle, Instant::now());
+        if self.activity.requests.fetch_sub(1, Relaxed) == 1 {
+            self.activity.between.store(true, Relaxed);
+            let now = self.ended.unwrap_or_else(Instant::now);
+            self.activity.expect_within(self.activity.patience.idle, now);
         }
     }
 }
@@ -626,11 +651,13 @@ impl Write for Client {
         let result = if whole > TOGETHER {
             self.stream()?.poll_write_vectored(cx, bufs)
         } else {
-            let mut one = Vec::with_capacity(whole);
-            for part in bufs {
-                one.extend_from_slice(part);
-            }
-            self.stream()?.poll_write(cx, &one)
+            TOGETHER_AS_ONE.with_borrow_mut(|one| {
+                one.clear();
+                for part in bufs {
+                    one.extend_from_slice(part);
+                }
+                self.stream()?.poll_write(cx, one)
+            })
         };
         self.written(result, cx)
     }
@@ -928,6 +955,34 @@ mod tests {
             own = Client::wake(stream, Arc::clone(&activity), ends).await.unwrap();
         }
         assert!(began.elapsed() >= 2 * REST && began.elapsed() < 10 * REST);
+    }
+
+    #[tokio::test]
+    async fn who_may_rest_and_cannot_is_woken_once_a_second_at_most() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let patience = Duration::from_secs(60);
+        let patience = Patience { head: patience, idle: patience, write: patience };
+        let activity = Activity::new(patience, Instant::now());
+        let accepted = ClientStream::Plain(listener.accept().await.unwrap().0);
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let (mut own, _) = Client::greet(accepted, Arc::clone(&activity)).await.unwrap();
+        let mut head = [0; 64];
+        let mut head = hyper::rt::ReadBuf::new(&mut head);
+        std::future::poll_fn(|cx| Pin::new(&mut own).poll_read(cx, head.unfilled())).await.unwrap();
+        drop(activity.request(false));
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        // hyper that has more to do than to read, so that the connection cannot rest.
+        let began = Instant::now();
+        while began.elapsed() < 3 * REST {
+            let flushed = Pin::new(&mut own).poll_flush(&mut Context::from_waker(&waker));
+            assert!(flushed.is_ready());
+            tokio::time::sleep(REST / 50).await;
+        }
+        // Once of the flush, and once of the timer, each time.
+        let woken = woken.0.load(Relaxed);
+        assert!((1..=6).contains(&woken), "{woken}");
     }
 
     #[test]

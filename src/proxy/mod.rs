@@ -673,9 +673,7 @@ fn service(
     service_fn(move |request: http::Request<hyper::body::Incoming>| {
         // It is not idle from now on, whenever the answer is first asked for.
         let busy = connection.activity.request(!request.body().is_end_stream());
-        let served = forward::serve(Rc::clone(&worker), Rc::clone(&connection), busy, request);
-        // hyper has room for one request as long as the connection is its own.
-        Box::pin(served).map(Ok)
+        forward::serve(Rc::clone(&worker), Rc::clone(&connection), busy, request).map(Ok)
     })
 }
 

@@ -103,13 +103,12 @@ pub struct Own {
 }
 
 impl Connection {
-    /// Keeps the connection for the next request. To drop what was `read` on it would wake it for
+    /// Keeps the connection for the next request, idle `since` then. To drop what was `read` on it would wake it for
     /// nothing, so that waits until it is woken anyway.
-    pub fn give_back(self, read: Option<Incoming>) {
+    pub fn give_back(self, read: Option<Incoming>, since: Instant) {
         if let Self::Own(own) = self
             && !own.idle.is_zero()
         {
-            let since = Instant::now();
             let wire = Wire { read, ..own.wire };
             own.pool.keep(own.key, Idle { wire, since, until: since + own.idle });
         }
@@ -221,6 +220,10 @@ pub struct Terms<'a> {
     pub repeatable: bool,
     /// The request is to leave HTTP, which takes a connection of its own.
     pub tunnel: bool,
+    /// No kept connection will do.
+    pub fresh: bool,
+    /// When the attempt begins: as good as now, where nothing has been waited for since.
+    pub begun: Instant,
     /// How TLS is spoken with members whose rules ask for nothing.
     pub system: &'a ClientConfigs,
 }
@@ -231,7 +234,7 @@ impl Terms<'_> {
     }
 }
 
-/// Sends a request to a member, once: on a kept connection if there is one (`fresh` forbids it).
+/// Sends a request to a member, once: on a kept connection if there is one.
 /// A kept connection that turns out closed before it took the request does not count.
 ///
 /// # Errors
@@ -239,8 +242,7 @@ impl Terms<'_> {
 pub async fn send(
     pool: &Rc<Pool>,
     member: &Member,
-    request: Request<Upload>,
-    fresh: bool,
+    request: Box<Request<Upload>>,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
     let key = Key::of(member);
@@ -250,11 +252,11 @@ pub async fn send(
     };
     match protocol {
         Protocol::Http1 | Protocol::Https1 => {
-            alone(pool, member, key, protocol, request, fresh, terms).await
+            alone(pool, member, key, protocol, request, terms).await
         }
         // Apart, for it is larger than what most requests need.
         Protocol::Https | Protocol::H2 | Protocol::H2c => {
-            Box::pin(together(pool, member, key, request, fresh, terms)).await
+            Box::pin(together(pool, member, key, request, terms)).await
         }
     }
 }
@@ -265,19 +267,21 @@ async fn alone(
     member: &Member,
     key: Key,
     protocol: Protocol,
-    mut request: Request<Upload>,
-    fresh: bool,
+    mut request: Box<Request<Upload>>,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
-    let mut now = Instant::now();
-    while !fresh && let Some(Idle { wire, since, .. }) = pool.take(key, now) {
+    let mut now = terms.begun;
+    while !terms.fresh
+        && let Some(Idle { wire, since, .. }) = pool.take(key, now)
+    {
         // Lets the connection see what the member has sent or closed meanwhile: stale bytes must
         // not be taken for the answer, and a closed connection must not swallow the request.
         if !terms.repeatable || now.saturating_duration_since(since) > JUST_NOW {
             yield_now().await;
+            now = Instant::now();
         }
-        match exchange(pool, key, wire, request, true, terms).await {
-            Err(Failed { request: Some(back), .. }) => request = *back,
+        match exchange(pool, key, wire, request, true, terms, now).await {
+            Err(Failed { request: Some(back), .. }) => request = back,
             done => return done,
         }
         now = Instant::now();
@@ -288,12 +292,14 @@ async fn alone(
         Err(failure) => Err(failure),
     };
     match made {
-        Ok(Made::Http1(wire)) => exchange(pool, key, wire, request, false, terms).await,
+        Ok(Made::Http1(wire)) => {
+            exchange(pool, key, wire, request, false, terms, Instant::now()).await
+        }
         Ok(Made::Http2(connection)) => {
             let stream = Stream::on(&connection);
             pool.shared.add(key, connection);
             http2::translate(&mut request, protocol.is_tls(), member.address);
-            Box::pin(share(stream, request, true, terms)).await
+            Box::pin(share(stream, request, &Terms { fresh: true, ..*terms })).await
         }
         Err(failure) => Err(unsent(failure, request)),
     }
@@ -304,8 +310,7 @@ async fn together(
     pool: &Rc<Pool>,
     member: &Member,
     key: Key,
-    mut request: Request<Upload>,
-    fresh: bool,
+    mut request: Box<Request<Upload>>,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
     let protocol = member.protocol;
@@ -321,14 +326,15 @@ async fn together(
                 yield_now().await;
             }
             http2::translate(&mut request, protocol.is_tls(), member.address);
-            match share(stream, request, fresh, terms).await {
-                Err(Failed { request: Some(back), .. }) if returned < RETURNS => request = *back,
+            match share(stream, request, terms).await {
+                Err(Failed { request: Some(back), .. }) if returned < RETURNS => request = back,
                 done => return done,
             }
             returned += 1;
         } else if pool.shared.speaks_http1(key) {
             http2::translate_back(&mut request);
-            return alone(pool, member, key, protocol, request, fresh, terms).await;
+            let terms = &Terms { begun: Instant::now(), ..*terms };
+            return alone(pool, member, key, protocol, request, terms).await;
         } else if let Err(failure) = opened(pool, member, key, terms).await {
             return Err(unsent(failure, request));
         } else if !pool.shared.is_open(key) {
@@ -362,18 +368,18 @@ async fn opened(
     }
 }
 
-fn unsent(failure: Failure, request: Request<Upload>) -> Failed {
-    let request = Some(Box::new(request));
-    Failed { failure, request, unprocessed: false, reused: false, answered: false }
+fn unsent(failure: Failure, request: Box<Request<Upload>>) -> Failed {
+    Failed { failure, request: Some(request), unprocessed: false, reused: false, answered: false }
 }
 
 async fn exchange(
     pool: &Rc<Pool>,
     key: Key,
     mut wire: Wire,
-    request: Request<Upload>,
+    request: Box<Request<Upload>>,
     reused: bool,
     terms: &Terms<'_>,
+    now: Instant,
 ) -> Result<Reply, Failed> {
     let upload = request.body().clone();
     let heard = Arc::clone(&wire.heard);
@@ -382,7 +388,8 @@ async fn exchange(
         let answered = heard.load(Relaxed) > before;
         Failed { failure, request: None, unprocessed: false, reused, answered }
     };
-    let sent = std::pin::pin!(wire.sender.try_send_request(request));
+    upload.begin(now);
+    let sent = std::pin::pin!(wire.sender.try_send_request(*request));
     wire.read = None;
     match answer(sent, &upload, terms, &mut wire.alarm).await {
         Ok((response, fields)) => {
@@ -403,8 +410,7 @@ async fn exchange(
 /// Sends on a stream.
 async fn share(
     stream: Stream,
-    request: Request<Upload>,
-    fresh: bool,
+    request: Box<Request<Upload>>,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
     let upload = request.body().clone();
@@ -412,11 +418,12 @@ async fn share(
         // hyper does not tell of a 100 (Continue) on a stream.
         gate.open();
     }
-    let reused = !stream.is_first() && !fresh;
+    let reused = !stream.is_first() && !terms.fresh;
     let (began, before) = (Instant::now(), stream.heard());
+    upload.begin(began);
     let lost =
         |failure| Failed { failure, request: None, unprocessed: false, reused, answered: false };
-    let sent = std::pin::pin!(stream.sender().try_send_request(request));
+    let sent = std::pin::pin!(stream.sender().try_send_request(*request));
     match answer(sent, &upload, terms, &mut Alarm::default()).await {
         Ok((response, fields)) => {
             let connection = Connection::Shared(stream);
@@ -454,7 +461,6 @@ async fn answer<F>(
 where
     F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>>,
 {
-    upload.begin();
     let answer = std::future::poll_fn(|cx| match sent.as_mut().poll(cx) {
         Poll::Ready(answer) => Poll::Ready(Some(answer)),
         Poll::Pending => poll_silence(upload, terms, alarm, cx).map(|()| None),

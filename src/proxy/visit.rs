@@ -182,6 +182,8 @@ pub struct Visit {
     reason: Option<&'static str>,
     sent: u64,
     complete: bool,
+    /// When it was complete, if that is when the request has ended.
+    ended: Option<Instant>,
     /// The client takes the end of the connection for the end of the response, as HTTP/1.0 does.
     pub ends_by_close: bool,
     /// Other requests may be on the same connection, which shows nothing of this one's end.
@@ -221,6 +223,7 @@ impl Visit {
             reason: None,
             sent: 0,
             complete: false,
+            ended: None,
             ends_by_close: false,
             multiplexed: false,
             busy: Some(busy),
@@ -311,16 +314,20 @@ impl Visit {
         self.decide(None);
         self.complete = true;
         self.in_flight = None;
+        let now = Instant::now();
         if self.multiplexed {
             // A client that does not take the end of it has the connection's idle time for that.
             self.busy = None;
+        } else {
+            // What is left to write is dropped at once.
+            self.ended = Some(now);
         }
         if let Some(upload) = self.upload.as_ref().filter(|upload| upload.is_withheld()) {
             upload.refuse();
             self.connection = None;
         }
         if let Some(connection) = self.connection.take() {
-            connection.give_back(read);
+            connection.give_back(read, now);
         }
     }
 
@@ -434,7 +441,8 @@ impl Watch for Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        let duration = self.begun.elapsed();
+        let now = self.ended.unwrap_or_else(Instant::now);
+        let duration = now.saturating_duration_since(self.begun);
         if self.multiplexed
             && !self.complete
             && self.reason.is_none()
@@ -442,6 +450,9 @@ impl Drop for Visit {
             && let Some(busy) = &self.busy
         {
             busy.reset_at_once();
+        }
+        if let Some(busy) = self.busy.take() {
+            busy.end(now);
         }
         if let Some(route) = &self.route {
             route.tally.duration.observe(duration);

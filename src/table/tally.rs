@@ -67,8 +67,8 @@ impl Counter {
 /// A duration histogram with the bounds of [`BUCKETS`].
 #[derive(Debug, Default)]
 pub struct Histogram {
-    buckets: [Counter; BUCKETS.len()],
-    count: Counter,
+    /// The last one is of those beyond all bounds.
+    buckets: [Counter; BUCKETS.len() + 1],
     micros: Counter,
 }
 
@@ -76,10 +76,8 @@ impl Histogram {
     /// Books one duration.
     pub fn observe(&self, took: Duration) {
         let seconds = took.as_secs_f64();
-        if let Some(bucket) = BUCKETS.iter().position(|bound| seconds <= *bound) {
-            self.buckets[bucket].inc();
-        }
-        self.count.inc();
+        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
+        self.buckets[bucket].inc();
         self.micros.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
@@ -94,7 +92,7 @@ impl Histogram {
     /// How many durations were booked.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.count.get()
+        self.buckets.iter().map(Counter::get).sum()
     }
 
     /// Their sum in seconds.
