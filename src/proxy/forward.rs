@@ -58,13 +58,14 @@ pub struct Connection {
     pub counted: Counted,
 }
 
-/// Serves one request. Never fails: what goes wrong becomes an answer.
-pub async fn serve(
+/// Serves one request. Never fails: what goes wrong becomes an answer. What needs no waiting is done at
+/// once, so that the future has no place for it.
+pub fn serve(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     busy: io::Request,
     mut request: Request<Incoming>,
-) -> Answer {
+) -> impl Future<Output = Answer> {
     let peer = &connection.peer;
     let settings = &worker.shared.settings;
     let tls = connection.seen.is_some();
@@ -76,7 +77,6 @@ pub async fn serve(
     let id = trace::name(request.headers_mut(), fields, new_traces, &mut worker.rng.borrow_mut());
     let line = worker.shared.access_log.as_ref().map(|log| begin(log, client.ip, &request));
     let mut visit = Visit::begin(Rc::clone(&worker), id, line, busy);
-    let accept = request.headers().get(header::ACCEPT).cloned();
     let call = grpc::call(request.method(), request.headers()).cloned();
     if call.is_some() {
         let until = grpc::timeout(request.headers()).map(|time| visit.begun() + time);
@@ -90,53 +90,29 @@ pub async fn serve(
     }
     // Reading the body of a client that waits to be told to go on would tell it so.
     let expects = fields.has(Fields::EXPECT) && headers::expects_continue(request.headers());
-    let seen = connection.seen.as_ref();
     let upgrades = extended || (fields.has(Fields::UPGRADE) && headers::wants_upgrade(&request));
     let on_upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
-    let journey = Journey { worker: &worker, peer, client, fields, expects, seen };
     let (mut parts, incoming) = request.into_parts();
     visit.unread = Some(incoming);
-    let outcome = journey.travel(&mut parts, on_upgrade, &mut visit).await;
-    explain::asked(&mut visit, &parts, &journey.client, outcome.as_ref().err());
-    match outcome {
-        Ok(Outcome::Member(response, within)) => from_member(response, within, visit),
-        Ok(Outcome::Own(response)) => {
-            let status = response.status();
-            own(response, status, None, visit)
-        }
-        Ok(Outcome::Replaced(response)) => {
-            let status = response.status();
-            own(response, status, Some(REPLACED), visit)
-        }
-        Ok(Outcome::Upgraded(response, upgrade)) => upgraded(response, upgrade, connection, visit),
-        Err(error) => {
-            worker.shared.metrics.refused(error.reason());
-            if !expects {
-                body::drain(visit.unread.take(), visit.upload.as_ref());
+    async move {
+        let (peer, seen) = (&connection.peer, connection.seen.as_ref());
+        let journey = Journey { worker: &worker, peer, client, fields, expects, seen };
+        let outcome = journey.travel(&mut parts, on_upgrade, &mut visit).await;
+        explain::asked(&mut visit, &parts, &journey.client, outcome.as_ref().err());
+        match outcome {
+            Ok(Outcome::Member(response, within)) => from_member(*response, within, visit),
+            Ok(Outcome::Own(response)) => {
+                let status = response.status();
+                own(response, status, None, visit)
             }
-            let mut response = match call {
-                Some(kind) => {
-                    let response = grpc::refusal(error, kind);
-                    visit.grpc_status = grpc::status(response.headers());
-                    response
-                }
-                None => {
-                    let mut response = error.answer(accept.as_ref());
-                    let rule = visit.route.as_ref().map(|route| &route.rule);
-                    if let Some(page) = rule.and_then(|rule| rule.pages.own(error.status())) {
-                        show(page, &mut response);
-                    }
-                    response
-                }
-            };
-            if version >= Version::HTTP_2 {
-                response.headers_mut().remove(header::CONNECTION);
+            Ok(Outcome::Replaced(response)) => {
+                let status = response.status();
+                own(response, status, Some(REPLACED), visit)
             }
-            if let Some(route) = &visit.route {
-                journey.tell_hsts(route, response.headers_mut());
+            Ok(Outcome::Upgraded(response, upgrade)) => {
+                upgraded(response, upgrade, Rc::clone(&connection), visit)
             }
-            // A call of gRPC has 200 whatever is wrong.
-            own(response, error.status(), Some(error.reason()), visit)
+            Err(error) => journey.refuse(error, &parts, call, visit),
         }
     }
 }
@@ -208,7 +184,7 @@ struct Upgrade {
 
 /// What a request has led to.
 enum Outcome {
-    Member(Response<Incoming>, Within),
+    Member(Box<Response<Incoming>>, Within),
     Own(Response<Bytes>),
     /// What a member answered is not for clients.
     Replaced(Response<Bytes>),
@@ -249,7 +225,7 @@ impl Journey<'_> {
         {
             return Ok(Outcome::Own(options()));
         }
-        let uri = parts.uri.clone();
+        let uri = &parts.uri;
         let path = RequestPath::resolve(uri.path());
         let path = path.map_err(|_| Error::BadRequest("the path is malformed"))?;
         if self.fields.has(Fields::LOOP) && headers::looped(&parts.headers) {
@@ -287,7 +263,7 @@ impl Journey<'_> {
         match gate {
             Gate::Open => {}
             Gate::Forbidden => return Err(Error::Forbidden),
-            Gate::ToHttps => return self.to_https(&host, &uri).map(Outcome::Own),
+            Gate::ToHttps => return self.to_https(&host, uri).map(Outcome::Own),
             Gate::Redirect(redirect) => {
                 let authority = authority.as_str();
                 let mut response = self.redirect(redirect, authority, rest, uri.query())?;
@@ -298,7 +274,7 @@ impl Journey<'_> {
         }
         let upload = self.upload(&route, visit)?;
         visit.upload = Some(upload.clone());
-        let hop = self.prepare(&route, parts, &authority, subject);
+        let hop = self.prepare(&route, &mut parts.headers, parts.version, &authority, subject);
         let ready = Ready {
             parts,
             tunnel: on_upgrade.is_some() && hop.upgrade.is_some(),
@@ -309,6 +285,43 @@ impl Journey<'_> {
         };
         let (reply, newer) = attempts::forward(self.worker, &route, &ready, visit).await?;
         self.conclude(newer.as_ref().unwrap_or(&route), &ready, reply, on_upgrade, visit)
+    }
+
+    /// What the client is told that gets no member's answer.
+    fn refuse(
+        &self,
+        error: Error,
+        parts: &Parts,
+        call: Option<HeaderValue>,
+        mut visit: Box<Visit>,
+    ) -> Answer {
+        self.worker.shared.metrics.refused(error.reason());
+        if !self.expects {
+            body::drain(visit.unread.take(), visit.upload.as_ref());
+        }
+        let mut response = match call {
+            Some(kind) => {
+                let response = grpc::refusal(error, kind);
+                visit.grpc_status = grpc::status(response.headers());
+                response
+            }
+            None => {
+                let mut response = error.answer(parts.headers.get(header::ACCEPT));
+                let rule = visit.route.as_ref().map(|route| &route.rule);
+                if let Some(page) = rule.and_then(|rule| rule.pages.own(error.status())) {
+                    show(page, &mut response);
+                }
+                response
+            }
+        };
+        if parts.version >= Version::HTTP_2 {
+            response.headers_mut().remove(header::CONNECTION);
+        }
+        if let Some(route) = &visit.route {
+            self.tell_hsts(route, response.headers_mut());
+        }
+        // A call of gRPC has 200 whatever is wrong.
+        own(response, error.status(), Some(error.reason()), visit)
     }
 
     /// The subject of the client's certificate, if the host of the request wants to know it and it was
@@ -343,11 +356,12 @@ impl Journey<'_> {
     fn prepare(
         &self,
         route: &Route,
-        parts: &mut Parts,
+        headers: &mut HeaderMap,
+        version: Version,
         authority: &Authority,
         subject: Option<HeaderValue>,
     ) -> Hop {
-        let (headers, fields) = (&mut parts.headers, self.fields);
+        let fields = self.fields;
         headers.reserve(ADDED);
         let hop = headers::request(headers, fields);
         if fields.has(Fields::COOKIE) {
@@ -356,7 +370,7 @@ impl Journey<'_> {
         headers::forwarded(headers, fields, self.peer, &self.client, authority.value());
         headers::identify(headers, fields, subject);
         headers::mark_hop(headers);
-        if parts.version < Version::HTTP_11 {
+        if version < Version::HTTP_11 {
             headers.remove(header::EXPECT);
         }
         route.rule.request_headers.apply(headers);
@@ -383,7 +397,7 @@ impl Journey<'_> {
         let tunnel = match on_upgrade.filter(|_| ready.tunnel) {
             Some(client) if switching => Some(Upgrade {
                 client,
-                member: hyper::upgrade::on(&mut response),
+                member: hyper::upgrade::on(&mut *response),
                 idle: route.rule.timeouts.idle,
             }),
             _ if switching => return Err(Error::Member(Failure::Protocol)),
@@ -391,7 +405,7 @@ impl Journey<'_> {
         };
         let page = route.rule.pages.of_member(status).filter(|_| visit.call.is_none());
         if let Some(page) = page {
-            let mut response = replaced(page, ready, response, connection);
+            let mut response = replaced(page, ready, *response, connection);
             self.tell_hsts(route, response.headers_mut());
             return Ok(Outcome::Replaced(response));
         }

@@ -170,8 +170,11 @@ impl Activity {
 
     /// The client has taken what was written to it, or has not.
     fn wrote(&self, full: bool) {
-        if self.full.swap(full, Relaxed) && !full {
-            self.wake(usize::MAX);
+        if self.full.load(Relaxed) != full {
+            self.full.store(full, Relaxed);
+            if !full {
+                self.wake(usize::MAX);
+            }
         }
     }
 
@@ -795,7 +798,9 @@ impl AsyncRead for MemberStream {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.way).poll_read(cx, buf);
-        self.heard.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        // Nobody else adds to it.
+        let heard = self.heard.load(Relaxed) + (buf.filled().len() - before) as u64;
+        self.heard.store(heard, Relaxed);
         if let Some(news) = &self.news
             && result.is_ready()
         {

@@ -75,7 +75,7 @@ pub struct Failed {
 #[derive(Debug)]
 pub struct Reply {
     /// The response.
-    pub response: Response<Incoming>,
+    pub response: Box<Response<Incoming>>,
     /// What its head has.
     pub fields: Fields,
     /// To be given back when the body has ended.
@@ -457,25 +457,23 @@ async fn answer<F>(
     upload: &Upload,
     terms: &Terms<'_>,
     alarm: &mut Alarm,
-) -> Result<(Response<Incoming>, Fields), Unanswered>
+) -> Result<(Box<Response<Incoming>>, Fields), Unanswered>
 where
     F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>>,
 {
+    // Heads are large: they are moved as one word.
     let answer = std::future::poll_fn(|cx| match sent.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending => poll_silence(upload, terms, alarm, cx).map(|()| None),
+        Poll::Ready(Ok(response)) => Poll::Ready(Ok(Box::new(response))),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(Unanswered::Error(Box::new(error)))),
+        Poll::Pending => poll_silence(upload, terms, alarm, cx)
+            .map(|()| Err(Unanswered::Failure(Failure::Timeout))),
     });
-    match answer.await {
-        None => Err(Unanswered::Failure(Failure::Timeout)),
-        Some(Ok(response)) => {
-            let fields = Fields::of(response.headers());
-            if fields.has(Fields::FRAMING) && !headers::is_framed_once(response.headers(), fields) {
-                return Err(Unanswered::Failure(Failure::Protocol));
-            }
-            Ok((response, fields))
-        }
-        Some(Err(error)) => Err(Unanswered::Error(Box::new(error))),
+    let response = answer.await?;
+    let fields = Fields::of(response.headers());
+    if fields.has(Fields::FRAMING) && !headers::is_framed_once(response.headers(), fields) {
+        return Err(Unanswered::Failure(Failure::Protocol));
     }
+    Ok((response, fields))
 }
 
 /// Ready when the member has been silent for too long, or the request's time is over. While the
