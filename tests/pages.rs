@@ -112,3 +112,21 @@ fn a_member_whose_answer_is_replaced_keeps_its_connection_unless_that_is_long() 
     }
     assert!(connections(&gibbon) >= 4.0);
 }
+
+#[test]
+fn clients_get_errors_in_the_form_that_they_ask_for_whatever_members_are_told() {
+    let inside = answering("401 Unauthorized");
+    let more =
+        format!("headers: {{request: {{set: [{{name: Accept, value: text/html}}]}}}}\n{PAGES}");
+    let gibbon = Gibbon::start(&balancer(&[member(inside.address, "")], &more));
+    let json = [("Accept", "application/json")];
+    let replaced = gibbon.ask("GET", HOST, "/", &json);
+    assert_eq!(replaced.header("content-type"), Some("application/json"));
+    assert_eq!(inside.received()[0].header("accept"), Some("text/html"));
+    let more = "headers: {request: {set: [{name: Accept, value: application/json}]}}";
+    let gibbon = Gibbon::start(&balancer(&[member(Member::dead(), "")], more));
+    let own = gibbon.ask("GET", HOST, "/", &[("Accept", "text/html")]);
+    assert_eq!((own.status, own.header("content-type")), (503, Some("text/plain; charset=utf-8")));
+    let own = gibbon.ask("GET", HOST, "/", &json);
+    assert_eq!(own.header("content-type"), Some("application/json"));
+}

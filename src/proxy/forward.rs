@@ -58,14 +58,13 @@ pub struct Connection {
     pub counted: Counted,
 }
 
-/// Serves one request. Never fails: what goes wrong becomes an answer. What needs no waiting is done at
-/// once, so that the future has no place for it.
-pub fn serve(
+/// Serves one request. Never fails: what goes wrong becomes an answer.
+pub async fn serve(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     busy: io::Request,
     mut request: Request<Incoming>,
-) -> impl Future<Output = Answer> {
+) -> Answer {
     let peer = &connection.peer;
     let settings = &worker.shared.settings;
     let tls = connection.seen.is_some();
@@ -78,6 +77,7 @@ pub fn serve(
     let line = worker.shared.access_log.as_ref().map(|log| begin(log, client.ip, &request));
     let mut visit = Visit::begin(Rc::clone(&worker), id, line, busy);
     let call = grpc::call(request.method(), request.headers()).cloned();
+    let accept = request.headers().get(header::ACCEPT).cloned();
     if call.is_some() {
         let until = grpc::timeout(request.headers()).map(|time| visit.begun() + time);
         visit.call = Some(Call { until });
@@ -94,26 +94,24 @@ pub fn serve(
     let on_upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let (mut parts, incoming) = request.into_parts();
     visit.unread = Some(incoming);
-    async move {
-        let (peer, seen) = (&connection.peer, connection.seen.as_ref());
-        let journey = Journey { worker: &worker, peer, client, fields, expects, seen };
-        let outcome = journey.travel(&mut parts, on_upgrade, &mut visit).await;
-        explain::asked(&mut visit, &parts, &journey.client, outcome.as_ref().err());
-        match outcome {
-            Ok(Outcome::Member(response, within)) => from_member(*response, within, visit),
-            Ok(Outcome::Own(response)) => {
-                let status = response.status();
-                own(response, status, None, visit)
-            }
-            Ok(Outcome::Replaced(response)) => {
-                let status = response.status();
-                own(response, status, Some(REPLACED), visit)
-            }
-            Ok(Outcome::Upgraded(response, upgrade)) => {
-                upgraded(response, upgrade, Rc::clone(&connection), visit)
-            }
-            Err(error) => journey.refuse(error, &parts, call, visit),
+    let seen = connection.seen.as_ref();
+    let journey = Journey { worker: &worker, peer, client, fields, expects, accept, seen };
+    let outcome = journey.travel(&mut parts, on_upgrade, &mut visit).await;
+    explain::asked(&mut visit, &parts, &journey.client, outcome.as_ref().err());
+    match outcome {
+        Ok(Outcome::Member(response, within)) => from_member(*response, within, visit),
+        Ok(Outcome::Own(response)) => {
+            let status = response.status();
+            own(response, status, None, visit)
         }
+        Ok(Outcome::Replaced(response)) => {
+            let status = response.status();
+            own(response, status, Some(REPLACED), visit)
+        }
+        Ok(Outcome::Upgraded(response, upgrade)) => {
+            upgraded(response, upgrade, Rc::clone(&connection), visit)
+        }
+        Err(error) => journey.refuse(error, parts.version, call, visit),
     }
 }
 
@@ -200,6 +198,8 @@ struct Journey<'a> {
     fields: Fields,
     /// The client waits to be asked for the body.
     expects: bool,
+    /// What the client would like to get, whatever members are told.
+    accept: Option<HeaderValue>,
     /// What both sides have seen of each other, if they speak TLS.
     seen: Option<&'a Seen>,
 }
@@ -291,7 +291,7 @@ impl Journey<'_> {
     fn refuse(
         &self,
         error: Error,
-        parts: &Parts,
+        version: Version,
         call: Option<HeaderValue>,
         mut visit: Box<Visit>,
     ) -> Answer {
@@ -306,7 +306,7 @@ impl Journey<'_> {
                 response
             }
             None => {
-                let mut response = error.answer(parts.headers.get(header::ACCEPT));
+                let mut response = error.answer(self.accept.as_ref());
                 let rule = visit.route.as_ref().map(|route| &route.rule);
                 if let Some(page) = rule.and_then(|rule| rule.pages.own(error.status())) {
                     show(page, &mut response);
@@ -314,7 +314,7 @@ impl Journey<'_> {
                 response
             }
         };
-        if parts.version >= Version::HTTP_2 {
+        if version >= Version::HTTP_2 {
             response.headers_mut().remove(header::CONNECTION);
         }
         if let Some(route) = &visit.route {
@@ -405,7 +405,7 @@ impl Journey<'_> {
         };
         let page = route.rule.pages.of_member(status).filter(|_| visit.call.is_none());
         if let Some(page) = page {
-            let mut response = replaced(page, ready, *response, connection);
+            let mut response = replaced(page, ready, self.accept.as_ref(), *response, connection);
             self.tell_hsts(route, response.headers_mut());
             return Ok(Outcome::Replaced(response));
         }
@@ -565,10 +565,10 @@ impl Journey<'_> {
 fn replaced(
     page: &ErrorPage,
     ready: &Ready<'_>,
+    accept: Option<&HeaderValue>,
     theirs: Response<Incoming>,
     connection: upstream::Connection,
 ) -> Response<Bytes> {
-    let accept = ready.parts.headers.get(header::ACCEPT);
     let mut response = error::replaced(theirs.status(), accept);
     show(page, &mut response);
     for name in KEPT {

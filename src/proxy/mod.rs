@@ -38,7 +38,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use hyper::body::Body as _;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -637,6 +637,8 @@ async fn serve_http2(
     let head = u32::try_from(worker.shared.settings.max_head).unwrap_or(u32::MAX);
     let activity = Arc::clone(&connection.activity);
     let service = service(worker, connection);
+    // Apart, as its room would be held until the answer's body has ended.
+    let service = service_fn(move |request| Box::pin(service.call(request)));
     let served = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -663,9 +665,9 @@ async fn serve_http2(
 fn service(
     worker: &Rc<Worker>,
     connection: Rc<Connection>,
-) -> impl hyper::service::HttpService<
-    hyper::body::Incoming,
-    ResBody = body::Body<Box<visit::Visit>>,
+) -> impl Service<
+    http::Request<hyper::body::Incoming>,
+    Response = forward::Answer,
     Error = std::convert::Infallible,
     Future: 'static,
 > + use<> {

@@ -103,8 +103,8 @@ pub struct Own {
 }
 
 impl Connection {
-    /// Keeps the connection for the next request, idle `since` then. To drop what was `read` on it would wake it for
-    /// nothing, so that waits until it is woken anyway.
+    /// Keeps the connection for the next request, idle `since` then. To drop what was `read` on it would
+    /// wake it for nothing, so that waits until it is woken anyway.
     pub fn give_back(self, read: Option<Incoming>, since: Instant) {
         if let Self::Own(own) = self
             && !own.idle.is_zero()
