@@ -208,7 +208,7 @@ fn memory(text: &mut String, results: &Results) {
     let _ = write!(
         text,
         "### Memory\n\nResident, all processes together: before any request; what each of {IDLE} idle client \
-         connections adds that\nhas had one request, {} s ago; and what {BODIES} answers of 1 MiB add at most while their \
+         connections adds that\nhas had one GET, {} s ago; and what {BODIES} answers of 1 MiB add at most while their \
          clients read {} KiB every {} ms.\n\n\
          | | at rest, MiB | idle connection, KiB | {BODIES} × 1 MiB under way, MiB |\n|---|--:|--:|--:|\n",
         IDLE_FOR.as_secs(),
