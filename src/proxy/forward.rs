@@ -76,8 +76,8 @@ pub async fn serve(
     let id = trace::name(request.headers_mut(), fields, new_traces, &mut worker.rng.borrow_mut());
     let line = worker.shared.access_log.as_ref().map(|log| begin(log, client.ip, &request));
     let mut visit = Visit::begin(Rc::clone(&worker), id, line, busy);
-    let call = grpc::call(request.method(), request.headers()).cloned();
     let accept = request.headers().get(header::ACCEPT).cloned();
+    let call = grpc::call(request.method(), request.headers()).cloned();
     if call.is_some() {
         let until = grpc::timeout(request.headers()).map(|time| visit.begun() + time);
         visit.call = Some(Call { until });
@@ -108,9 +108,7 @@ pub async fn serve(
             let status = response.status();
             own(response, status, Some(REPLACED), visit)
         }
-        Ok(Outcome::Upgraded(response, upgrade)) => {
-            upgraded(response, upgrade, Rc::clone(&connection), visit)
-        }
+        Ok(Outcome::Upgraded(response, upgrade)) => upgraded(response, upgrade, connection, visit),
         Err(error) => journey.refuse(error, parts.version, call, visit),
     }
 }

@@ -922,18 +922,25 @@ mod tests {
         assert_eq!(activity.ahead.load(Relaxed), 0);
     }
 
-    #[tokio::test]
-    async fn an_idle_connection_leaves_hyper_and_keeps_its_socket() {
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    /// A client that has asked, and its connection as hyper gets it.
+    async fn asked() -> (TcpStream, Client, Arc<Activity>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let patience = Duration::from_secs(60);
         let patience = Patience { head: patience, idle: patience, write: patience };
         let activity = Activity::new(patience, Instant::now());
         let accepted = ClientStream::Plain(listener.accept().await.unwrap().0);
-        let ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-        client.write_all(ask).await.unwrap();
-        let (mut own, http2) = Client::greet(accepted, Arc::clone(&activity)).await.unwrap();
+        client.write_all(ASK).await.unwrap();
+        let (own, http2) = Client::greet(accepted, Arc::clone(&activity)).await.unwrap();
         assert!(!http2);
+        (client, own, activity)
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_leaves_hyper_and_keeps_its_socket() {
+        let (mut client, mut own, activity) = asked().await;
         let began = Instant::now();
         for _ in 0..2 {
             let service = hyper::service::service_fn(|_| {
@@ -955,7 +962,7 @@ mod tests {
             );
             let stream = activity.resting().expect("it has left hyper");
             assert!(activity.resting().is_none());
-            client.write_all(ask).await.unwrap();
+            client.write_all(ASK).await.unwrap();
             let ends = std::future::pending();
             own = Client::wake(stream, Arc::clone(&activity), ends).await.unwrap();
         }
@@ -964,14 +971,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_may_rest_and_cannot_is_woken_once_a_second_at_most() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let patience = Duration::from_secs(60);
-        let patience = Patience { head: patience, idle: patience, write: patience };
-        let activity = Activity::new(patience, Instant::now());
-        let accepted = ClientStream::Plain(listener.accept().await.unwrap().0);
-        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-        let (mut own, _) = Client::greet(accepted, Arc::clone(&activity)).await.unwrap();
+        let (_client, mut own, activity) = asked().await;
         let mut head = [0; 64];
         let mut head = hyper::rt::ReadBuf::new(&mut head);
         std::future::poll_fn(|cx| Pin::new(&mut own).poll_read(cx, head.unfilled())).await.unwrap();

@@ -319,7 +319,7 @@ impl Visit {
             // A client that does not take the end of it has the connection's idle time for that.
             self.busy = None;
         } else {
-            // What is left to write is dropped at once.
+            // hyper drops the body as soon as it has its end.
             self.ended = Some(now);
         }
         if let Some(upload) = self.upload.as_ref().filter(|upload| upload.is_withheld()) {
