@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::load::{Load, Shape, Target};
 use crate::measure::{CONNECTIONS, Contender, Cores, MEMBERS, Tested};
 use crate::usage::{Usage, mib};
-use crate::{LARGE, USUAL};
+use crate::{LARGE, POST, USUAL};
 
 /// Idle connections whose memory is told.
 pub const IDLE: usize = 5000;
@@ -25,20 +25,20 @@ const RECEIVE: usize = 64 * 1024;
 pub struct Memory {
     /// MiB before any request.
     pub rest: f64,
-    /// KiB more for each idle connection that has had a request.
-    pub idle: Option<f64>,
+    /// KiB more for each idle connection that has had a request without a body, and with one.
+    pub idle: [Option<f64>; 2],
     /// MiB more, at most, with so many bodies under way.
     pub bodies: Option<f64>,
 }
 
-/// Starts it twice: what one part leaves is not the other's.
+/// Starts it for each part: what one leaves is not the other's.
 pub fn measure(contender: Contender<'_>) -> Result<Memory> {
-    let (mut load, tested) = start(contender, &USUAL)?;
-    let rest = mib(memory(&tested)?);
     let name = contender.peer.label();
     let told = |error: &anyhow::Error| eprintln!("memory, {name}: {error:#}");
-    let idle = idle(&mut load, &tested).inspect_err(told).ok();
+    let (load, tested) = start(contender, &USUAL)?;
+    let rest = mib(memory(&tested)?);
     drop((load, tested));
+    let idle = [USUAL, POST].map(|shape| idle(contender, &shape).inspect_err(told).ok());
     let (mut load, tested) = start(contender, &LARGE)?;
     let bodies = bodies(&mut load, &tested).inspect_err(told).ok();
     Ok(Memory { rest, idle, bodies })
@@ -54,18 +54,19 @@ fn memory(tested: &Tested) -> Result<u64> {
     Ok(Usage::of(tested.running.process())?.memory)
 }
 
-fn idle(load: &mut Load, tested: &Tested) -> Result<f64> {
+fn idle(contender: Contender<'_>, shape: &Shape) -> Result<f64> {
+    let (mut load, tested) = start(contender, shape)?;
     // What the first requests need, such as connections to members, is there before.
     let first = load.connect(&tested.target, CONNECTIONS)?;
     load.run(&first, Duration::ZERO)?;
-    let before = memory(tested)?;
+    let before = memory(&tested)?;
     // Few at a time: Apache's listener is full of those that have not asked.
     for _ in 0..IDLE / FEW {
         let clients = load.connect(&tested.target, FEW)?;
         load.run(&clients, Duration::ZERO)?;
     }
     std::thread::sleep(IDLE_FOR);
-    let after = memory(tested)?;
+    let after = memory(&tested)?;
     // It is heard by now if some were closed.
     load.run(&first, Duration::ZERO)?;
     ensure!(load.closed == 0, "{} of {IDLE} connections were closed", load.closed);

@@ -41,6 +41,10 @@ const CONFIGURATIONS: [(&str, &str); 7] = [
     ),
 ];
 
+/// Whom Gibbon is to be ahead of, whatever the shape.
+const OTHERS: [Peer; 5] =
+    [Peer::HaproxyLeastConn, Peer::ApacheByBusyness, Peer::Pingora, Peer::Envoy, Peer::Caddy];
+
 /// All of it.
 pub fn text(
     versions: &[String],
@@ -108,6 +112,15 @@ fn goals(text: &mut String, results: &Results) {
         let name = format!("CPU a request to nginx's, {}", shape.name);
         rows.push((name, cpu(&shape, Peer::Gibbon), limit));
     }
+    for compared in &results.closed {
+        let of = |peer| Some((cpu(&compared.shape, peer)?, peer));
+        let next = OTHERS.into_iter().filter_map(of).min_by(|a, b| a.0.total_cmp(&b.0));
+        if let (Some((own, _)), Some((best, peer))) = (of(Peer::Gibbon), next) {
+            let name =
+                format!("to that of {}, the best but nginx, {}", peer.label(), compared.shape.name);
+            rows.push((name, Some(own / best), 1.0));
+        }
+    }
     for (shape, limit) in [(MEDIUM, 1.05), (LARGE, 0.75)] {
         let both = cpu(&shape, Peer::Gibbon).zip(cpu(&shape, Peer::NginxLarge));
         let name = format!("to nginx's with large buffers, {}", shape.name);
@@ -138,7 +151,9 @@ fn goals(text: &mut String, results: &Results) {
     let memory = results.memory.iter().find(|(peer, _)| *peer == Peer::Gibbon);
     if let Some((_, memory)) = memory {
         rows.push(("MiB at rest".to_owned(), Some(memory.rest), 25.0));
-        rows.push(("KiB an idle connection".to_owned(), memory.idle, 13.0));
+        for (kind, idle) in ["GET", "POST"].into_iter().zip(memory.idle) {
+            rows.push((format!("KiB an idle connection after a {kind}"), idle, 13.0));
+        }
         rows.push((format!("MiB more with {BODIES} bodies of 1 MiB"), memory.bodies, 30.0));
     }
     text.push_str(
@@ -207,10 +222,12 @@ fn memory(text: &mut String, results: &Results) {
     let (bytes, every) = SLOW;
     let _ = write!(
         text,
-        "### Memory\n\nResident, all processes together: before any request; what each of {IDLE} idle client \
-         connections adds that\nhas had one GET, {} s ago; and what {BODIES} answers of 1 MiB add at most while their \
-         clients read {} KiB every {} ms.\n\n\
-         | | at rest, MiB | idle connection, KiB | {BODIES} × 1 MiB under way, MiB |\n|---|--:|--:|--:|\n",
+        "### Memory\n\nResident (what is shared by parts), all processes together: before any request; what each of \
+         {IDLE} idle client\nconnections adds that has had one GET, or a POST of {} KiB, {} s ago; and what {BODIES} \
+         answers of 1 MiB add at most while their\nclients read {} KiB every {} ms.\n\n\
+         | | at rest, MiB | idle after GET, KiB | idle after POST, KiB | {BODIES} × 1 MiB under way, MiB \
+         |\n|---|--:|--:|--:|--:|\n",
+        POST.upload / 1024,
         IDLE_FOR.as_secs(),
         bytes / 1024,
         every.as_millis()
@@ -219,10 +236,11 @@ fn memory(text: &mut String, results: &Results) {
     for (peer, memory) in &results.memory {
         let _ = writeln!(
             text,
-            "| {} | {:.1} | {} | {} |",
+            "| {} | {:.1} | {} | {} | {} |",
             peer.label(),
             memory.rest,
-            told(memory.idle),
+            told(memory.idle[0]),
+            told(memory.idle[1]),
             told(memory.bodies)
         );
     }

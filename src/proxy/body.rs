@@ -73,6 +73,7 @@ struct Inner {
     patience: Duration,
     bytes: Cell<u64>,
     taken: Cell<bool>,
+    ended: Cell<bool>,
     moved: Cell<Instant>,
     waiting_since: Cell<Option<Instant>>,
     error: Cell<Option<UploadError>>,
@@ -113,6 +114,7 @@ impl Upload {
             patience,
             bytes: Cell::new(0),
             taken: Cell::new(false),
+            ended: Cell::new(false),
             moved: Cell::new(begun),
             waiting_since: Cell::new(None),
             error: Cell::new(None),
@@ -140,6 +142,12 @@ impl Upload {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         !self.inner.taken.get()
+    }
+
+    /// Whether it was read to its end, so that nothing of it is still to come.
+    #[must_use]
+    pub fn was_read(&self) -> bool {
+        self.inner.ended.get() || self.is_end_stream()
     }
 
     /// Bytes taken from the client.
@@ -238,7 +246,10 @@ impl HttpBody for Upload {
                 Poll::Ready(Some(counted.map(|()| frame)))
             }
             Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(self.fail(UploadError::Broken)))),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                inner.ended.set(true);
+                Poll::Ready(None)
+            }
             Poll::Pending => {
                 let since = inner.waiting_since.get().unwrap_or_else(Instant::now);
                 inner.waiting_since.set(Some(since));

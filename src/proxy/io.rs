@@ -76,8 +76,8 @@ pub struct Activity {
     deadline: AtomicU64,
     /// No byte has come since the last request: the next one begins a head.
     between: AtomicBool,
-    /// The last request may have been answered before all of its body was read.
-    had_body: AtomicBool,
+    /// All of the last request's body was read, if it had one: what comes next is a head.
+    read_to_end: AtomicBool,
     /// All that was answered has been written: what is written next, before another request, is
     /// hyper's own.
     flushed: AtomicBool,
@@ -88,8 +88,8 @@ pub struct Activity {
     flooded: Notify,
     /// The client takes no more at the moment.
     full: AtomicBool,
-    /// Where the socket is while hyper has none: nothing is under way, and nothing has come.
-    resting: Mutex<Option<ClientStream>>,
+    /// Nothing is under way, and nothing has come for a while: hyper may give back what it has.
+    rests: AtomicBool,
     /// Bytes of HTTP/2 that wait to be written, and who wait for room.
     ahead: AtomicUsize,
     waiting: Mutex<VecDeque<Waker>>,
@@ -123,14 +123,14 @@ impl Activity {
             requests: AtomicUsize::new(0),
             deadline: AtomicU64::new(0),
             between: AtomicBool::new(false),
-            had_body: AtomicBool::new(false),
+            read_to_end: AtomicBool::new(true),
             flushed: AtomicBool::new(true),
             cut: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
             resets: AtomicUsize::new(0),
             flooded: Notify::new(),
             full: AtomicBool::new(false),
-            resting: Mutex::default(),
+            rests: AtomicBool::new(false),
             ahead: AtomicUsize::new(0),
             waiting: Mutex::default(),
         };
@@ -141,13 +141,13 @@ impl Activity {
     /// A request has begun, with a body or none: the connection is not idle before the guard is dropped.
     #[must_use]
     pub fn request(self: &Arc<Self>, has_body: bool) -> Request {
-        self.had_body.store(has_body, Relaxed);
+        self.read_to_end.store(!has_body, Relaxed);
         self.requests.fetch_add(1, Relaxed);
-        self.streams.fetch_add(1, Relaxed);
+        let number = self.streams.fetch_add(1, Relaxed) + 1;
         self.deadline.store(0, Relaxed);
         self.between.store(false, Relaxed);
         self.flushed.store(false, Relaxed);
-        Request { activity: Arc::clone(self), ended: None }
+        Request { activity: Arc::clone(self), number, ended: None }
     }
 
     /// Waits until the client resets streams for their own sake.
@@ -228,15 +228,17 @@ impl Activity {
         }
     }
 
-    /// The socket that was taken from hyper, if it was.
+    /// Whether the socket is to be taken from hyper, which then gives back all that it has of the
+    /// connection; said once.
     #[must_use]
-    pub fn resting(&self) -> Option<ClientStream> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub fn rests(&self) -> bool {
+        // Nobody else changes it meanwhile.
+        self.rests.load(Relaxed) && self.rests.swap(false, Relaxed)
     }
 
-    /// When the socket may be taken from hyper, which then gives back all that it has of the connection.
+    /// When that may be.
     fn rest_at(&self) -> Option<Instant> {
-        let is_between = || self.between.load(Relaxed) && !self.had_body.load(Relaxed);
+        let is_between = || self.between.load(Relaxed) && self.read_to_end.load(Relaxed);
         let deadline = self.deadline().filter(|_| is_between())?;
         (deadline + REST).checked_sub(self.patience.idle)
     }
@@ -259,12 +261,17 @@ impl Activity {
 #[derive(Debug)]
 pub struct Request {
     activity: Arc<Activity>,
+    number: usize,
     ended: Option<Instant>,
 }
 
 impl Request {
-    /// It ends now.
-    pub fn end(mut self, now: Instant) {
+    /// It ends now; its body was `read` to its end, or there was none.
+    pub fn end(mut self, now: Instant, read: bool) {
+        // The next one, if it has begun, has a body of its own.
+        if read && self.activity.streams.load(Relaxed) == self.number {
+            self.activity.read_to_end.store(true, Relaxed);
+        }
         self.ended = Some(now);
     }
 
@@ -332,19 +339,14 @@ impl ClientStream {
 /// A client's socket.
 #[derive(Debug)]
 pub struct Client {
-    /// None when it rests.
-    stream: Option<ClientStream>,
+    stream: ClientStream,
     ahead: BytesMut,
     activity: Arc<Activity>,
     reading: Alarm,
     writing: Alarm,
     write_stalled: Option<Instant>,
-    /// It is about to rest: for hyper, the client has closed it.
-    rests: bool,
     /// It was not quiet when it was to rest, and does not before this time.
     rests_from: Option<Instant>,
-    /// The last bytes that hyper got.
-    tail: Tail,
     /// What goes out in place of hyper's own last answer.
     refusal: Bytes,
     /// Keeps to the idle time, for its frames come between requests too.
@@ -368,54 +370,55 @@ impl Client {
         if preface {
             activity.expect_within(activity.patience.idle, Instant::now());
         }
-        let mut client = Self::of(stream, activity);
-        client.ahead = ahead;
-        client.http2 = preface;
-        Ok((client, preface))
-    }
-
-    fn of(stream: ClientStream, activity: Arc<Activity>) -> Self {
-        Self {
-            stream: Some(stream),
-            ahead: BytesMut::new(),
+        let client = Self {
+            stream,
+            ahead,
             activity,
             reading: Alarm::default(),
             writing: Alarm::default(),
             write_stalled: None,
-            rests: false,
             rests_from: None,
-            tail: Tail::default(),
             refusal: Bytes::new(),
-            http2: false,
-        }
+            http2: preface,
+        };
+        Ok((client, preface))
     }
 
-    /// Waits until the client of a connection that rests says something; nothing if that takes too
-    /// long, or until `ends`.
-    pub async fn wake(
-        mut stream: ClientStream,
-        activity: Arc<Activity>,
-        ends: impl Future<Output = ()>,
-    ) -> Option<Self> {
-        let deadline = activity.deadline()?;
+    /// A connection that hyper has given back, with what it had `read` of the next head.
+    #[must_use]
+    pub fn again(mut self, read: &[u8]) -> Self {
+        self.reading = Alarm::default();
+        self.writing = Alarm::default();
+        self.rests_from = None;
+        self.ahead = BytesMut::from(read);
+        if !read.is_empty() {
+            self.activity.read();
+        }
+        self
+    }
+
+    /// Waits until the client says something; nothing if that takes too long, or until `ends`.
+    pub async fn woken(mut self, ends: impl Future<Output = ()>) -> Option<Self> {
+        if self.ahead.has_remaining() {
+            return Some(self);
+        }
+        let deadline = self.activity.deadline()?;
         let mut first = [0];
         let read = tokio::select! {
             biased;
-            read = stream.read(&mut first) => read.ok()?,
+            read = self.stream.read(&mut first) => read.ok()?,
             () = ends => 0,
             () = tokio::time::sleep_until(deadline.into()) => 0,
         };
         if read == 0 {
-            let _unimportant = tokio::time::timeout(REST, stream.shutdown()).await;
+            let _unimportant = tokio::time::timeout(REST, self.stream.shutdown()).await;
             return None;
         }
-        activity.read();
-        let mut client = Self::of(stream, activity);
-        client.ahead.extend_from_slice(&first);
-        Some(client)
+        Some(self.again(&first))
     }
 
-    /// The time at which the client has taken too long to say something, or the connection rests.
+    /// The time at which the client has taken too long to say something. On the way there the
+    /// connection may come to rest.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let Some(deadline) = self.activity.deadline() else { return Poll::Pending };
@@ -426,20 +429,15 @@ impl Client {
                 return Poll::Ready(Err(ErrorKind::TimedOut.into()));
             }
             if self.activity.is_quiet() {
-                self.rests = true;
-                return Poll::Ready(Ok(()));
+                self.activity.rests.store(true, Relaxed);
             }
             self.rests_from = Some(now + REST);
         }
     }
 
     fn rest_at(&self) -> Option<Instant> {
-        let at = self.activity.rest_at().filter(|_| !self.http2 && self.tail.ends_a_head())?;
+        let at = self.activity.rest_at().filter(|_| !self.http2)?;
         Some(self.rests_from.map_or(at, |from| from.max(at)))
-    }
-
-    fn stream(&mut self) -> io::Result<Pin<&mut ClientStream>> {
-        self.stream.as_mut().map(Pin::new).ok_or_else(|| ErrorKind::NotConnected.into())
     }
 
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -451,11 +449,7 @@ impl Client {
     /// Writes the explained form of an answer of hyper's own; done when all of it is written.
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.refusal.has_remaining() {
-            let Self { stream, refusal, .. } = self;
-            let Some(stream) = stream else {
-                return Poll::Ready(Err(ErrorKind::NotConnected.into()));
-            };
-            let result = Pin::new(stream).poll_write(cx, refusal);
+            let result = Pin::new(&mut self.stream).poll_write(cx, &self.refusal);
             match ready!(self.written(result, cx))? {
                 0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 written => self.refusal.advance(written),
@@ -480,59 +474,9 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if self.rests {
-            let mut resting = self.activity.resting.lock().unwrap_or_else(PoisonError::into_inner);
-            *resting = self.stream.take();
-        } else if !self.http2
-            && self.activity.cut.load(Relaxed)
-            && let Some(stream) = &self.stream
-        {
-            let _unimportant = stream.socket().set_zero_linger();
+        if !self.http2 && self.activity.cut.load(Relaxed) {
+            let _unimportant = self.stream.socket().set_zero_linger();
         }
-    }
-}
-
-/// The last bytes of a stream.
-#[derive(Debug, Default)]
-struct Tail([u8; 4]);
-
-impl Tail {
-    fn follow(&mut self, bytes: &[u8]) {
-        match bytes.last_chunk() {
-            Some(last) => self.0 = *last,
-            None => {
-                for byte in bytes {
-                    self.0.rotate_left(1);
-                    self.0[3] = *byte;
-                }
-            }
-        }
-    }
-
-    /// Whether nothing of a head may be left before them that is not whole: hyper may hold the begin
-    /// of the next request, which came with the one before.
-    fn ends_a_head(&self) -> bool {
-        self.0 == *b"\r\n\r\n"
-    }
-}
-
-/// Notes what is read.
-struct Followed<'s> {
-    stream: &'s mut ClientStream,
-    tail: &'s mut Tail,
-}
-
-impl AsyncRead for Followed<'_> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Self { stream, tail } = self.get_mut();
-        let before = buf.filled().len();
-        let result = Pin::new(stream).poll_read(cx, buf);
-        tail.follow(&buf.filled()[before..]);
-        result
     }
 }
 
@@ -572,16 +516,12 @@ impl Read for Client {
         if self.ahead.has_remaining() {
             let take = self.ahead.len().min(buf.remaining());
             let taken = self.ahead.split_to(take);
-            self.tail.follow(&taken);
             buf.put_slice(&taken);
             return Poll::Ready(Ok(()));
         }
         self.ahead = BytesMut::new();
         let this = &mut *self;
-        let Some(stream) = &mut this.stream else {
-            return Poll::Ready(Err(ErrorKind::NotConnected.into()));
-        };
-        let read = hyper_util::rt::TokioIo::new(Followed { stream, tail: &mut this.tail });
+        let read = hyper_util::rt::TokioIo::new(&mut this.stream);
         match Read::poll_read(pin!(read), cx, buf) {
             Poll::Ready(result) => {
                 if !this.http2 {
@@ -609,7 +549,7 @@ impl Write for Client {
             }
             return self.poll_refusal(cx).map_ok(|()| buf.len());
         }
-        let result = self.stream()?.poll_write(cx, buf);
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.written(result, cx)
     }
 
@@ -618,7 +558,7 @@ impl Write for Client {
         if self.activity.requests.load(Relaxed) == 0 {
             self.activity.flushed.store(true, Relaxed);
         }
-        let result = self.stream()?.poll_flush(cx);
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
         // What is encrypted waits behind the writes.
         ready!(self.written(result, cx))?;
         // hyper does not read again after an answer until it is woken; once is enough.
@@ -632,14 +572,11 @@ impl Write for Client {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.rests {
-            return Poll::Ready(Ok(()));
-        }
-        self.stream()?.poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+        self.stream.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -652,14 +589,14 @@ impl Write for Client {
         }
         let whole: usize = bufs.iter().map(|part| part.len()).sum();
         let result = if whole > TOGETHER {
-            self.stream()?.poll_write_vectored(cx, bufs)
+            Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
         } else {
             TOGETHER_AS_ONE.with_borrow_mut(|one| {
                 one.clear();
                 for part in bufs {
                     one.extend_from_slice(part);
                 }
-                self.stream()?.poll_write(cx, one)
+                Pin::new(&mut self.stream).poll_write(cx, one)
             })
         };
         self.written(result, cx)
@@ -842,6 +779,9 @@ impl AsyncWrite for MemberStream {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+    use hyper::body::{Body, Incoming};
+
     use super::*;
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -938,35 +878,76 @@ mod tests {
         (client, own, activity)
     }
 
+    /// Serves as a worker does, until the connection rests; it has answered then.
+    async fn served(own: Client, activity: &Arc<Activity>, read: bool) -> Client {
+        let service = hyper::service::service_fn(|asked: http::Request<Incoming>| {
+            let request = activity.request(!asked.body().is_end_stream());
+            async move {
+                let mut body = asked.into_body();
+                if read {
+                    while body.frame().await.is_some() {}
+                } else {
+                    // Somebody may still want it.
+                    tokio::spawn(async move {
+                        let _unread = body;
+                        std::future::pending::<()>().await;
+                    });
+                }
+                request.end(Instant::now(), read);
+                let answer = http::Response::new(http_body_util::Full::new(Bytes::new()));
+                Ok::<_, std::convert::Infallible>(answer)
+            }
+        });
+        let mut served = hyper::server::conn::http1::Builder::new().serve_connection(own, service);
+        std::future::poll_fn(|cx| match Pin::new(&mut served).poll(cx) {
+            Poll::Pending if activity.rests() => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(ended) => panic!("{ended:?}"),
+        })
+        .await;
+        let parts = served.into_parts();
+        parts.io.again(&parts.read_buf)
+    }
+
+    async fn answered(client: &mut TcpStream) {
+        let mut answer = [0; 1024];
+        let length = client.read(&mut answer).await.unwrap();
+        let answer = std::str::from_utf8(&answer[..length]).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+
     #[tokio::test]
-    async fn an_idle_connection_leaves_hyper_and_keeps_its_socket() {
+    async fn an_idle_connection_leaves_hyper_and_keeps_its_socket_and_what_was_read() {
         let (mut client, mut own, activity) = asked().await;
         let began = Instant::now();
-        for _ in 0..2 {
-            let service = hyper::service::service_fn(|_| {
-                let request = activity.request(false);
-                async move {
-                    drop(request);
-                    let answer = http::Response::new(http_body_util::Full::new(Bytes::new()));
-                    Ok::<_, std::convert::Infallible>(answer)
-                }
-            });
-            let served = hyper::server::conn::http1::Builder::new()
-                .serve_connection(own, service)
-                .with_upgrades();
-            served.await.unwrap();
-            let mut answer = [0; 1024];
-            let length = client.read(&mut answer).await.unwrap();
-            assert!(
-                answer.starts_with(b"HTTP/1.1 200 OK") && answer[..length].ends_with(b"\r\n\r\n")
-            );
-            let stream = activity.resting().expect("it has left hyper");
-            assert!(activity.resting().is_none());
-            client.write_all(ASK).await.unwrap();
-            let ends = std::future::pending();
-            own = Client::wake(stream, Arc::clone(&activity), ends).await.unwrap();
+        for next in [
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /",
+        ] {
+            own = served(own, &activity, true).await;
+            answered(&mut client).await;
+            client.write_all(next.as_bytes()).await.unwrap();
+            own = own.woken(std::future::pending()).await.unwrap();
+            assert_eq!(*own.ahead, next.as_bytes()[..1]);
         }
-        assert!(began.elapsed() >= 2 * REST && began.elapsed() < 10 * REST);
+        assert!(began.elapsed() >= 4 * REST && began.elapsed() < 20 * REST);
+        own = served(own, &activity, true).await;
+        answered(&mut client).await;
+        own = own.woken(std::future::pending()).await.unwrap();
+        assert_eq!(&*own.ahead, b"GET /");
+        assert_eq!(activity.deadline.load(Relaxed), HEAD_HAS_BEGUN);
+    }
+
+    #[tokio::test]
+    async fn a_connection_does_not_rest_with_a_body_that_nobody_has_read() {
+        let (mut client, own, activity) = asked().await;
+        let own = served(own, &activity, true).await;
+        answered(&mut client).await;
+        client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n").await.unwrap();
+        let own = own.woken(std::future::pending()).await.unwrap();
+        assert!(tokio::time::timeout(REST * 3, served(own, &activity, false)).await.is_err());
     }
 
     #[tokio::test]
@@ -988,23 +969,6 @@ mod tests {
         // Once of the flush, and once of the timer, each time.
         let woken = woken.0.load(Relaxed);
         assert!((1..=6).contains(&woken), "{woken}");
-    }
-
-    #[test]
-    fn the_tail_is_followed_however_the_bytes_come() {
-        let text = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-        for part in 1..=text.len() {
-            let mut tail = Tail::default();
-            for bytes in text.chunks(part) {
-                assert!(!tail.ends_a_head());
-                tail.follow(bytes);
-            }
-            assert!(tail.ends_a_head(), "{part}");
-            tail.follow(b"");
-            assert!(tail.ends_a_head());
-            tail.follow(b"G");
-            assert!(!tail.ends_a_head());
-        }
     }
 
     #[test]

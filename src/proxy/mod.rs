@@ -27,6 +27,7 @@ pub mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -530,15 +531,18 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, phases: watch::Recei
         loop {
             let connection = Rc::clone(&connection);
             let served = Box::pin(serve_http1(&worker, connection, client)).await;
-            let resting = activity.resting().filter(|_| served.is_ok());
-            let Some(stream) = resting else { break served };
+            let resting = match served {
+                Ok(Some(resting)) => resting,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
             let ends = async {
                 let drained = worker.drained.notified();
                 if !worker.draining.get() {
                     drained.await;
                 }
             };
-            match Client::wake(stream, Arc::clone(&activity), ends).await {
+            match resting.woken(ends).await {
                 Some(awake) => client = awake,
                 None => return,
             }
@@ -579,11 +583,19 @@ async fn announced(
     client.map(|client| (stream, client))
 }
 
-/// Drives a connection; told to drain, it ends after what is under way.
+/// How far a connection was driven.
+enum Driven {
+    Ended(hyper::Result<()>),
+    Drains,
+    Rests,
+}
+
+/// Drives a connection; told to drain, it ends after what is under way. Nothing is said of its end if
+/// it rests before.
 macro_rules! drive {
-    ($connection:ident, $worker:ident) => {{
-        let mut connection = std::pin::pin!($connection);
-        let mut drained = std::pin::pin!($worker.drained.notified());
+    ($connection:expr, $worker:ident, $rests:expr) => {{
+        let mut connection = $connection;
+        let mut drained = pin!($worker.drained.notified());
         // Its waker stays the same, so that it need not be asked each time.
         drained.as_mut().enable();
         let mut told = false;
@@ -594,31 +606,37 @@ macro_rules! drive {
             }
             // The connection first: a request that has arrived is taken before its end is announced.
             match connection.as_mut().poll(cx) {
-                Poll::Ready(result) => Poll::Ready(Some(result)),
-                Poll::Pending if $worker.draining.get() => Poll::Ready(None),
+                Poll::Ready(result) => Poll::Ready(Driven::Ended(result)),
+                Poll::Pending if $worker.draining.get() => Poll::Ready(Driven::Drains),
+                Poll::Pending if $rests => Poll::Ready(Driven::Rests),
                 Poll::Pending => Poll::Pending,
             }
         });
-        if let Some(result) = done.await {
-            return result;
+        match done.await {
+            Driven::Ended(result) => Some(result),
+            Driven::Rests => None,
+            Driven::Drains => {
+                connection.as_mut().graceful_shutdown();
+                Some(connection.await)
+            }
         }
-        connection.as_mut().graceful_shutdown();
-        connection.await
     }};
 }
 
+/// Until the connection ends, or rests.
 async fn serve_http1(
     worker: &Rc<Worker>,
     connection: Rc<Connection>,
     client: Client,
-) -> hyper::Result<()> {
+) -> hyper::Result<Option<Client>> {
     let settings = &worker.shared.settings;
+    let activity = Arc::clone(&connection.activity);
     let service = service(worker, connection);
     let mut builder = http1::Builder::new();
     if settings.max_headers != HYPER_MAX_HEADERS {
         builder.max_headers(settings.max_headers);
     }
-    let served = builder
+    let mut served = builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_header_size(settings.max_head)
@@ -626,7 +644,11 @@ async fn serve_http1(
         .writev(true)
         .serve_connection(client, service)
         .with_upgrades();
-    drive!(served, worker)
+    if let Some(result) = drive!(Pin::new(&mut served), worker, activity.rests()) {
+        return result.map(|()| None);
+    }
+    // It has read its last request to the end and written all of the answer.
+    Ok(served.into_parts().map(|parts| parts.io.again(&parts.read_buf)))
 }
 
 async fn serve_http2(
@@ -650,10 +672,10 @@ async fn serve_http2(
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
         .serve_connection(client, service);
-    let served = async move { drive!(served, worker) };
+    let served = async move { drive!(pin!(served), worker, false) };
     tokio::select! {
         biased;
-        result = served => result,
+        result = served => result.unwrap_or(Ok(())),
         () = activity.flooded() => {
             worker.shared.metrics.refused("reset_flood");
             Ok(())

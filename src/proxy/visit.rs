@@ -452,7 +452,7 @@ impl Drop for Visit {
             busy.reset_at_once();
         }
         if let Some(busy) = self.busy.take() {
-            busy.end(now);
+            busy.end(now, self.upload.as_ref().is_some_and(Upload::was_read));
         }
         if let Some(route) = &self.route {
             route.tally.duration.observe(duration);
