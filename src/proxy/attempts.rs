@@ -1,24 +1,25 @@
 //! The attempts to have a request answered: pick a member, send, book what came of it, and go on to
 //! the next where that is safe.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri};
-use hyper::body::{Body, Incoming};
+use http::{Response, StatusCode};
+use hyper::body::Body;
 use tokio::time::timeout;
 
 use super::Worker;
 use super::body::{Upload, Watch};
 use super::error::Error;
 use super::forward::Authority;
-use super::headers::{self, Hop};
-use super::upstream::{self, Failed, Reply, Terms};
+use super::headers::Hop;
+use super::upstream::message::Message;
+use super::upstream::{self, Failed, Incoming, Reach, Reply, Terms};
 use super::visit::{InFlight, Visit};
 use super::waiting::Waiting;
 use super::{explain, grpc};
@@ -127,7 +128,6 @@ impl<'a> Attempts<'a> {
                 },
                 deadline: deadline(route, visit),
                 repeatable: idempotent && ready.upload.is_empty(),
-                tunnel: ready.tunnel,
                 fresh: false,
                 begun: visit.begun(),
                 system: &worker.shared.system,
@@ -167,13 +167,13 @@ impl<'a> Attempts<'a> {
             self.route.tally.retries.inc();
         }
         let member = &self.route.members[pick.member];
-        let request = self.ready.request(self.route, member);
+        let message = self.ready.message(self.route, member);
         self.terms.begun = in_flight.sent();
         let result = if pick.probe {
             // Apart, as hardly any does.
-            Box::pin(self.probe(member, request, &mut in_flight)).await
+            Box::pin(self.probe(member, &message, &mut in_flight)).await
         } else {
-            upstream::send(&self.worker.pool, member, request, &self.terms).await
+            upstream::send(&self.worker.pool, member, &message, &self.terms).await
         };
         match result {
             Ok(reply) => {
@@ -194,10 +194,10 @@ impl<'a> Attempts<'a> {
     async fn probe(
         &self,
         member: &Member,
-        request: Box<Request<Upload>>,
+        message: &Message<'_>,
         in_flight: &mut InFlight,
     ) -> Result<Reply, Failed> {
-        let sent = upstream::send(&self.worker.pool, member, request, &self.terms);
+        let sent = upstream::send(&self.worker.pool, member, message, &self.terms);
         let mut sent = pin!(sent);
         loop {
             match timeout(SLOW_UPLOAD, &mut sent).await {
@@ -336,10 +336,14 @@ impl<'a> Attempts<'a> {
             return Err(Error::Deadline);
         }
         // A member that has said anything has begun to serve the request.
-        let broke = failed.failure == Failure::Reset && !failed.answered;
+        let broke = failed.failure == Failure::Reset && failed.reach != Reach::Answered;
         let whole = self.ready.upload.is_whole();
         let may_resend = self.idempotent && whole && broke;
-        let unseen = failed.request.is_some() || (failed.unprocessed && whole);
+        let unseen = match failed.reach {
+            Reach::Unsent => true,
+            Reach::Unprocessed => whole,
+            Reach::Lost | Reach::Answered => false,
+        };
         if failed.reused && broke {
             // The member closed a kept connection, as it may: no failure of its.
             self.again = Some(pick);
@@ -387,47 +391,29 @@ impl<'a> Attempts<'a> {
 
 impl Ready<'_> {
     /// The request for one member.
-    fn request(&self, route: &Route, member: &Member) -> Box<Request<Upload>> {
-        // Moved as one word through all that becomes of it.
-        let mut request = Box::new(Request::new(self.upload.again()));
-        *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = self.uri(&route.rule.prefix, &route.rule.entries[member.entry].path);
-        let headers = request.headers_mut();
-        headers.clone_from(&self.parts.headers);
+    fn message<'m>(&'m self, route: &'m Route, member: &Member) -> Message<'m> {
         let entry = &route.rule.entries[member.entry];
-        let host = if entry.preserve_host { self.authority.value() } else { &entry.host };
-        if headers.get(header::HOST) != Some(host) {
-            headers.insert(header::HOST, host.clone());
+        Message {
+            method: &self.parts.method,
+            target: self.target(&route.rule.prefix, &entry.path),
+            head: &self.parts.headers,
+            host: if entry.preserve_host { self.authority.value() } else { &entry.host },
+            upgrade: self.hop.upgrade.as_ref().filter(|_| self.tunnel),
+            upload: self.upload.again(),
         }
-        let length = self.upload.size_hint();
-        headers::frame(headers, &self.parts.method, &length);
-        if self.tunnel {
-            headers::switch(headers, self.hop.upgrade.as_ref());
-        }
-        if let Some(gate) = self.upload.gate().cloned() {
-            hyper::ext::on_informational(&mut request, move |response| {
-                if response.status() == StatusCode::CONTINUE {
-                    gate.open();
-                }
-            });
-        }
-        request
     }
 
     /// The member's path with what the client asked below the prefix; the query as it came.
-    fn uri(&self, prefix: &Prefix, member_path: &str) -> Uri {
+    fn target(&self, prefix: &Prefix, member_path: &str) -> Cow<'_, PathAndQuery> {
         let from = &self.parts.uri;
         let path = prefix.at_member(member_path, self.rest);
-        let same = from.path() == path;
-        let target = match (same, from.query()) {
-            (true, _) => from.path_and_query().cloned(),
-            (false, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")).ok(),
-            (false, None) => PathAndQuery::try_from(path.into_owned()).ok(),
+        let target = match (from.path_and_query(), from.query()) {
+            (Some(target), _) if target.path() == path => return Cow::Borrowed(target),
+            (_, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")),
+            (_, None) => PathAndQuery::try_from(path.into_owned()),
         };
-        let mut parts = http::uri::Parts::default();
-        parts.path_and_query = target;
         // What was a valid target stays one: a join of two valid paths, and the query as it was.
-        Uri::from_parts(parts).unwrap_or_default()
+        Cow::Owned(target.unwrap_or(PathAndQuery::from_static("/")))
     }
 }
 

@@ -6,8 +6,6 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -22,7 +20,7 @@ use tokio::time::timeout;
 use super::grpc;
 use super::headers;
 use super::io::Alarm;
-use super::upstream::Connection;
+use super::upstream::{self, Connection};
 
 /// How long a member that was sent `Expect: 100-continue` may keep silent before it gets the body
 /// all the same (RFC 9110, section 10.1.1).
@@ -67,7 +65,7 @@ pub struct Upload {
 #[derive(Debug)]
 struct Inner {
     incoming: RefCell<Option<Incoming>>,
-    gate: Option<Arc<Gate>>,
+    gate: Option<Gate>,
     alarm: RefCell<Alarm>,
     limit: u64,
     patience: Duration,
@@ -108,7 +106,7 @@ impl Upload {
     ) -> Self {
         let inner = Inner {
             incoming: RefCell::new(incoming),
-            gate: expects.then(Arc::default),
+            gate: expects.then(Gate::default),
             alarm: RefCell::default(),
             limit: limit.unwrap_or(u64::MAX),
             patience,
@@ -181,14 +179,14 @@ impl Upload {
 
     /// Holds the body back until the member asks for it, where the client waits for that.
     #[must_use]
-    pub fn gate(&self) -> Option<&Arc<Gate>> {
+    pub fn gate(&self) -> Option<&Gate> {
         self.inner.gate.as_ref()
     }
 
     /// Whether the client still waits to be asked for it.
     #[must_use]
     pub fn is_withheld(&self) -> bool {
-        let closed = self.inner.gate.as_ref().is_some_and(|gate| !gate.open.load(SeqCst));
+        let closed = self.inner.gate.as_ref().is_some_and(|gate| !gate.open.get());
         closed && !self.is_end_stream()
     }
 
@@ -285,10 +283,10 @@ pub fn drain(unread: Option<Incoming>, upload: Option<&Upload>) {
 
 /// Reads what a member answers and nobody gets, if it is short, so that the connection can be used
 /// again.
-pub fn skip(incoming: Incoming, connection: Connection) {
+pub fn skip(mut incoming: upstream::Incoming, connection: Connection) {
     spawn_local(async move {
-        if timeout(DRAIN_TIME, forget(incoming, SKIP_BYTES)).await == Ok(true) {
-            connection.give_back(None, Instant::now());
+        if timeout(DRAIN_TIME, forget(&mut incoming, SKIP_BYTES)).await == Ok(true) {
+            connection.give_back(Some(incoming), Instant::now());
         }
     });
 }
@@ -321,27 +319,24 @@ fn without_framing(frame: Frame<Bytes>) -> Frame<Bytes> {
 /// Opens when the member has answered 100 (Continue).
 #[derive(Debug, Default)]
 pub struct Gate {
-    open: AtomicBool,
-    waiting: Mutex<Option<Waker>>,
+    open: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
 }
 
 impl Gate {
     /// Lets the body through.
     pub fn open(&self) {
-        self.open.store(true, SeqCst);
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(waker) = waiting {
+        self.open.set(true);
+        if let Some(waker) = self.waiting.take() {
             waker.wake();
         }
     }
 
     fn is_open(&self, cx: &Context<'_>) -> bool {
-        if self.open.load(SeqCst) {
-            return true;
+        if !self.open.get() {
+            self.waiting.replace(Some(cx.waker().clone()));
         }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        *waiting = Some(cx.waker().clone());
-        self.open.load(SeqCst)
+        self.open.get()
     }
 }
 
@@ -387,7 +382,7 @@ pub trait Watch {
     fn trailers(&mut self, trailers: &HeaderMap);
     /// The body is complete, and was read to its end, or has failed. Not called when the client goes
     /// away first.
-    fn ended(&mut self, result: Result<Option<Incoming>, DownloadError>);
+    fn ended(&mut self, result: Result<Option<upstream::Incoming>, DownloadError>);
 }
 
 impl<W: Watch + ?Sized> Watch for Box<W> {
@@ -407,7 +402,7 @@ impl<W: Watch + ?Sized> Watch for Box<W> {
         (**self).trailers(trailers);
     }
 
-    fn ended(&mut self, result: Result<Option<Incoming>, DownloadError>) {
+    fn ended(&mut self, result: Result<Option<upstream::Incoming>, DownloadError>) {
         (**self).ended(result);
     }
 }
@@ -445,7 +440,7 @@ pub enum Body<W> {
 #[derive(Debug)]
 pub struct Download<W> {
     /// None when it has ended, or the client has stood still for too long.
-    incoming: Option<Incoming>,
+    incoming: Option<upstream::Incoming>,
     /// What was read of it and not yet given.
     rest: Bytes,
     alarm: Alarm,
@@ -461,7 +456,7 @@ pub struct Download<W> {
 
 impl<W: Watch + 'static> Body<W> {
     /// A member's body, within limits.
-    pub fn member(incoming: Incoming, within: Within, watch: W) -> Self {
+    pub fn member(incoming: upstream::Incoming, within: Within, watch: W) -> Self {
         let download = Rc::new(RefCell::new(Download {
             incoming: Some(incoming),
             rest: Bytes::new(),
@@ -709,7 +704,7 @@ mod tests {
 
         fn trailers(&mut self, _: &HeaderMap) {}
 
-        fn ended(&mut self, _: Result<Option<Incoming>, DownloadError>) {}
+        fn ended(&mut self, _: Result<Option<upstream::Incoming>, DownloadError>) {}
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Asks members whether they are well, as their rules want it. One thread does it for all workers.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, header};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
 use http_body_util::{BodyExt, Limited};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
@@ -12,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::body::Upload;
 use super::upstream::dial::{Dial, Made};
+use super::upstream::message::Message;
 use super::{Phase, Shared};
 use crate::table::checks::{Checked, Question};
 use crate::table::load::Failure;
@@ -129,17 +132,21 @@ impl Line<'_> {
         }
     }
 
-    async fn exchange(&mut self, mut made: Made, question: &Question) -> Result<(), Broken> {
+    async fn exchange(&mut self, made: Made, question: &Question) -> Result<(), Broken> {
         let checkup = &self.checked.checkup;
-        let mut request = Request::new(Upload::none());
-        *request.method_mut() = question.method.clone();
-        *request.uri_mut() = checkup.uri(question);
-        let headers = request.headers_mut();
-        let host = question.host.as_ref().unwrap_or(&checkup.host);
-        headers.insert(header::HOST, host.clone());
-        headers.insert(header::USER_AGENT, header::HeaderValue::from_static(USER_AGENT));
-        let broken = |error: hyper::Error| Broken::Connection(error.to_string());
-        let response = made.ask(request, checkup).await.map_err(broken)?;
+        let mut head = HeaderMap::new();
+        head.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        let target = checkup.uri(question).into_parts().path_and_query;
+        let message = Message {
+            method: &question.method,
+            target: Cow::Owned(target.unwrap_or(PathAndQuery::from_static("/"))),
+            head: &head,
+            host: question.host.as_ref().unwrap_or(&checkup.host),
+            upgrade: None,
+            upload: Upload::none(),
+        };
+        let broken = |failure| Broken::Connection(said(failure));
+        let response = made.ask(&message, checkup).await.map_err(broken)?;
         let status = response.status();
         if !question.accepts(status.as_u16()) {
             return Err(Broken::Answer(format!("status {}", status.as_u16())));

@@ -24,6 +24,7 @@ use super::identity::Elsewhere;
 use super::io::{self, Activity};
 use super::log::{AccessLog, Asked, Begun};
 use super::tls::Seen;
+use super::upstream::http1::Wire;
 use super::upstream::{self, Reply};
 use super::visit::{Call, Visit};
 use super::{Counted, Worker, explain, trace, tunnel};
@@ -145,12 +146,19 @@ fn own(
     response.map(|bytes| Body::Own(Some(bytes), Some(visit)))
 }
 
-fn from_member(response: Response<Incoming>, within: Within, mut visit: Box<Visit>) -> Answer {
+fn from_member(
+    response: Response<upstream::Incoming>,
+    within: Within,
+    mut visit: Box<Visit>,
+) -> Answer {
     visit.answered(response.status(), None);
-    if hyper::body::Body::is_end_stream(response.body()) {
-        visit.complete(None);
-    }
-    response.map(|incoming| Body::member(incoming, within, visit))
+    response.map(|incoming| {
+        if hyper::body::Body::is_end_stream(&incoming) {
+            visit.complete(Some(incoming));
+            return Body::Own(None, Some(visit));
+        }
+        Body::member(incoming, within, visit)
+    })
 }
 
 /// Sends the 101 on, and carries bytes from then on.
@@ -163,7 +171,7 @@ fn upgraded(
     visit.answered(response.status(), None);
     tokio::task::spawn_local(async move {
         let _open = connection;
-        if let (Ok(client), Ok(member)) = (upgrade.client.await, upgrade.member.await) {
+        if let (Ok(client), Some(member)) = (upgrade.client.await, upgrade.member.into_parts()) {
             let sent = tunnel::carry(client, member, upgrade.idle).await;
             visit.tunnelled(sent);
         }
@@ -174,13 +182,13 @@ fn upgraded(
 /// Both sides of a connection that leaves HTTP.
 struct Upgrade {
     client: OnUpgrade,
-    member: OnUpgrade,
+    member: Wire,
     idle: Duration,
 }
 
 /// What a request has led to.
 enum Outcome {
-    Member(Box<Response<Incoming>>, Within),
+    Member(Box<Response<upstream::Incoming>>, Within),
     Own(Response<Bytes>),
     /// What a member answered is not for clients.
     Replaced(Response<Bytes>),
@@ -392,12 +400,10 @@ impl Journey<'_> {
             explain::answered(visit, route, member, status.as_u16(), excluded);
         }
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let tunnel = match on_upgrade.filter(|_| ready.tunnel) {
-            Some(client) if switching => Some(Upgrade {
-                client,
-                member: hyper::upgrade::on(&mut *response),
-                idle: route.rule.timeouts.idle,
-            }),
+        let tunnel = match (on_upgrade.filter(|_| ready.tunnel), response.body()) {
+            (Some(client), upstream::Incoming::Alone(wire)) if switching => {
+                Some(Upgrade { client, member: wire.clone(), idle: route.rule.timeouts.idle })
+            }
             _ if switching => return Err(Error::Member(Failure::Protocol)),
             _ => None,
         };
@@ -564,7 +570,7 @@ fn replaced(
     page: &ErrorPage,
     ready: &Ready<'_>,
     accept: Option<&HeaderValue>,
-    theirs: Response<Incoming>,
+    theirs: Response<upstream::Incoming>,
     connection: upstream::Connection,
 ) -> Response<Bytes> {
     let mut response = error::replaced(theirs.status(), accept);

@@ -8,7 +8,6 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Version};
-use hyper::body::SizeHint;
 use hyper::ext::Protocol;
 
 use super::fields::Fields;
@@ -288,7 +287,7 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 }
 
 /// The entries of one field; those that are no text are skipped.
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+pub fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
     let entries = value.as_bytes().split(|byte| *byte == b',');
     entries.filter_map(|entry| str::from_utf8(entry.trim_ascii()).ok())
 }
@@ -314,21 +313,6 @@ pub fn is_framed_once(headers: &HeaderMap, fields: Fields) -> bool {
 
 fn is_number(length: &HeaderValue) -> bool {
     length.as_bytes().iter().all(u8::is_ascii_digit)
-}
-
-/// Says how long the body is where hyper would not: a body of unknown length whatever the method,
-/// and no body where one is expected (RFC 9110, section 8.6).
-pub fn frame(headers: &mut HeaderMap, method: &Method, body: &SizeHint) {
-    let (name, value) = match body.exact() {
-        Some(0) if matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
-            (header::CONTENT_LENGTH, "0")
-        }
-        Some(_) => return,
-        None => (header::TRANSFER_ENCODING, "chunked"),
-    };
-    if !headers.contains_key(header::CONTENT_LENGTH) {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
 }
 
 /// Whether a response is of server-sent events, which come when they come.
@@ -910,18 +894,6 @@ mod tests {
         };
         assert!(good.iter().all(framed));
         assert!(!bad.iter().any(framed));
-    }
-
-    #[test]
-    fn a_body_of_unknown_length_is_chunked_and_an_empty_post_says_so() {
-        let framed = |method: Method, hint: SizeHint| {
-            let mut headers = HeaderMap::new();
-            frame(&mut headers, &method, &hint);
-            headers
-        };
-        assert_eq!(framed(Method::GET, SizeHint::default())[header::TRANSFER_ENCODING], "chunked");
-        assert_eq!(framed(Method::POST, SizeHint::with_exact(0))[header::CONTENT_LENGTH], "0");
-        assert!(framed(Method::GET, SizeHint::with_exact(0)).is_empty());
     }
 
     #[test]

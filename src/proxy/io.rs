@@ -633,8 +633,8 @@ pub struct MemberStream {
     pub way: Way,
     /// Counts the bytes that came.
     pub heard: Arc<AtomicU64>,
-    /// Is told of each read, if anybody waits for what the member says first.
-    pub news: Option<Arc<Notify>>,
+    /// Is told of each read.
+    pub news: Arc<Notify>,
 }
 
 /// Whether it is TLS that failed, and not what is below or above it.
@@ -738,10 +738,8 @@ impl AsyncRead for MemberStream {
         // Nobody else adds to it.
         let heard = self.heard.load(Relaxed) + (buf.filled().len() - before) as u64;
         self.heard.store(heard, Relaxed);
-        if let Some(news) = &self.news
-            && result.is_ready()
-        {
-            news.notify_one();
+        if result.is_ready() {
+            self.news.notify_one();
         }
         result
     }

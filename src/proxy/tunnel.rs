@@ -5,17 +5,22 @@ use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::io::Way;
+
 /// Bytes carried at once in one direction.
 const BUFFER: usize = 16 * 1024;
 
-/// Carries bytes both ways; returns how many went to the client.
-pub async fn carry(client: Upgraded, member: Upgraded, idle: Duration) -> u64 {
+/// Carries bytes both ways, from a member from which some were read; returns how many went to the
+/// client.
+pub async fn carry(client: Upgraded, (member, read): (Way, Bytes), idle: Duration) -> u64 {
     let (client_in, client_out) = tokio::io::split(TokioIo::new(client));
-    let (member_in, member_out) = tokio::io::split(TokioIo::new(member));
+    let (member_in, member_out) = tokio::io::split(member);
+    let member_in = (&*read).chain(member_in);
     let moved = Cell::new(Instant::now());
     let (to_client, to_member) = (Cell::new(0), Cell::new(0));
     let both = async {

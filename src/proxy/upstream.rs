@@ -3,26 +3,27 @@
 //! Whether a member has seen a request decides whether another may get it, so that is what this
 //! module tells apart. Each worker has its own connections; nothing here is shared.
 
+mod codec;
 pub mod dial;
+pub mod http1;
 mod http2;
+pub mod message;
 
 use std::cell::RefCell;
 use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, SizeHint};
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::SendRequest;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout_at;
 
-use super::body::Upload;
+use super::body::{DownloadError, Upload};
 use super::fields::Fields;
 use super::headers;
 use super::io::{Alarm, is_tls};
@@ -30,7 +31,9 @@ use crate::table::load::Failure;
 use crate::table::upstream::{ClientConfigs, Protocol, Trusted};
 use crate::table::{Lookup, Member};
 use dial::{Dial, Made};
+use http1::Wire;
 use http2::{Shared, Stream};
+use message::Message;
 
 /// An idle connection is not used after this time, unless the member promises more: popular
 /// servers close at five seconds, and a request on its way then would be lost.
@@ -61,14 +64,23 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub struct Failed {
     /// What went wrong.
     pub failure: Failure,
-    /// The request itself, if the member has certainly not seen it.
-    pub request: Option<Box<Request<Upload>>>,
-    /// The member has said that it did not begin with the request.
-    pub unprocessed: bool,
+    /// How far the request got.
+    pub reach: Reach,
     /// It went out on a connection that was kept from before: the member may just have closed it.
     pub reused: bool,
+}
+
+/// How far a request got that got no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The member has certainly not seen it.
+    Unsent,
+    /// The member has said that it did not begin with it.
+    Unprocessed,
+    /// The member may have begun with it.
+    Lost,
     /// The member has begun to answer, or said something before its answer.
-    pub answered: bool,
+    Answered,
 }
 
 /// A response's head, and the connection that its body comes on.
@@ -93,24 +105,73 @@ pub enum Connection {
     Shared(Stream),
 }
 
-/// A connection for one request at a time.
+/// A member's body.
+#[derive(Debug)]
+pub enum Incoming {
+    /// With the connection that it comes on.
+    Alone(Wire),
+    /// From a stream.
+    Shared(hyper::body::Incoming),
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = DownloadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        match self.get_mut() {
+            Self::Alone(wire) => wire.poll_frame(cx).map_err(|_| DownloadError::Broken),
+            Self::Shared(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map_err(|_| DownloadError::Broken)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Alone(wire) => wire.is_end_stream(),
+            Self::Shared(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Alone(wire) => wire.size_hint(),
+            Self::Shared(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+/// A connection for one request at a time, which is with what comes on it.
 #[derive(Debug)]
 pub struct Own {
-    wire: Wire,
     pool: Rc<Pool>,
     key: Key,
     idle: Duration,
 }
 
 impl Connection {
-    /// Keeps the connection for the next request, idle `since` then. To drop what was `read` on it would
-    /// wake it for nothing, so that waits until it is woken anyway.
+    /// Keeps the connection for the next request, idle `since` then, if what was `read` on it has ended.
     pub fn give_back(self, read: Option<Incoming>, since: Instant) {
-        if let Self::Own(own) = self
-            && !own.idle.is_zero()
-        {
-            let wire = Wire { read, ..own.wire };
-            own.pool.keep(own.key, Idle { wire, since, until: since + own.idle });
+        let (Self::Own(own), Some(Incoming::Alone(wire))) = (self, read) else { return };
+        if wire.is_sent() {
+            return own.keep(wire, since);
+        }
+        spawn_local(async move {
+            wire.sent().await;
+            own.keep(wire, Instant::now());
+        });
+    }
+}
+
+impl Own {
+    fn keep(self, wire: Wire, since: Instant) {
+        if !self.idle.is_zero() && wire.has_ended() {
+            wire.rest();
+            self.pool.keep(self.key, Idle { wire, since, until: since + self.idle });
         }
     }
 }
@@ -132,16 +193,6 @@ impl Key {
     }
 }
 
-/// The way to send on a connection, with a timer that stays with it: to set one anew for each
-/// request would cost more than most of what else is done.
-#[derive(Debug)]
-pub struct Wire {
-    sender: SendRequest<Upload>,
-    alarm: Alarm,
-    heard: Arc<AtomicU64>,
-    read: Option<Incoming>,
-}
-
 #[derive(Debug)]
 struct Idle {
     wire: Wire,
@@ -149,8 +200,7 @@ struct Idle {
     until: Instant,
 }
 
-/// A worker's kept connections, newest last. One may still be busy with the end of its request, and
-/// is left alone until it is really free.
+/// A worker's kept connections, newest last.
 #[derive(Debug, Default)]
 pub struct Pool {
     idle: RefCell<Lookup<Key, Vec<Idle>>>,
@@ -170,15 +220,15 @@ impl Pool {
     fn take(&self, key: Key, now: Instant) -> Option<Idle> {
         let mut pool = self.idle.borrow_mut();
         let kept = pool.get_mut(&key)?;
-        let free = kept.iter().rposition(|idle| idle.until > now && idle.wire.sender.is_ready());
-        free.map(|at| kept.remove(at))
+        kept.pop_if(|idle| idle.until > now)
     }
 
     /// Closes what has been idle for too long.
     pub fn sweep(&self, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|_, kept| {
-            kept.retain(|idle| idle.until > now && !idle.wire.sender.is_closed());
+            let is_over = |idle: &mut Idle| idle.until <= now || !idle.wire.is_free();
+            kept.extract_if(.., is_over).for_each(|idle| idle.wire.close());
             !kept.is_empty()
         });
         self.shared.sweep(now, |key| idle.contains_key(key));
@@ -218,8 +268,6 @@ pub struct Terms<'a> {
     pub deadline: Option<Instant>,
     /// The request may be sent again if it is lost.
     pub repeatable: bool,
-    /// The request is to leave HTTP, which takes a connection of its own.
-    pub tunnel: bool,
     /// No kept connection will do.
     pub fresh: bool,
     /// When the attempt begins: as good as now, where nothing has been waited for since.
@@ -242,21 +290,22 @@ impl Terms<'_> {
 pub async fn send(
     pool: &Rc<Pool>,
     member: &Member,
-    request: Box<Request<Upload>>,
+    message: &Message<'_>,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
     let key = Key::of(member);
     let protocol = match member.protocol {
-        Protocol::Https if terms.tunnel => Protocol::Https1,
+        // What leaves HTTP takes a connection of its own.
+        Protocol::Https if message.upgrade.is_some() => Protocol::Https1,
         protocol => protocol,
     };
     match protocol {
         Protocol::Http1 | Protocol::Https1 => {
-            alone(pool, member, key, protocol, request, terms).await
+            alone(pool, member, key, protocol, message, terms).await
         }
         // Apart, for it is larger than what most requests need.
         Protocol::Https | Protocol::H2 | Protocol::H2c => {
-            Box::pin(together(pool, member, key, request, terms)).await
+            Box::pin(together(pool, member, key, message, terms)).await
         }
     }
 }
@@ -267,21 +316,24 @@ async fn alone(
     member: &Member,
     key: Key,
     protocol: Protocol,
-    mut request: Box<Request<Upload>>,
+    message: &Message<'_>,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
     let mut now = terms.begun;
     while !terms.fresh
         && let Some(Idle { wire, since, .. }) = pool.take(key, now)
     {
-        // Lets the connection see what the member has sent or closed meanwhile: stale bytes must
-        // not be taken for the answer, and a closed connection must not swallow the request.
+        // Stale bytes must not be taken for the answer, and a closed connection must not swallow the
+        // request: lets what the member has sent or closed meanwhile be known.
         if !terms.repeatable || now.saturating_duration_since(since) > JUST_NOW {
             yield_now().await;
             now = Instant::now();
         }
-        match exchange(pool, key, wire, request, true, terms, now).await {
-            Err(Failed { request: Some(back), .. }) => request = back,
+        if !wire.is_free() {
+            continue;
+        }
+        match exchange(pool, key, wire, message, true, terms, now).await {
+            Err(Failed { reach: Reach::Unsent, .. }) => {}
             done => return done,
         }
         now = Instant::now();
@@ -293,15 +345,15 @@ async fn alone(
     };
     match made {
         Ok(Made::Http1(wire)) => {
-            exchange(pool, key, wire, request, false, terms, Instant::now()).await
+            exchange(pool, key, wire, message, false, terms, Instant::now()).await
         }
         Ok(Made::Http2(connection)) => {
             let stream = Stream::on(&connection);
             pool.shared.add(key, connection);
-            http2::translate(&mut request, protocol.is_tls(), member.address);
+            let request = message.to_http2(protocol.is_tls(), member.address);
             Box::pin(share(stream, request, &Terms { fresh: true, ..*terms })).await
         }
-        Err(failure) => Err(unsent(failure, request)),
+        Err(failure) => Err(unsent(failure)),
     }
 }
 
@@ -310,7 +362,7 @@ async fn together(
     pool: &Rc<Pool>,
     member: &Member,
     key: Key,
-    mut request: Box<Request<Upload>>,
+    message: &Message<'_>,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
     let protocol = member.protocol;
@@ -325,23 +377,22 @@ async fn together(
             if stream.is_alone() {
                 yield_now().await;
             }
-            http2::translate(&mut request, protocol.is_tls(), member.address);
+            let request = message.to_http2(protocol.is_tls(), member.address);
             match share(stream, request, terms).await {
-                Err(Failed { request: Some(back), .. }) if returned < RETURNS => request = back,
+                Err(Failed { reach: Reach::Unsent, .. }) if returned < RETURNS => {}
                 done => return done,
             }
             returned += 1;
         } else if pool.shared.speaks_http1(key) {
-            http2::translate_back(&mut request);
             let terms = &Terms { begun: Instant::now(), ..*terms };
-            return alone(pool, member, key, protocol, request, terms).await;
+            return alone(pool, member, key, protocol, message, terms).await;
         } else if let Err(failure) = opened(pool, member, key, terms).await {
-            return Err(unsent(failure, request));
+            return Err(unsent(failure));
         } else if !pool.shared.is_open(key) {
-            return Err(unsent(Failure::Reset, request));
+            return Err(unsent(Failure::Reset));
         } else if Instant::now() >= until {
             // Others were quicker to take the places on each connection that was made.
-            return Err(unsent(Failure::ConnectTimeout, request));
+            return Err(unsent(Failure::ConnectTimeout));
         }
     }
 }
@@ -368,41 +419,42 @@ async fn opened(
     }
 }
 
-fn unsent(failure: Failure, request: Box<Request<Upload>>) -> Failed {
-    Failed { failure, request: Some(request), unprocessed: false, reused: false, answered: false }
+fn unsent(failure: Failure) -> Failed {
+    Failed { failure, reach: Reach::Unsent, reused: false }
 }
 
 async fn exchange(
     pool: &Rc<Pool>,
     key: Key,
-    mut wire: Wire,
-    request: Box<Request<Upload>>,
+    wire: Wire,
+    message: &Message<'_>,
     reused: bool,
     terms: &Terms<'_>,
     now: Instant,
 ) -> Result<Reply, Failed> {
-    let upload = request.body().clone();
-    let heard = Arc::clone(&wire.heard);
-    let before = heard.load(Relaxed);
-    let lost = |failure| {
-        let answered = heard.load(Relaxed) > before;
-        Failed { failure, request: None, unprocessed: false, reused, answered }
-    };
+    let upload = &message.upload;
     upload.begin(now);
-    let sent = std::pin::pin!(wire.sender.try_send_request(*request));
-    wire.read = None;
-    match answer(sent, &upload, terms, &mut wire.alarm).await {
+    wire.begin(message);
+    let answer = std::future::poll_fn(|cx| match wire.poll_answer(message, cx) {
+        Poll::Pending => wire
+            .with_alarm(|alarm| poll_silence(upload, terms, alarm, cx))
+            .map(|()| Err(Failure::Timeout)),
+        answer @ Poll::Ready(_) => answer,
+    });
+    match answer.await {
         Ok((response, fields)) => {
             let promises = fields.has(Fields::KEEP_ALIVE);
             let idle = if promises { idle_time(response.headers()) } else { IDLE };
-            let connection = Own { wire, pool: Rc::clone(pool), key, idle };
-            let connection = Connection::Own(connection);
+            let connection = Connection::Own(Own { pool: Rc::clone(pool), key, idle });
             Ok(Reply { asked: upload.moved(), response, fields, connection })
         }
-        Err(Unanswered::Failure(failure)) => Err(lost(failure)),
-        Err(Unanswered::Error(mut error)) => {
-            let request = error.take_message().map(Box::new);
-            Err(Failed { request, ..lost(classify(error.error())) })
+        Err(failure) => {
+            let reach = match (wire.has_heard(), wire.has_sent()) {
+                (true, _) => Reach::Answered,
+                (false, false) if upload.is_whole() => Reach::Unsent,
+                (false, _) => Reach::Lost,
+            };
+            Err(Failed { failure, reach, reused })
         }
     }
 }
@@ -410,7 +462,7 @@ async fn exchange(
 /// Sends on a stream.
 async fn share(
     stream: Stream,
-    request: Box<Request<Upload>>,
+    request: Request<Upload>,
     terms: &Terms<'_>,
 ) -> Result<Reply, Failed> {
     let upload = request.body().clone();
@@ -421,10 +473,9 @@ async fn share(
     let reused = !stream.is_first() && !terms.fresh;
     let (began, before) = (Instant::now(), stream.heard());
     upload.begin(began);
-    let lost =
-        |failure| Failed { failure, request: None, unprocessed: false, reused, answered: false };
-    let sent = std::pin::pin!(stream.sender().try_send_request(*request));
-    match answer(sent, &upload, terms, &mut Alarm::default()).await {
+    let lost = |failure| Failed { failure, reach: Reach::Lost, reused };
+    let sent = std::pin::pin!(stream.sender().try_send_request(request));
+    match answer(sent, &upload, terms).await {
         Ok((response, fields)) => {
             let connection = Connection::Shared(stream);
             Ok(Reply { asked: upload.moved(), response, fields, connection })
@@ -438,9 +489,13 @@ async fn share(
             Err(lost(failure))
         }
         Err(Unanswered::Error(mut error)) => {
-            let request = error.take_message().map(Box::new);
             let (failure, unprocessed) = http2::classify(error.error());
-            Err(Failed { request, unprocessed, ..lost(failure) })
+            let reach = match error.take_message() {
+                Some(_) => Reach::Unsent,
+                None if unprocessed => Reach::Unprocessed,
+                None => Reach::Lost,
+            };
+            Err(Failed { reach, ..lost(failure) })
         }
     }
 }
@@ -451,21 +506,21 @@ enum Unanswered {
     Error(Box<TrySendError<Request<Upload>>>),
 }
 
-/// Waits for the response's head.
+/// Waits for the head of a stream's response.
 async fn answer<F>(
     mut sent: Pin<&mut F>,
     upload: &Upload,
     terms: &Terms<'_>,
-    alarm: &mut Alarm,
 ) -> Result<(Box<Response<Incoming>>, Fields), Unanswered>
 where
-    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>>,
+    F: Future<Output = Result<Response<hyper::body::Incoming>, TrySendError<Request<Upload>>>>,
 {
+    let mut alarm = Alarm::default();
     // Heads are large: they are moved as one word.
     let answer = std::future::poll_fn(|cx| match sent.as_mut().poll(cx) {
-        Poll::Ready(Ok(response)) => Poll::Ready(Ok(Box::new(response))),
+        Poll::Ready(Ok(response)) => Poll::Ready(Ok(Box::new(response.map(Incoming::Shared)))),
         Poll::Ready(Err(error)) => Poll::Ready(Err(Unanswered::Error(Box::new(error)))),
-        Poll::Pending => poll_silence(upload, terms, alarm, cx)
+        Poll::Pending => poll_silence(upload, terms, &mut alarm, cx)
             .map(|()| Err(Unanswered::Failure(Failure::Timeout))),
     });
     let response = answer.await?;
@@ -515,14 +570,6 @@ fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
     error.source()?.downcast_ref()
 }
 
-fn classify(error: &hyper::Error) -> Failure {
-    if error.is_parse() {
-        Failure::Protocol
-    } else if error.is_timeout() {
-        Failure::Timeout
-    } else if cause::<std::io::Error>(error).is_some_and(is_tls) {
-        Failure::Tls
-    } else {
-        Failure::Reset
-    }
+fn io_failure(error: &std::io::Error) -> Failure {
+    if is_tls(error) { Failure::Tls } else { Failure::Reset }
 }

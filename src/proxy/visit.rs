@@ -14,7 +14,7 @@ use super::Worker;
 use super::body::{DownloadError, Upload, Watch};
 use super::io;
 use super::log::{Begun, Served};
-use super::upstream::Connection;
+use super::upstream::{self, Connection};
 use super::{explain, grpc};
 use crate::explain::{Answer, Because, Explanation};
 use crate::metrics::Open;
@@ -310,7 +310,7 @@ impl Visit {
     }
 
     /// The response has no body, or one of Gibbon's own, which is not watched, or one that was `read`.
-    pub fn complete(&mut self, read: Option<Incoming>) {
+    pub fn complete(&mut self, read: Option<upstream::Incoming>) {
         self.decide(None);
         self.complete = true;
         self.in_flight = None;
@@ -415,7 +415,7 @@ impl Watch for Visit {
         self.decide(grpc::status(trailers));
     }
 
-    fn ended(&mut self, result: Result<Option<Incoming>, DownloadError>) {
+    fn ended(&mut self, result: Result<Option<upstream::Incoming>, DownloadError>) {
         if let Err(error) = result
             && self.multiplexed
             && self.undecided.is_some()

@@ -7,20 +7,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::Response;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
+use super::Incoming;
+use super::http1::Wire;
 use super::http2::{self, Multiplexed, Stream};
-use super::{MAX_HEAD, Wire};
-use crate::proxy::body::Upload;
-use crate::proxy::io::{Alarm, MemberStream, Way};
+use super::message::Message;
+use crate::proxy::io::{MemberStream, Way};
 use crate::table::Member;
 use crate::table::checks::Checkup;
 use crate::table::load::Failure;
@@ -121,17 +119,13 @@ impl Dial {
             // Who agrees to nothing may still speak it.
             Protocol::H2 | Protocol::H2c => true,
         };
-        let heard = Arc::default();
-        let news = http2.then(Arc::<Notify>::default);
-        let stream = MemberStream { way, heard: Arc::clone(&heard), news: news.clone() };
         self.tally.connected(http2);
-        match news {
-            Some(news) => http2::handshake(stream, heard, &news).await.map(Made::Http2),
-            None => {
-                let sender = http1(stream).await?;
-                Ok(Made::Http1(Wire { sender, alarm: Alarm::default(), heard, read: None }))
-            }
+        if !http2 {
+            return Ok(Made::Http1(Wire::new(way)));
         }
+        let (heard, news) = (Arc::default(), Arc::<Notify>::default());
+        let stream = MemberStream { way, heard: Arc::clone(&heard), news: Arc::clone(&news) };
+        http2::handshake(stream, heard, &news).await.map(Made::Http2)
     }
 }
 
@@ -140,25 +134,26 @@ impl Made {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match self {
-            Self::Http1(wire) => wire.sender.is_ready(),
+            Self::Http1(wire) => wire.is_free(),
             Self::Http2(connection) => connection.room() > 0,
         }
     }
 
-    /// Sends a request of HTTP/1.1 in the connection's own form.
+    /// Sends a request, and waits for its answer as long as that takes.
     ///
     /// # Errors
     /// When the connection ends before there is an answer.
     pub async fn ask(
-        &mut self,
-        mut request: Request<Upload>,
+        &self,
+        message: &Message<'_>,
         checkup: &Checkup,
-    ) -> hyper::Result<Response<Incoming>> {
+    ) -> Result<Response<Incoming>, Failure> {
         match self {
-            Self::Http1(wire) => wire.sender.send_request(request).await,
+            Self::Http1(wire) => wire.ask(message).await,
             Self::Http2(connection) => {
-                http2::translate(&mut request, checkup.protocol.is_tls(), checkup.address);
-                Stream::on(connection).sender().send_request(request).await
+                let request = message.to_http2(checkup.protocol.is_tls(), checkup.address);
+                let answer = Stream::on(connection).sender().send_request(request).await;
+                answer.map(|answer| answer.map(Incoming::Shared)).map_err(|e| http2::classify(&e).0)
             }
         }
     }
@@ -191,17 +186,4 @@ fn connect_failure(error: &io::Error) -> Failure {
         }
         _ => Failure::Refused,
     }
-}
-
-async fn http1(stream: MemberStream) -> Result<SendRequest<Upload>, Failure> {
-    let (sender, connection) = http1::Builder::new()
-        .max_header_size(MAX_HEAD as usize)
-        .max_buf_size(MAX_HEAD as usize)
-        .writev(false)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| Failure::Reset)?;
-    // Errors of the connection reach the request that is on it; an idle one may just end.
-    tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
-    Ok(sender)
 }

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,9 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderValue};
-use http::uri::{Authority, Scheme};
-use http::{Request, Uri, Version};
 use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, watch};
@@ -277,37 +273,6 @@ impl Shared {
             !own.open.is_empty() || own.opening.is_some() || (own.http1 && has_others(key))
         });
     }
-}
-
-/// Turns a request of HTTP/1.1 into one of HTTP/2; one without a Host is for the `address`.
-pub fn translate(request: &mut Request<Upload>, tls: bool, address: SocketAddr) {
-    if request.version() == Version::HTTP_2 {
-        return;
-    }
-    *request.version_mut() = Version::HTTP_2;
-    let headers = request.headers_mut();
-    headers.remove(header::TRANSFER_ENCODING);
-    let host = headers.remove(header::HOST);
-    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = authority.or_else(|| address.to_string().parse().ok());
-    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-}
-
-/// The other way round, for a request that has come back.
-pub fn translate_back(request: &mut Request<Upload>) {
-    if request.version() != Version::HTTP_2 {
-        return;
-    }
-    *request.version_mut() = Version::HTTP_11;
-    let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme = None;
-    let host = parts.authority.take();
-    if let Some(host) = host.and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
-        request.headers_mut().insert(header::HOST, host);
-    }
-    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// What an error says of the member, and whether the member has said that it did not begin with the
