@@ -154,9 +154,10 @@ impl Upload {
         self.inner.bytes.get()
     }
 
-    /// The attempt begins `now`: the member's silence counts from then.
+    /// The member is what it waits for, from `now` on.
     pub fn begin(&self, now: Instant) {
         self.inner.moved.set(now);
+        self.inner.waiting_since.set(None);
     }
 
     /// Whether the client is what it waits for.
@@ -221,6 +222,10 @@ impl HttpBody for Upload {
         let inner = &*self.inner;
         if self.attempt != inner.attempt.get() {
             return Poll::Ready(Some(Err(UploadError::Broken)));
+        }
+        // Nothing follows an error: who asks again must not take that for the end.
+        if let Some(error) = inner.error.get() {
+            return Poll::Ready(Some(Err(error)));
         }
         if let Some(gate) = &inner.gate
             && !gate.is_open(cx)
@@ -717,5 +722,35 @@ mod tests {
         assert_eq!(frame.into_data().unwrap(), "no such site");
         assert!(body.is_end_stream());
         assert!(matches!(body, Body::Own(None, Some(Full(12)))), "{body:?}");
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_has_failed_never_comes_to_its_end() {
+        let (mut client, own) = tokio::io::duplex(1024);
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let tell = Cell::new(Some(tell));
+        let service = hyper::service::service_fn(|request: http::Request<Incoming>| {
+            tell.take().unwrap().send(request.into_body()).unwrap();
+            std::future::pending::<Result<http::Response<String>, std::convert::Infallible>>()
+        });
+        let served = hyper::server::conn::http1::Builder::new()
+            .serve_connection(hyper_util::rt::TokioIo::new(own), service);
+        let head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\nno chunk\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut client, head).await.unwrap();
+        let failed = async {
+            let incoming = told.await.unwrap();
+            let mut upload =
+                Upload::new(incoming, None, Duration::from_secs(60), false, Instant::now());
+            assert!(upload.frame().await.unwrap().is_ok());
+            for _ in 0..3 {
+                assert!(upload.frame().await.unwrap().is_err());
+                assert!(!upload.was_read());
+                upload = upload.again();
+            }
+        };
+        tokio::select! {
+            () = failed => {}
+            _ = served => panic!("the request is never answered"),
+        }
     }
 }

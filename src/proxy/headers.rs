@@ -217,7 +217,7 @@ pub fn response(headers: &mut HeaderMap, fields: Fields) -> Option<HeaderValue> 
     upgrade
 }
 
-/// Asks for another protocol, or grants it, on the connection that these headers go to.
+/// Grants another protocol on the connection that these headers go to.
 pub fn switch(headers: &mut HeaderMap, upgrade: Option<&HeaderValue>) {
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -312,7 +312,7 @@ pub fn is_framed_once(headers: &HeaderMap, fields: Fields) -> bool {
 }
 
 fn is_number(length: &HeaderValue) -> bool {
-    length.as_bytes().iter().all(u8::is_ascii_digit)
+    !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
 }
 
 /// Whether a response is of server-sent events, which come when they come.
@@ -358,6 +358,8 @@ pub fn trailers(trailers: &mut HeaderMap) {
         header::CONTENT_ENCODING,
         header::CONTENT_TYPE,
         header::CONTENT_RANGE,
+        header::CACHE_CONTROL,
+        header::MAX_FORWARDS,
         header::LOCATION,
         header::PROXY_AUTHORIZATION,
         HeaderName::from_static(X_REQUEST_ID),
@@ -880,8 +882,9 @@ mod tests {
             &[("transfer-encoding", "chunked")],
             &[("transfer-encoding", "Chunked")],
         ];
-        let bad: [&[(&str, &str)]; 6] = [
+        let bad: [&[(&str, &str)]; 7] = [
             &[("content-length", "5"), ("transfer-encoding", "chunked")],
+            &[("content-length", "")],
             &[("content-length", "5"), ("content-length", "6")],
             &[("content-length", "5, 5")],
             &[("transfer-encoding", "gzip, chunked")],

@@ -626,7 +626,7 @@ impl Alarm {
     }
 }
 
-/// A connection to a member, which tells how much it has said.
+/// A connection of HTTP/2 to a member, which tells how much it has said.
 #[derive(Debug)]
 pub struct MemberStream {
     /// The connection.

@@ -172,6 +172,8 @@ impl Own {
         if !self.idle.is_zero() && wire.has_ended() {
             wire.rest();
             self.pool.keep(self.key, Idle { wire, since, until: since + self.idle });
+        } else {
+            wire.close();
         }
     }
 }
@@ -212,7 +214,7 @@ impl Pool {
         let mut pool = self.idle.borrow_mut();
         let kept = pool.entry(key).or_default();
         if kept.len() >= IDLE_PER_MEMBER {
-            kept.remove(0);
+            kept.remove(0).wire.close();
         }
         kept.push(idle);
     }
@@ -330,6 +332,7 @@ async fn alone(
             now = Instant::now();
         }
         if !wire.is_free() {
+            wire.close();
             continue;
         }
         match exchange(pool, key, wire, message, true, terms, now).await {
@@ -451,7 +454,7 @@ async fn exchange(
         Err(failure) => {
             let reach = match (wire.has_heard(), wire.has_sent()) {
                 (true, _) => Reach::Answered,
-                (false, false) if upload.is_whole() => Reach::Unsent,
+                (false, false) if upload.is_whole() && upload.error().is_none() => Reach::Unsent,
                 (false, _) => Reach::Lost,
             };
             Err(Failed { failure, reach, reused })

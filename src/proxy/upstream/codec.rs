@@ -338,6 +338,8 @@ fn trailers(read: &mut Bytes) -> Result<Option<HeaderMap>, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn answer(head: &str) -> Response<()> {
@@ -523,5 +525,28 @@ mod tests {
         assert_eq!(encoder.part(2, &mut Vec::new()), Err(Malformed));
         encoder.part(1, &mut Vec::new()).unwrap();
         encoder.end(None, &mut Vec::new()).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn no_cut_changes_what_is_understood(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    Just("\r\n"), Just("\r\n"), Just("\n"), Just("\r"), Just("0"), Just("0\r\n\r\n"), Just("1"),
+                    Just("3\r\nabc\r\n"), Just("a"), Just(";"), Just(" "), Just("x: y"), Just("\u{e9}"),
+                ],
+                0..12,
+            ),
+            size in 1..9_usize,
+        ) {
+            let text = parts.concat();
+            let whole = decoded(CHUNKS, text.as_bytes(), 1000);
+            prop_assert_eq!(&decoded(CHUNKS, text.as_bytes(), size), &whole);
+            // What comes before is never taken for more than it was alone.
+            if let Ok((body, _, rest)) = whole {
+                prop_assert!(body.len() + rest.len() <= text.len());
+                prop_assert!(text.as_bytes().ends_with(&rest));
+            }
+        }
     }
 }

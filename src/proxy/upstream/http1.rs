@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Response, StatusCode};
@@ -47,19 +47,18 @@ struct Inner {
     /// What of the request's body is not taken yet.
     upload: Option<Upload>,
     /// Why not all of the request can be sent.
-    unsent: Option<Failure>,
+    unsent: Option<Unsent>,
     /// Sends what the answer did not wait for.
     sender: Option<Sender>,
     /// Who reads meanwhile.
     reader: Option<Waker>,
-    /// The request broke off while its answer was read.
-    broken: bool,
     /// What has come and was not taken yet.
     read: Bytes,
     /// Where more is read to, behind what could not be taken without it.
     reading: BytesMut,
-    /// How much is asked for at once.
+    /// How much is asked for at once, and whether that was more since the last request.
     most: usize,
+    grown: bool,
     /// Something has come since the request was begun.
     heard: bool,
     decoder: Decoder,
@@ -68,6 +67,15 @@ struct Inner {
     /// Stays with the connection: to set one anew for each request would cost more than most of what else
     /// is done.
     alarm: Alarm,
+}
+
+/// Why not all of a request can be sent.
+#[derive(Clone, Copy, Debug)]
+enum Unsent {
+    /// It broke off itself.
+    Broken(Failure),
+    /// The member takes no more, and may answer all the same.
+    Refused(Failure),
 }
 
 /// What waits to be written.
@@ -137,9 +145,11 @@ impl Outgoing {
             if self.gone == self.bytes.len() {
                 self.bytes.clear();
                 self.gone = 0;
-                if self.part.is_empty() {
-                    self.bytes.extend_from_slice(std::mem::take(&mut self.after));
-                }
+            } else if self.gone > KEPT {
+                self.bytes.drain(..std::mem::take(&mut self.gone));
+            }
+            if self.is_empty() {
+                self.bytes.extend_from_slice(std::mem::take(&mut self.after));
             }
         }
         Poll::Ready(Ok(()))
@@ -169,10 +179,10 @@ impl Wire {
             unsent: None,
             sender: None,
             reader: None,
-            broken: false,
             read: Bytes::new(),
             reading: BytesMut::new(),
             most: FIRST_READ,
+            grown: false,
             heard: false,
             decoder: Decoder::Ended,
             keeps: true,
@@ -188,6 +198,7 @@ impl Wire {
 
     /// Sends the rest of the request, as long as any of it goes on.
     pub async fn sent(&self) {
+        self.0.borrow_mut().sender = None;
         let moves = || {
             let inner = self.0.borrow();
             inner.upload.as_ref().is_some_and(|upload| upload.moved().elapsed() < STALL)
@@ -225,14 +236,16 @@ impl Wire {
     /// Gives back what it does not need while it is idle.
     pub fn rest(&self) {
         let mut inner = self.0.borrow_mut();
-        if inner.reading.capacity() > KEPT {
+        inner.read = Bytes::new();
+        // Its capacity does not tell how large it is as a whole.
+        if std::mem::take(&mut inner.grown) {
             inner.reading = BytesMut::new();
+            inner.most = FIRST_READ;
         }
-        inner.most = FIRST_READ;
         inner.out.bytes.shrink_to(KEPT);
     }
 
-    /// Ends it, in order if nothing is under way.
+    /// Ends it; TLS in order.
     pub fn close(self) {
         if let Some((Way::Tls(mut stream), _)) = self.into_parts() {
             spawn_local(async move { drop(timeout(LAST_WORDS, stream.shutdown()).await) });
@@ -244,8 +257,10 @@ impl Wire {
         let mut inner = self.0.borrow_mut();
         let encoder = message.encoder();
         message.write_head(encoder, &mut inner.out.bytes);
-        let is_whole = encoder == Encoder::Length(0) && message.upload.is_end_stream();
-        inner.upload = (!is_whole).then(|| message.upload.clone());
+        inner.upload = (encoder != Encoder::Length(0)).then(|| message.upload.clone());
+        inner.sender = None;
+        // Until the answer's head says so.
+        inner.keeps = false;
         inner.out.encoder = encoder;
         inner.out.begun = false;
         inner.heard = false;
@@ -351,8 +366,7 @@ impl Inner {
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Err(failure) = ready!(self.poll_send(cx)) {
             self.upload = None;
-            self.unsent = Some(failure);
-            self.broken = true;
+            self.unsent = Some(Unsent::Broken(failure));
         }
         self.forget_unsent();
         if let Some(reader) = self.reader.take() {
@@ -376,7 +390,12 @@ impl Inner {
                     self.out.dirty = false;
                     return more.map(Ok);
                 }
-                Err(error) => self.unsent = Some(io_failure(&error)),
+                Err(error) => {
+                    self.unsent = Some(Unsent::Refused(io_failure(&error)));
+                    if let Some(upload) = &self.upload {
+                        upload.begin(Instant::now());
+                    }
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -398,16 +417,13 @@ impl Inner {
                 Some(frame) => Some(frame.map_err(|_| Failure::Reset)?),
                 None => None,
             };
-            let mut is_last = frame.as_ref().is_none_or(Frame::is_trailers);
+            let is_last = frame.as_ref().is_none_or(Frame::is_trailers);
             let malformed = |Malformed| Failure::Reset;
             match frame {
                 Some(frame) => self.out.frame(frame).map_err(malformed)?,
                 None => self.out.end().map_err(malformed)?,
             }
-            if !is_last && self.out.encoder == Encoder::Length(0) && upload.is_end_stream() {
-                is_last = true;
-            }
-            if is_last {
+            if is_last || self.out.encoder == Encoder::Length(0) {
                 self.upload = None;
             }
         }
@@ -448,15 +464,18 @@ impl Inner {
                 return Poll::Ready(Err(Failure::Protocol));
             }
             if ready!(self.poll_read(cx))? == 0 {
-                return Poll::Ready(Err(self.unsent.unwrap_or(Failure::Reset)));
+                return Poll::Ready(Err(match self.unsent {
+                    Some(Unsent::Broken(failure) | Unsent::Refused(failure)) => failure,
+                    None => Failure::Reset,
+                }));
             }
         }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         loop {
-            if self.broken {
-                return Poll::Ready(Some(Err(Failure::Reset)));
+            if let Some(Unsent::Broken(failure)) = self.unsent {
+                return Poll::Ready(Some(Err(failure)));
             }
             match self.decoder.take(&mut self.read) {
                 Ok(Taken::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -483,14 +502,16 @@ impl Inner {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
         if !self.read.is_empty() {
             self.reading.extend_from_slice(&self.read);
-            self.read.clear();
         }
+        // Even an empty part holds all that was read with it, which is to be used again.
+        self.read = Bytes::new();
         self.reading.reserve(self.most);
         let room = self.reading.capacity() - self.reading.len();
         let read = ready!(pin!(self.way.read_buf(&mut self.reading)).poll(cx));
         let read = read.map_err(|error| io_failure(&error))?;
         if read == room {
             self.most = (self.most * 2).min(MOST_READ);
+            self.grown = true;
         } else if read < self.most / 4 {
             self.most = (self.most / 2).max(FIRST_READ);
         }

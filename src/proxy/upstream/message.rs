@@ -53,7 +53,7 @@ impl Message<'_> {
         out.extend_from_slice(b" HTTP/1.1\r\n");
         codec::write_field("host", self.host, out);
         for (name, value) in self.head {
-            if *name != header::HOST && *name != header::TRANSFER_ENCODING {
+            if !matches!(*name, header::HOST | header::TRANSFER_ENCODING | header::CONTENT_LENGTH) {
                 codec::write_field(name.as_str(), value, out);
             }
         }
@@ -63,7 +63,7 @@ impl Message<'_> {
                 // Where a body is expected, it is said that there is none (RFC 9110, section 8.6).
                 let is_expected =
                     matches!(*self.method, Method::POST | Method::PUT | Method::PATCH);
-                if (length > 0 || is_expected) && !self.head.contains_key(header::CONTENT_LENGTH) {
+                if length > 0 || is_expected || self.head.contains_key(header::CONTENT_LENGTH) {
                     codec::write_field("content-length", &HeaderValue::from(length), out);
                 }
             }
