@@ -226,11 +226,17 @@ impl Wire {
         if !self.has_ended() {
             return false;
         }
-        let mut inner = self.0.borrow_mut();
         let mut byte = [0];
-        // Others on the same task may have used up what it may do at a time.
-        let read = pin!(coop::unconstrained(inner.way.read(&mut byte)));
-        read.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+        match &mut self.0.borrow_mut().way {
+            Way::Plain(stream) => stream
+                .try_read(&mut byte)
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
+            Way::Tls(stream) => {
+                // Others on the same task may have used up what it may do at a time.
+                let read = pin!(coop::unconstrained(stream.read(&mut byte)));
+                read.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            }
+        }
     }
 
     /// Gives back what it does not need while it is idle.
