@@ -313,7 +313,8 @@ impl<'a> Attempts<'a> {
             Some(Error::Upload(_)) => return,
             Some(_) => visit.explain(Because::Failed),
         }
-        let stale = self.again.is_some();
+        // Not if it is not asked again after all.
+        let stale = error.is_none() && self.again.is_some();
         let outcome = if stale { Outcome::Stale } else { Outcome::Failed(failure.reason()) };
         explain::attempt(visit, &self.route.members[pick.member], sent, outcome, excluded);
         explain::survey(visit, self.route, &self.ask(Instant::now()));

@@ -27,6 +27,8 @@ use crate::table::load::Failure;
 /// What is read at once: at first, and at most when there is always more.
 const FIRST_READ: usize = 8 * 1024;
 const MOST_READ: usize = 128 * 1024;
+/// After so much that came without a pause, others on the thread have their turn.
+const STREAK: usize = 512 * 1024;
 /// Parts of a body that are no longer than this are copied behind what else is to be written.
 const TOGETHER: usize = 4 * 1024;
 /// How long an end of TLS may take to be told.
@@ -59,6 +61,8 @@ struct Inner {
     /// How much is asked for at once, and whether that was more since the last request.
     most: usize,
     grown: bool,
+    /// How much has come without a pause.
+    streak: usize,
     /// Something has come since the request was begun.
     heard: bool,
     decoder: Decoder,
@@ -183,6 +187,7 @@ impl Wire {
             reading: BytesMut::new(),
             most: FIRST_READ,
             grown: false,
+            streak: 0,
             heard: false,
             decoder: Decoder::Ended,
             keeps: true,
@@ -511,10 +516,19 @@ impl Inner {
         }
         // Even an empty part holds all that was read with it, which is to be used again.
         self.read = Bytes::new();
+        if self.streak >= STREAK {
+            self.streak = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         self.reading.reserve(self.most);
         let room = self.reading.capacity() - self.reading.len();
-        let read = ready!(pin!(self.way.read_buf(&mut self.reading)).poll(cx));
+        let Poll::Ready(read) = pin!(self.way.read_buf(&mut self.reading)).poll(cx) else {
+            self.streak = 0;
+            return Poll::Pending;
+        };
         let read = read.map_err(|error| io_failure(&error))?;
+        self.streak += read;
         if read == room {
             self.most = (self.most * 2).min(MOST_READ);
             self.grown = true;
