@@ -117,6 +117,22 @@ fn an_early_refusal_reaches_a_client_that_waits_for_100() {
     assert_eq!(client.read().unwrap().status, 404);
 }
 
+/// A connection that is closed with bytes unread is reset, and the reset overtakes what is not read yet.
+#[test]
+fn an_early_answer_is_whole_for_a_client_that_sends_its_body_all_the_same() {
+    let big = "x".repeat(300_000);
+    let (_app, gibbon) = one(Act::BeforeBody(response("200 OK", &[], &big)));
+    for _ in 0..3 {
+        let mut client = gibbon.client();
+        client.send("POST / HTTP/1.1\r\nHost: www.site.com\r\nExpect: 100-continue\r\nContent-Length: 150000\r\n\r\n");
+        std::thread::sleep(Duration::from_millis(20));
+        client.send(vec![b'u'; 150_000]);
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(client.read().unwrap().text() == big);
+        assert!(client.is_closed());
+    }
+}
+
 #[test]
 fn a_post_that_waits_for_100_goes_to_another_member_when_the_first_closes() {
     let bad = Member::new(Act::Close);

@@ -26,9 +26,11 @@ use super::upstream::{self, Connection};
 /// all the same (RFC 9110, section 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How much of a body that nobody wants is read, and for how long.
-const DRAIN_BYTES: usize = 64 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// How much of a body that nobody wants is read, and for how long: a connection that is closed with bytes
+/// unread is reset, and the reset may overtake the answer (RFC 9112, section 9.6).
+pub const DRAIN_BYTES: usize = 64 << 20;
+/// See [`DRAIN_BYTES`].
+pub const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// How much of a member's body that nobody wants is read.
 const SKIP_BYTES: usize = 256 << 10;
 
@@ -272,8 +274,7 @@ impl HttpBody for Upload {
     }
 }
 
-/// Reads and forgets what a client still sends, within bounds: a connection that is closed with
-/// bytes unread is reset, and the reset may overtake the answer.
+/// Reads and forgets what a client still sends, within bounds.
 pub fn drain(unread: Option<Incoming>, upload: Option<&Upload>) {
     match (unread, upload) {
         (Some(incoming), _) if !incoming.is_end_stream() => {

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use super::body::{DRAIN_BYTES, DRAIN_TIME};
 use super::error::Error;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -347,6 +348,9 @@ pub struct Client {
     write_stalled: Option<Instant>,
     /// It was not quiet when it was to rest, and does not before this time.
     rests_from: Option<Instant>,
+    /// Until when what the client still sends is read after the last answer, and how much that was.
+    lingers: Option<Instant>,
+    unread: usize,
     /// What goes out in place of hyper's own last answer.
     refusal: Bytes,
     /// Keeps to the idle time, for its frames come between requests too.
@@ -378,6 +382,8 @@ impl Client {
             writing: Alarm::default(),
             write_stalled: None,
             rests_from: None,
+            lingers: None,
+            unread: 0,
             refusal: Bytes::new(),
             http2: preface,
         };
@@ -444,6 +450,25 @@ impl Client {
         let since = *self.write_stalled.get_or_insert_with(Instant::now);
         ready!(self.writing.poll(since + self.activity.patience.write, cx));
         Poll::Ready(ErrorKind::TimedOut.into())
+    }
+
+    /// Reads and forgets what the client still sends of a body that was answered before it had come.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.http2 || self.activity.read_to_end.load(Relaxed) {
+            return Poll::Ready(());
+        }
+        let until = *self.lingers.get_or_insert_with(|| Instant::now() + DRAIN_TIME);
+        let mut unread = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut unread);
+            let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, &mut buf) else {
+                return self.writing.poll(until, cx);
+            };
+            self.unread += buf.filled().len();
+            if read.is_err() || buf.filled().is_empty() || self.unread > DRAIN_BYTES {
+                return Poll::Ready(());
+            }
+        }
     }
 
     /// Writes the explained form of an answer of hyper's own; done when all of it is written.
@@ -572,7 +597,8 @@ impl Write for Client {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        self.poll_unread(cx).map(Ok)
     }
 
     fn is_write_vectored(&self) -> bool {

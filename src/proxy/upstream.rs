@@ -47,6 +47,8 @@ const IDLE_MARGIN: Duration = Duration::from_secs(1);
 /// known anyway; stale bytes or an end that come after that race with the look as well, and no member
 /// closes or reminds so soon after its answer.
 const JUST_NOW: Duration = Duration::from_millis(500);
+/// After so long an idle connection has no buffers.
+const SLEEP: Duration = Duration::from_millis(500);
 /// Idle connections kept to one member by one worker.
 const IDLE_PER_MEMBER: usize = 64;
 /// Bytes of a response's head.
@@ -231,6 +233,9 @@ impl Pool {
         idle.retain(|_, kept| {
             let is_over = |idle: &mut Idle| idle.until <= now || !idle.wire.is_free();
             kept.extract_if(.., is_over).for_each(|idle| idle.wire.close());
+            let slept =
+                kept.iter().filter(|idle| now.saturating_duration_since(idle.since) > SLEEP);
+            slept.for_each(|idle| idle.wire.sleep());
             !kept.is_empty()
         });
         self.shared.sweep(now, |key| idle.contains_key(key));

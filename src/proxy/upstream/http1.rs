@@ -58,9 +58,8 @@ struct Inner {
     read: Bytes,
     /// Where more is read to, behind what could not be taken without it.
     reading: BytesMut,
-    /// How much is asked for at once, and whether that was more since the last request.
+    /// How much is asked for at once.
     most: usize,
-    grown: bool,
     /// How much has come without a pause.
     streak: usize,
     /// Something has come since the request was begun.
@@ -186,7 +185,6 @@ impl Wire {
             read: Bytes::new(),
             reading: BytesMut::new(),
             most: FIRST_READ,
-            grown: false,
             streak: 0,
             heard: false,
             decoder: Decoder::Ended,
@@ -244,16 +242,23 @@ impl Wire {
         }
     }
 
-    /// Gives back what it does not need while it is idle.
+    /// Gives back what the next request does not need, if one comes soon.
     pub fn rest(&self) {
         let mut inner = self.0.borrow_mut();
         inner.read = Bytes::new();
-        // Its capacity does not tell how large it is as a whole.
-        if std::mem::take(&mut inner.grown) {
+        if inner.most > KEPT {
+            inner.most = KEPT;
             inner.reading = BytesMut::new();
-            inner.most = FIRST_READ;
         }
         inner.out.bytes.shrink_to(KEPT);
+    }
+
+    /// Gives back all that can be had again. What only few hold keeps whole pages of others' from the
+    /// system.
+    pub fn sleep(&self) {
+        let mut inner = self.0.borrow_mut();
+        inner.reading = BytesMut::new();
+        inner.out.bytes = Vec::new();
     }
 
     /// Ends it; TLS in order.
@@ -531,9 +536,6 @@ impl Inner {
         self.streak += read;
         if read == room {
             self.most = (self.most * 2).min(MOST_READ);
-            self.grown = true;
-        } else if read < self.most / 4 {
-            self.most = (self.most / 2).max(FIRST_READ);
         }
         self.heard |= read > 0;
         self.read = self.reading.split().freeze();
