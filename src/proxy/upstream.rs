@@ -10,7 +10,6 @@ mod http2;
 pub mod message;
 
 use std::cell::RefCell;
-use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -571,11 +570,6 @@ fn idle_time(headers: &HeaderMap) -> Duration {
         Some(seconds) => Duration::from_secs(seconds).min(IDLE_MOST).saturating_sub(IDLE_MARGIN),
         None => IDLE,
     }
-}
-
-/// What is behind an error.
-fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
-    error.source()?.downcast_ref()
 }
 
 fn io_failure(error: &std::io::Error) -> Failure {

@@ -4,6 +4,7 @@
 //! queued cannot go elsewhere.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -278,7 +279,8 @@ impl Shared {
 /// What an error says of the member, and whether the member has said that it did not begin with the
 /// request (RFC 9113, section 8.7).
 pub fn classify(error: &hyper::Error) -> (Failure, bool) {
-    let Some(cause) = super::cause::<h2::Error>(error) else {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let Some(cause) = cause else {
         let failure = if error.is_timeout() { Failure::Timeout } else { Failure::Reset };
         return (failure, false);
     };
