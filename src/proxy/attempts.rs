@@ -17,7 +17,7 @@ use super::Worker;
 use super::body::{Upload, Watch};
 use super::error::Error;
 use super::forward::Authority;
-use super::headers::Hop;
+use super::headers::{Added, Hop};
 use super::upstream::message::Message;
 use super::upstream::{self, Failed, Incoming, Reach, Reply, Terms};
 use super::visit::{InFlight, Visit};
@@ -39,6 +39,8 @@ const SLOW_UPLOAD: Duration = Duration::from_millis(500);
 pub struct Ready<'a> {
     /// The head, changed in all that does not depend on the member.
     pub parts: &'a Parts,
+    /// What members are told besides.
+    pub added: &'a Added,
     /// What the client asked of its connection.
     pub hop: Hop,
     /// The body.
@@ -398,6 +400,7 @@ impl Ready<'_> {
             method: &self.parts.method,
             target: self.target(&route.rule.prefix, &entry.path),
             head: &self.parts.headers,
+            added: self.added,
             host: if entry.preserve_host { self.authority.value() } else { &entry.host },
             upgrade: self.hop.upgrade.as_ref().filter(|_| self.tunnel),
             upload: self.upload.again(),

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::body::Upload;
+use super::headers::Added;
 use super::upstream::dial::{Dial, Made};
 use super::upstream::message::Message;
 use super::{Phase, Shared};
@@ -141,6 +142,7 @@ impl Line<'_> {
             method: &question.method,
             target: Cow::Owned(target.unwrap_or(PathAndQuery::from_static("/"))),
             head: &head,
+            added: &Added::default(),
             host: question.host.as_ref().unwrap_or(&checkup.host),
             upgrade: None,
             upload: Upload::none(),

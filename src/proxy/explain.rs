@@ -10,7 +10,7 @@ use http::uri::{self, PathAndQuery};
 use jiff::Timestamp;
 
 use super::error::Error;
-use super::headers::Client;
+use super::headers::{Added, Client};
 use super::visit::{InFlight, Visit};
 use crate::explain::{
     Answer, Attempt, Because, Explanation, Found, Head, MEMBERS, Matched, Outcome,
@@ -97,7 +97,13 @@ fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
 
 /// Notes what was asked and which rule it fell to, when it is known whether the request is kept: the
 /// head is still there, and nothing of it had to be copied before.
-pub fn asked(visit: &mut Visit, parts: &Parts, client: &Client, error: Option<&Error>) {
+pub fn asked(
+    visit: &mut Visit,
+    parts: &mut Parts,
+    mut added: Added,
+    client: &Client,
+    error: Option<&Error>,
+) {
     let failed =
         |error: &&Error| error.status().is_server_error() && !matches!(error, Error::Refused(_));
     if error.as_ref().is_some_and(failed) {
@@ -110,6 +116,7 @@ pub fn asked(visit: &mut Visit, parts: &Parts, client: &Client, error: Option<&E
     let Visit { route, pick, explanation: Some(explanation), .. } = visit else {
         return;
     };
+    added.move_into(&mut parts.headers);
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = parts.uri.authority().map(uri::Authority::as_str).or(host).unwrap_or_default();
     let (method, headers) = (&parts.method, &parts.headers);

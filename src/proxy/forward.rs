@@ -19,7 +19,7 @@ use super::body::{self, Body, Upload, UploadError, Within};
 use super::error::{self, Error, REPLACED, show};
 use super::fields::Fields;
 use super::grpc;
-use super::headers::{self, Hop, Peer};
+use super::headers::{self, Added, Hop, Peer};
 use super::identity::Elsewhere;
 use super::io::{self, Activity};
 use super::log::{AccessLog, Asked, Begun};
@@ -29,6 +29,7 @@ use super::upstream::{self, Reply};
 use super::visit::{Call, Visit};
 use super::{Counted, Worker, explain, trace, tunnel};
 use crate::explain::{Because, mask};
+use crate::table::edit::Edits;
 use crate::table::gate::Gate;
 use crate::table::load::Failure;
 use crate::table::pages::ErrorPage;
@@ -38,8 +39,6 @@ use crate::table::tally::Session;
 use crate::table::tls::ClientPolicy;
 use crate::table::{Found, Member, Redirect, Route};
 
-/// Fields that Gibbon adds to a request, so that there is place for them at once.
-const ADDED: usize = 8;
 /// What is kept of a member's answer that is replaced: how to be answered better.
 const KEPT: [HeaderName; 3] = [header::WWW_AUTHENTICATE, header::RETRY_AFTER, header::ALLOW];
 
@@ -75,6 +74,8 @@ pub async fn serve(
     let fields = Fields::of(request.headers());
     let new_traces = settings.new_traces;
     let id = trace::name(request.headers_mut(), fields, new_traces, &mut worker.rng.borrow_mut());
+    let mut added = Added::with_room();
+    added.push(&trace::X_REQUEST_ID, id.clone());
     let line = worker.shared.access_log.as_ref().map(|log| begin(log, client.ip, &request));
     let mut visit = Visit::begin(Rc::clone(&worker), id, line, busy);
     let accept = request.headers().get(header::ACCEPT).cloned();
@@ -97,8 +98,8 @@ pub async fn serve(
     visit.unread = Some(incoming);
     let seen = connection.seen.as_ref();
     let journey = Journey { worker: &worker, peer, client, fields, expects, accept, seen };
-    let outcome = journey.travel(&mut parts, on_upgrade, &mut visit).await;
-    explain::asked(&mut visit, &parts, &journey.client, outcome.as_ref().err());
+    let outcome = journey.travel(&mut parts, &mut added, on_upgrade, &mut visit).await;
+    explain::asked(&mut visit, &mut parts, added, &journey.client, outcome.as_ref().err());
     match outcome {
         Ok(Outcome::Member(response, within)) => from_member(*response, within, visit),
         Ok(Outcome::Own(response)) => {
@@ -214,6 +215,7 @@ impl Journey<'_> {
     async fn travel(
         &self,
         parts: &mut Parts,
+        added: &mut Added,
         on_upgrade: Option<OnUpgrade>,
         visit: &mut Visit,
     ) -> Result<Outcome, Error> {
@@ -278,11 +280,15 @@ impl Journey<'_> {
             }
             Gate::Refused(status) => return Err(Error::Refused(status)),
         }
+        if parts.version < Version::HTTP_11 && self.fields.has(Fields::EXPECT) {
+            parts.headers.remove(header::EXPECT);
+        }
         let upload = self.upload(&route, visit)?;
         visit.upload = Some(upload.clone());
-        let hop = self.prepare(&route, &mut parts.headers, parts.version, &authority, subject);
+        let hop = self.prepare(&route, &mut parts.headers, added, &authority, subject);
         let ready = Ready {
             parts,
+            added,
             tunnel: on_upgrade.is_some() && hop.upgrade.is_some(),
             hop,
             upload,
@@ -363,23 +369,22 @@ impl Journey<'_> {
         &self,
         route: &Route,
         headers: &mut HeaderMap,
-        version: Version,
+        added: &mut Added,
         authority: &Authority,
         subject: Option<HeaderValue>,
     ) -> Hop {
         let fields = self.fields;
-        headers.reserve(ADDED);
         let hop = headers::request(headers, fields);
         if fields.has(Fields::COOKIE) {
             headers::join_cookies(headers);
         }
-        headers::forwarded(headers, fields, self.peer, &self.client, authority.value());
-        headers::identify(headers, fields, subject);
-        headers::mark_hop(headers);
-        if version < Version::HTTP_11 {
-            headers.remove(header::EXPECT);
+        headers::forwarded(headers, added, fields, self.peer, &self.client, authority.value());
+        headers::identify(headers, added, fields, subject);
+        headers::mark_hop(added);
+        if route.rule.request_headers != Edits::default() {
+            added.move_into(headers);
+            route.rule.request_headers.apply(headers);
         }
-        route.rule.request_headers.apply(headers);
         hop
     }
 

@@ -52,6 +52,9 @@ const NEVER_LISTED: [&str; 15] = [
     X_REQUEST_ID,
 ];
 
+/// How many fields are added to a request at most.
+const MOST_ADDED: usize = 7;
+
 /// Gibbon's name in `CDN-Loop`.
 const PSEUDONYM: &str = "gibbon";
 /// Times that a request may have passed before: more than any chain of proxies that is meant.
@@ -372,11 +375,48 @@ pub fn trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// What members are told besides what a client says. It stands behind that, and not among it: to make
+/// room for it there costs more than all else that is done with most heads.
+#[derive(Debug, Default)]
+pub struct Added(Vec<(&'static HeaderName, HeaderValue)>);
+
+impl Added {
+    /// With room for all that may come.
+    #[must_use]
+    pub fn with_room() -> Self {
+        Self(Vec::with_capacity(MOST_ADDED))
+    }
+
+    /// Another field.
+    pub fn push(&mut self, name: &'static HeaderName, value: HeaderValue) {
+        self.0.push((name, value));
+    }
+
+    /// Another field, unless this cannot be its value.
+    fn push_text(&mut self, name: &'static HeaderName, value: Vec<u8>) {
+        if let Some(value) = HeaderValue::try_from(value).ok().filter(|value| !value.is_empty()) {
+            self.push(name, value);
+        }
+    }
+
+    /// The fields.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.0.iter().map(|(name, value)| (*name, value))
+    }
+
+    /// Puts them among the others after all.
+    pub fn move_into(&mut self, headers: &mut HeaderMap) {
+        for (name, value) in self.0.drain(..) {
+            headers.append(name, value);
+        }
+    }
+}
+
 /// Tells the member who asks, and for which `host`. A trusted peer's `X-Forwarded-For` is continued
-/// with its own address, so this must be called once a request; all that an untrusted one says is
-/// replaced.
+/// with its own address; all that an untrusted one says is replaced.
 pub fn forwarded(
     headers: &mut HeaderMap,
+    added: &mut Added,
     fields: Fields,
     peer: &Peer,
     client: &Client,
@@ -389,28 +429,36 @@ pub fn forwarded(
         let separator: &[u8] = if path.is_empty() { b"" } else { b", " };
         path.extend_from_slice(separator);
         path.extend_from_slice(peer.text.as_bytes());
-        set(headers, &X_FORWARDED_FOR, path);
+        added.push_text(&X_FORWARDED_FOR, path);
+        for name in [&X_FORWARDED_FOR, &X_REAL_IP, &X_FORWARDED_HOST, &X_FORWARDED_PROTO] {
+            headers.remove(name);
+        }
     } else {
-        headers.insert(&X_FORWARDED_FOR, peer.text.clone());
+        added.push(&X_FORWARDED_FOR, peer.text.clone());
     }
     let ip = if client.ip == peer.ip { peer.text.clone() } else { value_of(client.ip) };
-    headers.insert(&X_REAL_IP, ip);
+    added.push(&X_REAL_IP, ip);
     match &client.host {
-        Some(host) => set(headers, &X_FORWARDED_HOST, host.as_bytes().to_vec()),
-        None if host.is_empty() => drop(headers.remove(&X_FORWARDED_HOST)),
-        None => drop(headers.insert(&X_FORWARDED_HOST, host.clone())),
+        Some(host) => added.push_text(&X_FORWARDED_HOST, host.as_bytes().to_vec()),
+        None if host.is_empty() => {}
+        None => added.push(&X_FORWARDED_HOST, host.clone()),
     }
     let proto = HeaderValue::from_static(if client.https { "https" } else { "http" });
-    headers.insert(&X_FORWARDED_PROTO, proto);
+    added.push(&X_FORWARDED_PROTO, proto);
 }
 
 /// Tells the member whose certificate the client has shown, and nothing that anybody else says of it.
-pub fn identify(headers: &mut HeaderMap, fields: Fields, subject: Option<HeaderValue>) {
+pub fn identify(
+    headers: &mut HeaderMap,
+    added: &mut Added,
+    fields: Fields,
+    subject: Option<HeaderValue>,
+) {
     if fields.has(Fields::SUBJECT) {
         remove_all(headers, is_subject);
     }
     if let Some(subject) = subject {
-        headers.insert(&X_CLIENT_CERT_SUBJECT, subject);
+        added.push(&X_CLIENT_CERT_SUBJECT, subject);
     }
 }
 
@@ -492,8 +540,8 @@ fn is_own(entry: &[u8]) -> bool {
 }
 
 /// Notes that a request has been here (RFC 8586).
-pub fn mark_hop(headers: &mut HeaderMap) {
-    headers.append(&CDN_LOOP, HeaderValue::from_static(PSEUDONYM));
+pub fn mark_hop(added: &mut Added) {
+    added.push(&CDN_LOOP, HeaderValue::from_static(PSEUDONYM));
 }
 
 #[cfg(test)]
@@ -544,12 +592,23 @@ mod tests {
     fn tell(headers: &mut HeaderMap, peer: IpAddr, trusted: bool, client: &Client, host: &str) {
         let peer = Peer { trusted, ..Peer::new(peer, &Networks::default()) };
         let fields = Fields::of(headers);
-        forwarded(headers, fields, &peer, client, &HeaderValue::from_str(host).unwrap());
+        let mut added = Added::default();
+        let host = HeaderValue::from_str(host).unwrap();
+        forwarded(headers, &mut added, fields, &peer, client, &host);
+        added.move_into(headers);
+    }
+
+    fn pass(headers: &mut HeaderMap) {
+        let mut added = Added::default();
+        mark_hop(&mut added);
+        added.move_into(headers);
     }
 
     fn show(headers: &mut HeaderMap, subject: Option<HeaderValue>) {
         let fields = Fields::of(headers);
-        identify(headers, fields, subject);
+        let mut added = Added::default();
+        identify(headers, &mut added, fields, subject);
+        added.move_into(headers);
     }
 
     /// All values of a field.
@@ -860,10 +919,10 @@ mod tests {
     fn a_request_that_comes_round_again_and_again_is_a_loop() {
         let mut headers = headers(&[("cdn-loop", "other.example, gibbons; x=gibbon")]);
         for _ in 0..MAX_PASSES {
-            mark_hop(&mut headers);
+            pass(&mut headers);
             assert!(!looped(&headers));
         }
-        mark_hop(&mut headers);
+        pass(&mut headers);
         assert!(looped(&headers));
     }
 
@@ -939,7 +998,7 @@ mod tests {
             strip_request(&mut headers);
             join_cookies(&mut headers);
             tell(&mut headers, peer, true, &client, "www.site.com");
-            mark_hop(&mut headers);
+            pass(&mut headers);
             prop_assert!(!headers.contains_key("connection") && !headers.contains_key("upgrade"));
             prop_assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
             prop_assert!(headers.get_all("cookie").iter().count() <= 1);

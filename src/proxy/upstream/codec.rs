@@ -10,6 +10,8 @@ use hyper::ext::ReasonPhrase;
 
 use crate::proxy::headers;
 
+/// Fields that most answers get besides, so that there is room for them at once.
+const ADDED: usize = 2;
 /// Fields of a head, or of trailers.
 const MAX_FIELDS: usize = 100;
 /// Bytes of the line that a chunk begins with.
@@ -117,7 +119,7 @@ pub fn head(read: &mut Bytes) -> Result<Option<Head>, Malformed> {
         response.extensions_mut().insert(ReasonPhrase::try_from(reason).map_err(|_| Malformed)?);
     }
     let head = response.headers_mut();
-    head.reserve(parsed.headers.len());
+    head.reserve(parsed.headers.len() + ADDED);
     let (mut asks_to_keep, mut asks_to_close) = (is_new, false);
     for field in &*parsed.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;

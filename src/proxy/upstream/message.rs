@@ -10,6 +10,7 @@ use hyper::body::Body;
 
 use super::codec::{self, Encoder};
 use crate::proxy::body::Upload;
+use crate::proxy::headers::Added;
 
 /// A request for one member. Its head is not copied: what this member is told otherwise than others is
 /// put in as it is written.
@@ -21,6 +22,8 @@ pub struct Message<'a> {
     pub target: Cow<'a, PathAndQuery>,
     /// The fields, of which `Host` and what frames the body are not used, but for a length.
     pub head: &'a HeaderMap,
+    /// More of them, of other names or for a list.
+    pub added: &'a Added,
     /// The `Host`.
     pub host: &'a HeaderValue,
     /// The protocol that it asks for.
@@ -57,6 +60,9 @@ impl Message<'_> {
                 codec::write_field(name.as_str(), value, out);
             }
         }
+        for (name, value) in self.added.iter() {
+            codec::write_field(name.as_str(), value, out);
+        }
         match encoder {
             Encoder::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Encoder::Length(length) => {
@@ -83,6 +89,9 @@ impl Message<'_> {
         *request.version_mut() = Version::HTTP_2;
         let headers = request.headers_mut();
         headers.clone_from(self.head);
+        for (name, value) in self.added.iter() {
+            headers.append(name, value.clone());
+        }
         headers.remove(header::HOST);
         headers.remove(header::TRANSFER_ENCODING);
         let mut parts = http::uri::Parts::default();
@@ -97,12 +106,16 @@ impl Message<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     fn message<'a>(method: &'a Method, target: &str, head: &'a HeaderMap) -> Message<'a> {
         static HOST: HeaderValue = HeaderValue::from_static("member");
+        static NOTHING: LazyLock<Added> = LazyLock::new(Added::default);
         let target = Cow::Owned(target.parse().unwrap());
-        Message { method, target, head, host: &HOST, upgrade: None, upload: Upload::none() }
+        let upload = Upload::none();
+        Message { method, target, head, added: &NOTHING, host: &HOST, upgrade: None, upload }
     }
 
     fn written(message: &Message<'_>, encoder: Encoder) -> String {
