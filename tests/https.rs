@@ -29,7 +29,7 @@ fn a_connection_that_has_rested_goes_on_and_is_closed_as_tls_wants_it() {
     let yaml = join(&[authority.secret("www", &[HOST]), tls(&[member(app.address, "")], "")]);
     let mut gibbon = Gibbon::with(&yaml, Options::default());
     let mut secured = authority.connect(&gibbon, HOST).unwrap();
-    let rest = || std::thread::sleep(Duration::from_millis(1300));
+    let rest = || std::thread::sleep(Duration::from_millis(400));
     for _ in 0..2 {
         let ask = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
         secured.0.get_mut().write_all(ask.as_bytes()).unwrap();

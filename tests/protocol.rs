@@ -437,7 +437,7 @@ fn impatient(idle: u64) -> Options {
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: www.site.com\r\n\r\n";
 /// After so long, an idle connection has only its socket.
-const RESTING: Duration = Duration::from_millis(1300);
+const RESTING: Duration = Duration::from_millis(400);
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
 

@@ -53,7 +53,7 @@ const NEVER_LISTED: [&str; 15] = [
 ];
 
 /// How many fields are added to a request at most.
-const MOST_ADDED: usize = 7;
+pub const MOST_ADDED: usize = 7;
 
 /// Gibbon's name in `CDN-Loop`.
 const PSEUDONYM: &str = "gibbon";
@@ -406,6 +406,7 @@ impl Added {
 
     /// Puts them among the others after all.
     pub fn move_into(&mut self, headers: &mut HeaderMap) {
+        headers.reserve(self.0.len());
         for (name, value) in self.0.drain(..) {
             headers.append(name, value);
         }
@@ -413,7 +414,8 @@ impl Added {
 }
 
 /// Tells the member who asks, and for which `host`. A trusted peer's `X-Forwarded-For` is continued
-/// with its own address; all that an untrusted one says is replaced.
+/// with its own address, so this must be called once a request; all that an untrusted one says is
+/// replaced.
 pub fn forwarded(
     headers: &mut HeaderMap,
     added: &mut Added,

@@ -10,8 +10,8 @@ use hyper::ext::ReasonPhrase;
 
 use crate::proxy::headers;
 
-/// Fields that most answers get besides, so that there is room for them at once.
-const ADDED: usize = 2;
+/// Fields that each answer gets besides, so that there is room for them at once.
+const ADDED: usize = 1;
 /// Fields of a head, or of trailers.
 const MAX_FIELDS: usize = 100;
 /// Bytes of the line that a chunk begins with.

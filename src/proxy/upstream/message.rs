@@ -10,7 +10,7 @@ use hyper::body::Body;
 
 use super::codec::{self, Encoder};
 use crate::proxy::body::Upload;
-use crate::proxy::headers::Added;
+use crate::proxy::headers::{Added, MOST_ADDED};
 
 /// A request for one member. Its head is not copied: what this member is told otherwise than others is
 /// put in as it is written.
@@ -88,12 +88,12 @@ impl Message<'_> {
         *request.method_mut() = self.method.clone();
         *request.version_mut() = Version::HTTP_2;
         let headers = request.headers_mut();
-        headers.clone_from(self.head);
-        for (name, value) in self.added.iter() {
-            headers.append(name, value.clone());
+        headers.reserve(self.head.len() + MOST_ADDED);
+        for (name, value) in self.head.iter().chain(self.added.iter()) {
+            if !matches!(*name, header::HOST | header::TRANSFER_ENCODING) {
+                headers.append(name, value.clone());
+            }
         }
-        headers.remove(header::HOST);
-        headers.remove(header::TRANSFER_ENCODING);
         let mut parts = http::uri::Parts::default();
         let host = Authority::try_from(self.host.as_bytes()).ok();
         parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
@@ -108,6 +108,8 @@ impl Message<'_> {
 mod tests {
     use std::sync::LazyLock;
 
+    use http::HeaderName;
+
     use super::*;
 
     fn message<'a>(method: &'a Method, target: &str, head: &'a HeaderMap) -> Message<'a> {
@@ -116,6 +118,30 @@ mod tests {
         let target = Cow::Owned(target.parse().unwrap());
         let upload = Upload::none();
         Message { method, target, head, added: &NOTHING, host: &HOST, upgrade: None, upload }
+    }
+
+    #[test]
+    fn what_is_added_stands_behind_the_head_once_and_beside_a_list_of_the_client() {
+        static LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+        static ID: HeaderName = HeaderName::from_static("x-request-id");
+        let mut head = HeaderMap::new();
+        head.insert(&LOOP, HeaderValue::from_static("other"));
+        head.insert("a", HeaderValue::from_static("b"));
+        let mut added = Added::default();
+        added.push(&ID, HeaderValue::from_static("7"));
+        added.push(&LOOP, HeaderValue::from_static("gibbon"));
+        let upgrade = HeaderValue::from_static("websocket");
+        let get = message(&Method::GET, "/", &head);
+        let asking = Message { added: &added, upgrade: Some(&upgrade), ..get };
+        assert_eq!(
+            written(&asking, Encoder::Length(0)),
+            "GET / HTTP/1.1\r\nhost: member\r\ncdn-loop: other\r\na: b\r\nx-request-id: 7\r\n\
+             cdn-loop: gibbon\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+        );
+        let request = asking.to_http2(false, "10.0.0.1:8080".parse().unwrap());
+        assert_eq!(request.headers().len(), 4);
+        assert!(request.headers().get_all(&LOOP).iter().eq(["other", "gibbon"]));
+        assert_eq!(request.headers()[&ID], "7");
     }
 
     fn written(message: &Message<'_>, encoder: Encoder) -> String {
