@@ -280,12 +280,10 @@ impl Journey<'_> {
             }
             Gate::Refused(status) => return Err(Error::Refused(status)),
         }
-        if parts.version < Version::HTTP_11 && self.fields.has(Fields::EXPECT) {
-            parts.headers.remove(header::EXPECT);
-        }
         let upload = self.upload(&route, visit)?;
         visit.upload = Some(upload.clone());
-        let hop = self.prepare(&route, &mut parts.headers, added, &authority, subject);
+        let hop =
+            self.prepare(&route, &mut parts.headers, parts.version, added, &authority, subject);
         let ready = Ready {
             parts,
             added,
@@ -369,6 +367,7 @@ impl Journey<'_> {
         &self,
         route: &Route,
         headers: &mut HeaderMap,
+        version: Version,
         added: &mut Added,
         authority: &Authority,
         subject: Option<HeaderValue>,
@@ -381,6 +380,9 @@ impl Journey<'_> {
         headers::forwarded(headers, added, fields, self.peer, &self.client, authority.value());
         headers::identify(headers, added, fields, subject);
         headers::mark_hop(added);
+        if version < Version::HTTP_11 && fields.has(Fields::EXPECT) {
+            headers.remove(header::EXPECT);
+        }
         if route.rule.request_headers != Edits::default() {
             added.move_into(headers);
             route.rule.request_headers.apply(headers);

@@ -394,7 +394,7 @@ impl Added {
 
     /// Another field, unless this cannot be its value.
     fn push_text(&mut self, name: &'static HeaderName, value: Vec<u8>) {
-        if let Some(value) = HeaderValue::try_from(value).ok().filter(|value| !value.is_empty()) {
+        if let Some(value) = filled(value) {
             self.push(name, value);
         }
     }
@@ -500,12 +500,9 @@ fn same_variable(name: &str, canonical: &str) -> bool {
     name.bytes().map(dashed).eq(canonical.bytes())
 }
 
-/// A field that cannot be set goes, so that what it said before is not believed.
-fn set(headers: &mut HeaderMap, name: &HeaderName, value: Vec<u8>) {
-    match HeaderValue::try_from(value) {
-        Ok(value) if !value.is_empty() => headers.insert(name, value),
-        _ => headers.remove(name),
-    };
+/// A value, unless this cannot be one or says nothing.
+fn filled(value: Vec<u8>) -> Option<HeaderValue> {
+    HeaderValue::try_from(value).ok().filter(|value| !value.is_empty())
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Vec<u8> {
@@ -524,7 +521,10 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Vec<u8> {
 pub fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(header::COOKIE).into_iter().nth(1).is_some() {
         let all = joined(headers, &header::COOKIE, b"; ");
-        set(headers, &header::COOKIE, all);
+        headers.remove(header::COOKIE);
+        if let Some(all) = filled(all) {
+            headers.insert(header::COOKIE, all);
+        }
     }
 }
 
